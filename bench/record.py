@@ -1,0 +1,161 @@
+"""`Record`: what one artefact did in one block on one device, and the file of records, one JSON object a line.
+
+A line is written whole and synced, so a kill can only cut the last one; `read` drops such a line and `append` cuts it
+off before it writes the next.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from tprune.errors import BadInput, WorkFailed
+
+SCHEMA = 1
+MEMORY_BLOCK = -1  # the block number of the memory pass, which is never timed
+VERDICTS = ("VALID", "INTERRUPTED", "WRONG_TOKENS", "MIGRATED")
+SERIES = ("samples_ns", "encoder_ns", "step_ns", "run_ns", "steps", "output_ids")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measured run of one artefact: one block of sentences, or (block -1) its memory pass.
+
+    `samples_ns` is the time of a whole sentence, token ids in to token ids out; `run_ns` the part of it spent inside
+    the runtime's own calls; `encoder_ns` and `step_ns` split it by graph; `steps` counts decoder steps. All are lists
+    with one entry a sentence. `memory` is {"peak_kib", "base_kib"}: the peak of the process and what it held before the
+    artefact was opened. VALID is only what is complete; INTERRUPTED says why in `error`; WRONG_TOKENS gave other
+    tokens than an earlier block of the same artefact; MIGRATED ran on other CPUs than asked.
+    """
+
+    artefact: str
+    model: Mapping[str, Any]
+    name: str
+    runtime: str
+    precision: str
+    bytes: int
+    device: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    nonce: str
+    block: int
+    verdict: str
+    threads: int
+    affinity: Mapping[str, list[int] | None]
+    beams: int
+    split: str
+    limit: int | None
+    blocks: int
+    conditions: Mapping[str, Any]
+    load_ns: int | None = None
+    first_ns: int | None = None
+    samples_ns: list[int] = field(default_factory=list)
+    encoder_ns: list[int] = field(default_factory=list)
+    step_ns: list[int] = field(default_factory=list)
+    run_ns: list[int] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    output_ids: list[list[int]] = field(default_factory=list)
+    memory: Mapping[str, int] | None = None
+    error: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    argv: list[str] = field(default_factory=list)
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse a record that contradicts itself (ValueError)."""
+        if self.schema != SCHEMA:
+            raise ValueError(f"schema {self.schema}; this version reads {SCHEMA}")
+        if self.verdict not in VERDICTS:
+            raise ValueError(f"verdict {self.verdict!r}; legal are {', '.join(VERDICTS)}")
+        if not isinstance(self.block, int) or self.block < MEMORY_BLOCK:
+            raise ValueError(f"block {self.block!r}; legal are {MEMORY_BLOCK} (memory), 0, 1, …")
+        if (self.verdict == "INTERRUPTED") != (self.error is not None):
+            raise ValueError(f"verdict {self.verdict} with error {self.error!r}; an error goes with INTERRUPTED only")
+        lengths = {name: len(getattr(self, name)) for name in SERIES}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"series of different lengths: {lengths}")
+        if self.verdict != "INTERRUPTED":
+            self._check_complete()
+
+    def _check_complete(self) -> None:
+        if self.block == MEMORY_BLOCK:
+            if self.samples_ns or not self.memory or self.memory.get("peak_kib", 0) <= 0:
+                raise ValueError("a memory pass has no samples and a peak_kib above 0")
+        elif not self.samples_ns or min(self.samples_ns) <= 0:
+            raise ValueError("a timed block has samples, all above 0 ns")
+
+    @property
+    def valid(self) -> bool:
+        """Whether the numbers may be used."""
+        return self.verdict == "VALID"
+
+    def to_line(self) -> str:
+        """Return the record as one line of JSON, newline included."""
+        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def from_json(document: object) -> Record:
+    """Return the record that `document` (a parsed line) says; ValueError names the field that is wrong."""
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")
+    known = {item.name for item in fields(Record)}
+    if unknown := sorted(set(document) - known):
+        raise ValueError(f"unknown fields {', '.join(unknown)}")
+    try:
+        return Record(**document)
+    except TypeError as error:
+        raise ValueError(str(error).replace("Record.__init__() ", "")) from None
+
+
+def read(path: Path | str) -> list[Record]:
+    """Return the records of a file in the order they were written; a last line cut by a kill is left out.
+
+    Raises BadInput with file and line for anything else that is not a record.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"records {str(path)!r}: {error.strerror or error}") from None
+    records = []
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            records.append(from_json(json.loads(line.decode("utf-8"))))
+        except ValueError as error:  # json.JSONDecodeError and UnicodeDecodeError are ValueErrors too
+            raise BadInput(f"records {str(path)!r} line {number}: {error}") from None
+    return records
+
+
+def append(path: Path | str, record: Record) -> None:
+    """Add one line to `path` and sync it; a line that an earlier kill cut is removed first.
+
+    When the disk is full nothing of the line stays and WorkFailed says so.
+    """
+    path = Path(path)
+    line = record.to_line().encode("utf-8")
+    with path.open("ab", buffering=0) as file:  # unbuffered: nothing may be written after the file was cut back
+        end = _whole_end(file.seek(0, os.SEEK_END), path)
+        try:
+            file.truncate(end)
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError as error:
+            os.truncate(path, end)
+            raise WorkFailed(f"cannot write {str(path)!r}: {error.strerror}; free some space and run again") from None
+
+
+def _whole_end(size: int, path: Path) -> int:
+    """Return the offset after the last newline of `path`, `size` bytes long."""
+    with path.open("rb") as file:
+        file.seek(max(0, size - 1))
+        return size if file.read(1) in {b"\n", b""} else path.read_bytes().rfind(b"\n") + 1
+
+
+def newest(records: Iterable[Record]) -> dict[tuple[str, int], Record]:
+    """Return the last record of every (artefact, block): a block measured again replaces its interrupted one."""
+    return {(record.artefact, record.block): record for record in records}

@@ -1,0 +1,203 @@
+"""`Manifest`: what an artefact folder consists of; torch-free, read by everything that runs an artefact.
+
+    manifest = Manifest.read("artefacts/dense")
+    manifest.check_files("artefacts/dense")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tprune.errors import BadInput
+from tprune.stamp import SCHEMA, file_sha256, stamp, write_json
+
+FILE = "manifest.json"
+KIND = "artefact"
+GRAPHS = {"encoder": "encoder.onnx", "decoder_step": "decoder_step.onnx"}
+RUNTIMES = ("onnxruntime", "executorch")
+PRECISIONS = ("fp32", "int8")
+DTYPES = ("float32", "int64")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor at a graph's border; a string in `shape` names a size that varies (batch, source, past, present)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise BadInput(f"TensorSpec.dtype of {self.name!r}: {self.dtype!r} is not one of {', '.join(DTYPES)}")
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The inputs and outputs of one graph, in order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Digest and size of one graph file."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Special:
+    """Token ids with a role; `forced_eos` is emitted at the length limit, None means that nothing is forced."""
+
+    start: int
+    eos: int
+    pad: int
+    unk: int | None
+    forced_eos: int | None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`source`: most source tokens, `</s>` included. `target`: HF's max_length, the start token included."""
+
+    source: int
+    target: int
+
+    def __post_init__(self) -> None:
+        if self.source < 1 or self.target < 2:
+            raise BadInput(f"Limits: source {self.source} must be at least 1 and target {self.target} at least 2")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The checkpoint behind the artefact; `keep` is the share of prunable weights kept, `macs` those of one step."""
+
+    id: str
+    name: str
+    criterion: str
+    seed: int | None
+    keep: float
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class ParityResult:
+    """Sentences compared with PyTorch, how many gave the same tokens, and the largest difference of a logit."""
+
+    sentences: int
+    identical: int
+    max_abs_logit_diff: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One artefact: graphs, their tensors, special ids, limits, source model and parity result."""
+
+    id: str
+    runtime: str
+    precision: str
+    files: Mapping[str, FileEntry]
+    tensors: Mapping[str, Tensors]
+    special: Special
+    limits: Limits
+    model: ModelFacts
+    parity: ParityResult
+    header: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, value, legal in (("runtime", self.runtime, RUNTIMES), ("precision", self.precision, PRECISIONS)):
+            if value not in legal:
+                raise BadInput(f"Manifest.{name}: {value!r} is not one of {', '.join(legal)}")
+        if self.id != artefact_id(self.files):
+            raise BadInput(f"Manifest.id: {self.id!r} does not belong to its files ({artefact_id(self.files)!r})")
+
+    @classmethod
+    def read(cls, folder: Path | str) -> Manifest:
+        """Read `folder/manifest.json`.
+
+        Raises BadInput for a folder that is no artefact, a schema that this version does not know, or missing fields.
+        """
+        path = Path(folder) / FILE
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise BadInput(f"{str(folder)!r} is not an artefact: it has no {FILE}; make one with `tprune export`") from None
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise BadInput(f"{str(path)!r} is not JSON ({error}); export the artefact again") from None
+        if not isinstance(document, dict) or document.get("kind") != KIND:
+            raise BadInput(f"{str(path)!r} is not the manifest of an artefact (kind must be {KIND!r})")
+        if document.get("schema") != SCHEMA:
+            raise BadInput(f"{str(path)!r} has schema {document.get('schema')!r}; this version reads schema {SCHEMA}")
+        try:
+            return _parse(document)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BadInput(f"{str(path)!r} is incomplete or damaged ({error!r}); export the artefact again") from None
+
+    def write(self, folder: Path | str) -> None:
+        """Write `folder/manifest.json`, whole or not at all."""
+        write_json(Path(folder) / FILE, self.document())
+
+    def document(self) -> dict[str, Any]:
+        """Return the manifest as JSON-ready data, header included."""
+        header = dict(self.header) or stamp(KIND, {"model": self.model.id})
+        body = asdict(self)
+        body.pop("header")
+        return {**header, **body}
+
+    def check_files(self, folder: Path | str) -> None:
+        """Raise BadInput for every graph file that is missing or has other bytes than the manifest says."""
+        complaints = []
+        for name, entry in self.files.items():
+            path = Path(folder) / name
+            if not path.is_file():
+                complaints.append(f"{name} is missing")
+            elif (size := path.stat().st_size) != entry.bytes:
+                complaints.append(f"{name} has {size} bytes instead of {entry.bytes}")
+            elif (digest := file_sha256(path)) != entry.sha256:
+                complaints.append(f"{name} has sha256 {digest[:16]}... instead of {entry.sha256[:16]}...")
+        if complaints:
+            raise BadInput(f"artefact {str(folder)!r} is damaged: {'; '.join(complaints)}; export it again")
+
+
+def describe_files(folder: Path, names: tuple[str, ...]) -> dict[str, FileEntry]:
+    """Return name -> digest and size of files of `folder`."""
+    return {name: FileEntry(file_sha256(folder / name), (folder / name).stat().st_size) for name in names}
+
+
+def artefact_id(files: Mapping[str, FileEntry]) -> str:
+    """Return the first 16 hex digits of the sha256 over the graph files' names and digests."""
+    lines = "".join(f"{name} {entry.sha256}\n" for name, entry in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+def _parse(document: Mapping[str, Any]) -> Manifest:
+    tensors = {
+        graph: Tensors(*(tuple(_tensor(port) for port in borders[side]) for side in ("inputs", "outputs")))
+        for graph, borders in document["tensors"].items()
+    }
+    body = ("id", "runtime", "precision", "files", "tensors", "special", "limits", "model", "parity")
+    return Manifest(
+        id=document["id"],
+        runtime=document["runtime"],
+        precision=document["precision"],
+        files={name: FileEntry(**entry) for name, entry in document["files"].items()},
+        tensors=tensors,
+        special=Special(**document["special"]),
+        limits=Limits(**document["limits"]),
+        model=ModelFacts(**document["model"]),
+        parity=ParityResult(**document["parity"]),
+        header={key: value for key, value in document.items() if key not in body},
+    )
+
+
+def _tensor(port: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(port["name"], port["dtype"], tuple(port["shape"]))

@@ -1,0 +1,284 @@
+"""An ONNX artefact opened in Python: greedy and beam search over its two graphs; numpy and onnxruntime only.
+
+    artefact = open("artefacts/dense", threads=1)
+    artefact.greedy([73, 9, 512, 0]).ids
+
+Token ids in, token ids out: the ids end with `</s>` where one was produced, hold no start token and never `<pad>`.
+Lengths are counted as HF `generate` counts them: `max_length` includes the start token.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter_ns
+
+import numpy as np
+import numpy.typing as npt
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the library is loaded, or it writes a device id into the home folder
+import onnxruntime as ort  # noqa: E402
+
+from export.beam import Beams  # noqa: E402
+from export.manifest import GRAPHS, Manifest, Tensors  # noqa: E402
+from tprune.errors import BadInput  # noqa: E402
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One translated sentence (or the timing of one batch): ids, and where the time went.
+
+    `encoder_ns`: ids in to cross keys and values bound. `step_ns`: every decoder step, choice of the token included.
+    `run_ns`: inside ONNX Runtime, both graphs. `total_ns`: ids in to ids out.
+    """
+
+    ids: tuple[int, ...]
+    encoder_ns: int
+    step_ns: tuple[int, ...]
+    run_ns: int
+    total_ns: int
+
+    @property
+    def steps(self) -> int:
+        """How often the decoder graph ran."""
+        return len(self.step_ns)
+
+
+def open(folder: str | Path, threads: int = 1) -> Artefact:  # noqa: A001 - `runtime.open(folder)` reads as it is meant
+    """Open an ONNX artefact; its files are checked against the manifest first. Raises BadInput for a damaged one."""
+    if threads < 1:
+        raise BadInput(f"threads must be at least 1, not {threads}")
+    manifest = Manifest.read(folder)
+    if manifest.runtime != "onnxruntime":
+        raise BadInput(f"{str(folder)!r} is for {manifest.runtime}; this opens onnxruntime artefacts only")
+    manifest.check_files(folder)
+    return Artefact(Path(folder), manifest, threads)
+
+
+class Artefact:
+    """Two open sessions and the search loops over them. Not safe for use from several threads at once."""
+
+    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
+        self.manifest = manifest
+        self.threads = threads
+        self._encoder = _session(folder / GRAPHS["encoder"], threads)
+        self._encoded = [port.name for port in manifest.tensors["encoder"].outputs]
+        self._step = _Step(_session(folder / GRAPHS["decoder_step"], threads), manifest.tensors["decoder_step"])
+
+    def encode(self, sources: Sequence[Sequence[int]]) -> dict[str, ort.OrtValue]:
+        """Run the encoder on a batch of sources, padded here: output name -> value (mask, cross keys and values)."""
+        return self._encode(sources)[0]
+
+    def greedy(self, ids: Sequence[int], max_length: int | None = None) -> Decoded:
+        """Translate one sentence, taking the most probable token each time."""
+        begin = perf_counter_ns()
+        last_position = self._limit(max_length) - 2
+        special, step = self.manifest.special, self._step
+        encoded, run_ns = self._encode([ids])
+        step.start(encoded, 1)
+        logits, eos, forced = step.logits, special.eos, special.forced_eos
+        token, output, times = special.start, list[int](), list[int]()
+        encoder_ns = perf_counter_ns() - begin
+        last = begin + encoder_ns
+        for position in range(last_position + 1):
+            run_ns += step.run(position, token)
+            token = int(logits.argmax()) if forced is None or position < last_position else forced
+            output.append(token)
+            now = perf_counter_ns()
+            times.append(now - last)
+            last = now
+            if token == eos:
+                break
+        return Decoded(tuple(output), encoder_ns, tuple(times), run_ns, last - begin)
+
+    def greedy_batch(
+        self, sources: Sequence[Sequence[int]], max_length: int | None = None
+    ) -> tuple[tuple[int, ...], ...]:
+        """Translate sentences together, padded to the longest; the same ids as `greedy` up to rounding."""
+        last_position = self._limit(max_length) - 2
+        special, step = self.manifest.special, self._step
+        step.start(self.encode(sources), len(sources))
+        tokens = np.full(len(sources), special.start, dtype=np.int64)
+        outputs: list[list[int]] = [[] for _ in sources]
+        left = set(range(len(sources)))
+        for position in range(last_position + 1):
+            step.run(position, tokens)
+            tokens = step.logits.argmax(axis=1)
+            if special.forced_eos is not None and position == last_position:
+                tokens[:] = special.forced_eos
+            for row in sorted(left):
+                outputs[row].append(int(tokens[row]))
+            left -= {row for row in left if tokens[row] == special.eos}
+            if not left:
+                break
+        return tuple(map(tuple, outputs))
+
+    def beam(
+        self, ids: Sequence[int], beams: int, max_length: int | None = None, *, early_stopping: bool = False
+    ) -> tuple[int, ...]:
+        """Translate one sentence with beam search (length penalty 1); a reference, not built for speed.
+
+        Agrees with HF `generate` except that HF lets `<pad>` take its share of the probability before forbidding it.
+        """
+        if beams < 1:
+            raise BadInput(f"beams must be at least 1, not {beams}")
+        limit, special, step = self._limit(max_length), self.manifest.special, self._step
+        step.start({name: _repeat(value, beams) for name, value in self.encode([ids]).items()}, beams)
+        search = Beams(beams, special.eos, limit, early_stopping)
+        tokens = np.full(beams, special.start, dtype=np.int64)
+        for position in range(limit - 1):
+            step.run(position, tokens)
+            log_probs = _log_softmax(step.logits)
+            if special.forced_eos is not None and position == limit - 2:
+                log_probs[:] = -np.inf
+                log_probs[:, special.forced_eos] = 0.0
+            parents, goes_on = search.advance(log_probs)
+            if not goes_on:
+                break
+            step.reorder(parents)
+            tokens = np.array([hypothesis[-1] for hypothesis in search.running], dtype=np.int64)
+        return search.best()
+
+    def logits(self, ids: Sequence[int], target: Sequence[int]) -> Floats:
+        """Return the logits (len(target), target vocabulary) that predict each id of `target` after those before it."""
+        self._limit(len(target) + 1)
+        step, rows = self._step, list[Floats]()
+        step.start(self.encode([ids]), 1)
+        for position, token in enumerate((self.manifest.special.start, *target[:-1])):
+            step.run(position, token)
+            rows.append(step.logits[0].copy())
+        return np.stack(rows)
+
+    def _encode(self, sources: Sequence[Sequence[int]]) -> tuple[dict[str, ort.OrtValue], int]:
+        """(outputs, ns inside ONNX Runtime)."""
+        self._check(sources)
+        ids = np.full((len(sources), max(map(len, sources))), self.manifest.special.pad, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, source in enumerate(sources):
+            ids[row, : len(source)] = source
+            mask[row, : len(source)] = 1
+        binding = self._encoder.io_binding()
+        binding.bind_cpu_input("input_ids", ids)
+        binding.bind_cpu_input("attention_mask", mask)
+        for name in self._encoded:
+            binding.bind_output(name)
+        begin = perf_counter_ns()
+        self._encoder.run_with_iobinding(binding)
+        run_ns = perf_counter_ns() - begin
+        return dict(zip(self._encoded, binding.get_outputs(), strict=True)), run_ns
+
+    def _check(self, sources: Sequence[Sequence[int]]) -> None:
+        if not sources or not all(sources):
+            raise BadInput("a source sentence has no token ids; give at least `</s>`")
+        longest, limit = max(map(len, sources)), self.manifest.limits.source
+        if longest > limit:
+            raise BadInput(f"a source sentence has {longest} token ids; this artefact takes at most {limit}")
+
+    def _limit(self, max_length: int | None) -> int:
+        limit = self.manifest.limits.target
+        wanted = limit if max_length is None else max_length
+        if not 2 <= wanted <= limit:
+            raise BadInput(f"max_length must be between 2 and {limit} (the start token counts), not {wanted}")
+        return wanted
+
+
+class _Step:
+    """The decoder graph with everything bound. The cache never leaves ONNX Runtime: a step's outputs are bound as the
+    next step's inputs; token, position and logits are arrays that the session reads and writes in place.
+    """
+
+    logits: Floats
+
+    def __init__(self, session: ort.InferenceSession, tensors: Tensors) -> None:
+        self._session = session
+        self._binding = session.io_binding()
+        self._inputs = {port.name for port in tensors.inputs}
+        self._past = [port for port in tensors.inputs if "past" in port.shape]
+        self._present = [port.name for port in tensors.outputs[1:]]
+        self._logits = tensors.outputs[0]
+        self._batch = 0
+        self._position = np.zeros(1, dtype=np.int64)
+        self._binding.bind_ortvalue_input("position", ort.OrtValue.ortvalue_from_numpy(self._position))
+
+    def start(self, encoded: Mapping[str, ort.OrtValue], batch: int) -> None:
+        """Begin new sentences: bind what the encoder gave and empty self keys and values."""
+        if batch != self._batch:
+            self._allocate(batch)
+        bind = self._binding.bind_ortvalue_input
+        for name, value in encoded.items():
+            if name in self._inputs:
+                bind(name, value)
+        for port, empty in zip(self._past, self._empty, strict=True):
+            bind(port.name, empty)
+
+    def run(self, position: int, token: int | Ints) -> int:
+        """Run one step: `logits` are new, the cache has grown. Returns ns inside ONNX Runtime."""
+        binding = self._binding
+        self._token[:] = token
+        self._position[0] = position
+        for name in self._present:
+            binding.bind_output(name)
+        begin = perf_counter_ns()
+        self._session.run_with_iobinding(binding)
+        run_ns = perf_counter_ns() - begin
+        self._grown = binding.get_outputs()[1:]
+        for port, value in zip(self._past, self._grown, strict=True):
+            binding.bind_ortvalue_input(port.name, value)
+        return run_ns
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Let row i of the cache be what row `rows[i]` was (beam search)."""
+        for port, value in zip(self._past, self._grown, strict=True):
+            chosen = np.ascontiguousarray(value.numpy()[list(rows)])
+            self._binding.bind_ortvalue_input(port.name, ort.OrtValue.ortvalue_from_numpy(chosen))
+
+    def _allocate(self, batch: int) -> None:
+        self._batch = batch
+        self._token = np.zeros(batch, dtype=np.int64)
+        self.logits = np.zeros((batch, int(self._logits.shape[1])), dtype=np.float32)
+        shapes = [[{"batch": batch, "past": 0}.get(str(size), size) for size in port.shape] for port in self._past]
+        self._empty = [ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype=np.float32)) for shape in shapes]
+        self._binding.bind_ortvalue_input("token", ort.OrtValue.ortvalue_from_numpy(self._token))
+        self._binding.bind_ortvalue_output(self._logits.name, ort.OrtValue.ortvalue_from_numpy(self.logits))
+
+
+def count_nodes(graph: str | Path) -> dict[str, int]:
+    """Return operator -> count of an ONNX file as ONNX Runtime runs it, after all its optimisations."""
+    import onnx  # only here: running an artefact needs no onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = _options(1)
+        options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+        ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        nodes = onnx.load(options.optimized_model_filepath).graph.node
+    return dict(Counter(node.op_type for node in nodes))
+
+
+def _session(path: Path, threads: int) -> ort.InferenceSession:
+    return ort.InferenceSession(str(path), _options(threads), providers=["CPUExecutionProvider"])
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3  # errors only
+    return options
+
+
+def _repeat(value: ort.OrtValue, times: int) -> ort.OrtValue:
+    return ort.OrtValue.ortvalue_from_numpy(np.repeat(value.numpy(), times, axis=0))
+
+
+def _log_softmax(logits: Floats) -> Floats:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -1,0 +1,47 @@
+"""The configuration of a pruned Marian: HuggingFace's, plus the sizes of every layer."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers.models.marian.configuration_marian import MarianConfig
+
+SubBlock = dict[str, int]  # {"heads", "qk", "v"}: qk and v are widths of one head
+LayerSizes = dict[str, Any]  # {"self_attn": SubBlock, "encoder_attn": SubBlock (decoder only), "ffn": int}
+
+
+@strict
+class PrunedMarianConfig(MarianConfig):
+    """Marian's configuration plus the sizes of every layer.
+
+    `encoder_sizes` and `decoder_sizes` hold one `LayerSizes` a layer; None means the stock sizes. The stock fields
+    (`encoder_attention_heads`, `encoder_ffn_dim`, ...) keep the values of the model that was pruned: the softmax is
+    still scaled by its head width, and `expand` returns to it.
+    """
+
+    model_type = "pruned_marian"
+
+    encoder_sizes: list[dict[str, Any]] | None = None
+    decoder_sizes: list[dict[str, Any]] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        import_module("tprune.marian")  # a configuration brings its model along: see tprune.registration
+        self.encoder_sizes = self.encoder_sizes or stock_sizes(self, "encoder")
+        self.decoder_sizes = self.decoder_sizes or stock_sizes(self, "decoder")
+        for side, layers in (("encoder", self.encoder_sizes), ("decoder", self.decoder_sizes)):
+            wanted = getattr(self, f"{side}_layers")
+            if len(layers) != wanted:
+                raise ValueError(f"PrunedMarianConfig.{side}_sizes: {len(layers)} layers, but {side}_layers={wanted}")
+
+
+def stock_sizes(config: MarianConfig, side: str) -> list[LayerSizes]:
+    """Return the sizes of every layer of `side` ("encoder" or "decoder") in an unpruned Marian."""
+    heads = getattr(config, f"{side}_attention_heads")
+    attention = {"heads": heads, "qk": config.d_model // heads, "v": config.d_model // heads}
+    names = ("self_attn",) if side == "encoder" else ("self_attn", "encoder_attn")
+    ffn = getattr(config, f"{side}_ffn_dim")
+    layers = getattr(config, f"{side}_layers")
+    return [{**{name: dict(attention) for name in names}, "ffn": ffn} for _ in range(layers)]

@@ -1,0 +1,58 @@
+"""How lines are scored: one function a criterion, all comparable over the whole model.
+
+`magnitude`, `shs` and `group-lasso` read the norms (the last two after training under their penalty); `taylor` reads
+the change of the loss that removing a line would cause, to first order; `random` is the control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from tprune.batches import Batch
+from tprune.marian import PrunedMarianMTModel
+from tprune.objective import cross_entropy, target_logits
+from tprune.penalty import site_norms
+from tprune.sites import line_sums, site_parameters, sites
+
+LineScores = dict[str, Tensor]  # site name -> (lines,)
+Criterion = Callable[[PrunedMarianMTModel, Sequence[Batch], int], LineScores]  # (model, calibration batches, seed)
+
+
+def relative_norms(model: PrunedMarianMTModel, batches: Sequence[Batch] = (), seed: int = 0) -> LineScores:
+    """Return every line's norm over the root mean square norm of its site, so that sites of any scale compare."""
+    return {site.name: norms / norms.square().mean().sqrt().clamp_min(1e-12) for site, norms in site_norms(model).items()}
+
+
+def taylor(model: PrunedMarianMTModel, batches: Sequence[Batch], seed: int = 0) -> LineScores:
+    """Return the mean over batches of (sum over a line's weights of w * dL/dw)^2 (Molchanov et al., CVPR 2019)."""
+    totals = {site: torch.zeros(site.lines) for site in sites(model)}
+    model.eval()
+    for batch in batches:
+        logits, labels = target_logits(model, batch)
+        loss = cross_entropy(logits, labels, smoothing=0.0, pad=model.config.pad_token_id)
+        model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for site, total in totals.items():
+                members = site_parameters(model, site)
+                total += line_sums(members, lambda p: p * p.grad).square().cpu()
+    model.zero_grad()
+    return {site.name: total / max(len(batches), 1) for site, total in totals.items()}
+
+
+def random_scores(model: PrunedMarianMTModel, batches: Sequence[Batch] = (), seed: int = 0) -> LineScores:
+    """Return uniform random scores in [0, 1) from `seed`."""
+    generator = torch.Generator().manual_seed(seed)
+    return {site.name: torch.rand(site.lines, generator=generator) for site in sites(model)}
+
+
+CRITERIA: dict[str, Criterion] = {
+    "shs": relative_norms,
+    "group-lasso": relative_norms,
+    "magnitude": relative_norms,
+    "taylor": taylor,
+    "random": random_scores,
+}

@@ -1,0 +1,134 @@
+"""The demo's ingredients: a corpus with exact references, a tokeniser trained on it, and a tiny Marian.
+
+Everything is made here from a seed in seconds; nothing is downloaded. Training the model is `tprune.train`'s business,
+as for any other.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import sentencepiece
+import torch
+from transformers import MarianConfig, MarianMTModel, MarianTokenizer
+
+from tprune.corpus import Corpus
+from tprune.phrases import sentence_pairs
+from tprune.stamp import new_folder, write_json, write_text
+
+SPLITS = {"train": 12_000, "val": 300, "test": 300}
+VOCABULARY = 600
+MAX_TOKENS = 64  # the grammar's longest sentence has fewer pieces
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the journey starts from: a data folder of `SPLIT.LANG` files, and a model that is not trained yet."""
+
+    data: Path
+    corpora: Mapping[str, Corpus]
+    model: MarianMTModel
+    tokenizer: MarianTokenizer
+
+
+def build(out: Path | str, *, seed: int = 0) -> Demo:
+    """Write the demo's corpus to `out/data` and its tokeniser to `out/tokenizer`; return them with a fresh model.
+
+    Raises BadInput when one of the two folders exists and is not empty.
+    """
+    out = Path(out)
+    corpora = make_corpora(seed)
+    with new_folder(out / "data") as folder:
+        write_corpora(corpora.values(), folder)
+    with new_folder(out / "tokenizer") as folder:
+        write_tokenizer([*corpora["train"].source, *corpora["train"].target], folder)
+    tokenizer = MarianTokenizer.from_pretrained(out / "tokenizer")
+    return Demo(out / "data", corpora, make_model(len(tokenizer), seed=seed), tokenizer)
+
+
+def make_corpora(seed: int = 0) -> dict[str, Corpus]:
+    """Return the splits train, val and test, English to German; no sentence occurs twice, in one or across them."""
+    stream = _distinct(seed)
+    corpora = {}
+    for split, size in SPLITS.items():
+        source, target = zip(*(next(stream) for _ in range(size)), strict=True)
+        corpora[split] = Corpus(source, target, name="demo", split=split, language="de")
+    return corpora
+
+
+def _distinct(seed: int) -> Iterable[tuple[str, str]]:
+    english_seen, german_seen = set(), set()
+    for english, german in sentence_pairs(seed):
+        if english not in english_seen and german not in german_seen:
+            english_seen.add(english)
+            german_seen.add(german)
+            yield english, german
+
+
+def write_corpora(corpora: Iterable[Corpus], folder: Path | str) -> None:
+    """Write each corpus as `SPLIT.en` and `SPLIT.de`, one sentence a line."""
+    for corpus in corpora:
+        for language, lines in (("en", corpus.source), ("de", corpus.target)):
+            write_text(Path(folder) / f"{corpus.split}.{language}", "".join(f"{line}\n" for line in lines))
+
+
+def write_tokenizer(sentences: Iterable[str], folder: Path | str, *, vocabulary: int = VOCABULARY) -> None:
+    """Train a SentencePiece unigram model for both languages and write it as a MarianTokenizer folder.
+
+    `vocabulary` counts every entry: `</s>` is 0, `<unk>` is 1 and `<pad>` the last, as in published Marians.
+    """
+    folder, trained = Path(folder), io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=trained,
+        vocab_size=vocabulary - 1,  # <pad> is ours, not SentencePiece's
+        character_coverage=1.0,
+        eos_id=0,
+        unk_id=1,
+        bos_id=-1,
+        num_threads=1,  # more would sum in another order from run to run
+        minloglevel=2,
+    )
+    for name in ("source.spm", "target.spm"):
+        (folder / name).write_bytes(trained.getvalue())
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
+    ids = {pieces.id_to_piece(i): i for i in range(len(pieces))}
+    write_json(folder / "vocab.json", ids | {"<pad>": len(pieces)})
+    settings = {"tokenizer_class": "MarianTokenizer", "source_lang": "en", "target_lang": "de"}
+    write_json(folder / "tokenizer_config.json", settings | {"model_max_length": MAX_TOKENS})
+
+
+def make_model(vocabulary: int, *, seed: int = 0) -> MarianMTModel:
+    """Return an untrained Marian of 2 + 2 layers whose special ids fit `write_tokenizer`'s vocabulary."""
+    pad = vocabulary - 1
+    config = MarianConfig(
+        vocab_size=vocabulary,
+        decoder_vocab_size=vocabulary,
+        d_model=128,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=512,
+        decoder_ffn_dim=512,
+        activation_function="swish",
+        scale_embedding=True,
+        max_position_embeddings=MAX_TOKENS,
+        dropout=0.0,  # two minutes of training never see a sentence often enough to overfit
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        eos_token_id=0,
+        bos_token_id=0,
+        forced_eos_token_id=0,
+        pad_token_id=pad,
+        decoder_start_token_id=pad,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MarianMTModel(config)
+    generation = model.generation_config
+    generation.bad_words_ids, generation.max_length, generation.num_beams = [[pad]], MAX_TOKENS, 1
+    return model

@@ -1,0 +1,88 @@
+"""A training state on disk: weights, Adam moments and the step, one safetensors file, replaced whole.
+
+No pickle. The file is written beside itself and renamed, so a kill leaves the previous state readable.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tprune.errors import BadInput
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: steps done, the penalty's strength, and the losses so far (step, task loss)."""
+
+    step: int
+    strength: float
+    losses: tuple[tuple[int, float], ...]
+
+
+def save_state(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress, *, fingerprint: str
+) -> None:
+    """Write the state; `fingerprint` names the run it belongs to (recipe, data, start weights)."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in _trained(model).items():
+        tensors[f"weight.{name}"] = parameter.detach().cpu()
+        for moment in MOMENTS:
+            tensors[f"{moment}.{name}"] = optimiser.state[parameter][moment].cpu()
+    about = {"fingerprint": fingerprint, "step": progress.step, "strength": progress.strength, "losses": progress.losses}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"state": json.dumps(about)})
+    _sync(temporary)
+    temporary.replace(path)
+
+
+def load_state(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *, fingerprint: str
+) -> Progress | None:
+    """Load the state into model and optimiser and return how far it was; None when there is no state yet.
+
+    Raises BadInput when the state is damaged or belongs to another run.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            about: Mapping[str, Any] = json.loads(file.metadata()["state"])
+            _check_fingerprint(path, about["fingerprint"], fingerprint)
+            with torch.no_grad():
+                for name, parameter in _trained(model).items():
+                    parameter.copy_(file.get_tensor(f"weight.{name}"))
+                    moments = {m: file.get_tensor(f"{m}.{name}").to(parameter.device) for m in MOMENTS}
+                    optimiser.state[parameter] = {"step": torch.tensor(float(about["step"])), **moments}
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise BadInput(f"training state {str(path)!r} is damaged ({error}); remove it to start again") from error
+    return Progress(about["step"], about["strength"], tuple((s, v) for s, v in about["losses"]))
+
+
+def _check_fingerprint(path: Path, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise BadInput(
+            f"training state {str(path)!r} belongs to another run (its settings, data or start weights differ: "
+            f"{found} is not {wanted}); remove it or choose another folder"
+        )
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

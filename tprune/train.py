@@ -1,0 +1,228 @@
+"""The one training loop: length-bucketed token batches, AdamW, bf16 where it is faster, resumable to the same result.
+
+    train(model, pairs, Recipe(steps=600), run_dir=Path("run"))
+
+Nothing random survives a step: dropout is seeded from (seed, step), the batch order from (seed, epoch). So a run that
+was killed and resumed from its last state computes exactly what the unbroken run would have. Runs under
+`accelerate launch` on several processes unchanged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tprune.batches import Batch, collate, schedule
+from tprune.errors import BadInput, WorkFailed
+from tprune.marian import PrunedMarianMTModel, set_dropout
+from tprune.objective import Objective, Penalty
+from tprune.state import Progress, load_state, save_state
+
+
+class Pairs(Protocol):
+    """Tokenised parallel text: token ids with </s>, without the start token."""
+
+    @property
+    def source(self) -> Sequence[Sequence[int]]: ...
+
+    @property
+    def target(self) -> Sequence[Sequence[int]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train: everything that decides the result, except model, data and penalty."""
+
+    steps: int
+    lr: float = 3e-4
+    warmup: int = 20
+    final_lr_share: float = 0.0  # linear decay from lr to this share of it
+    tokens: int = 2048  # padded tokens a batch, per process
+    smoothing: float = 0.1
+    dropout: float = 0.1
+    seed: int = 0
+    distill_share: float = 0.5
+    save_every: int = 100
+
+    def __post_init__(self) -> None:
+        for name, low in (("steps", 1), ("warmup", 0), ("tokens", 1), ("save_every", 1)):
+            if getattr(self, name) < low:
+                raise BadInput(f"Recipe.{name}: {getattr(self, name)} must be at least {low}")
+        if not 0 < self.lr < 1:
+            raise BadInput(f"Recipe.lr: {self.lr} must lie between 0 and 1")
+        for name in ("smoothing", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise BadInput(f"Recipe.{name}: {getattr(self, name)} must lie in [0, 1)")
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of 0-based `step`."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / (self.warmup + 1)
+        left = (self.steps - step) / max(self.steps - self.warmup, 1)
+        return self.lr * (self.final_lr_share + (1 - self.final_lr_share) * left)
+
+
+@dataclass(frozen=True, slots=True)
+class Regulariser:
+    """A penalty and how strong it is: `adjust(step, strength) -> strength` is asked before every step."""
+
+    penalty: Penalty
+    strength: float
+    adjust: Callable[[int, float], float] | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came out: the losses (step, nats per token without penalty), the last strength, seconds and tokens."""
+
+    losses: tuple[tuple[int, float], ...]
+    strength: float
+    seconds: float
+    resumed_at: int = 0
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+Watch = Callable[[int, int, float], None]  # (steps done, steps in all, task loss)
+
+
+def train(
+    model: PrunedMarianMTModel,
+    pairs: Pairs,
+    recipe: Recipe,
+    *,
+    regulariser: Regulariser | None = None,
+    teacher: PrunedMarianMTModel | None = None,
+    run_dir: Path | None = None,
+    watch: Watch | None = None,
+) -> Trained:
+    """Train `model` in place and return the record of it; with `run_dir` the run can be killed and continued.
+
+    Raises WorkFailed at the first step whose loss is not finite (the last good state stays in `run_dir`), BadInput
+    when `run_dir` holds the state of another run.
+    """
+    accelerator = Accelerator(mixed_precision="bf16" if bf16_is_faster() else "no", cpu=not torch.cuda.is_available())
+    set_dropout(model, dropout=recipe.dropout, attention=0.0, activation=0.0)
+    fingerprint = _fingerprint(model, pairs, recipe, regulariser, teacher)
+    objective = Objective(
+        model, smoothing=recipe.smoothing, teacher=teacher, distill_share=recipe.distill_share,
+        penalty=regulariser.penalty if regulariser else None,
+    )
+    trained = [p for p in model.parameters() if p.requires_grad and p.numel()]
+    optimiser = torch.optim.AdamW(trained, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    prepared, stepper = accelerator.prepare(objective, optimiser)
+    if teacher is not None:
+        teacher.to(accelerator.device).eval()
+    state = run_dir / "state.safetensors" if run_dir else None
+    strength = regulariser.strength if regulariser else 0.0
+    at = (load_state(state, model, optimiser, fingerprint=fingerprint) if state else None) or Progress(0, strength, ())
+    losses, strength, began = list(at.losses), at.strength, time.monotonic()
+    prepared.train()
+    stream = _stream(pairs, recipe, model, accelerator, skip=at.step)
+    for step in range(at.step, recipe.steps):
+        if regulariser and regulariser.adjust:
+            strength = regulariser.adjust(step, strength)
+        loss = _step(prepared, next(stream), step, strength, recipe, accelerator, stepper)
+        if not math.isfinite(loss):
+            raise WorkFailed(_not_finite(step, loss, state))
+        losses.append((step, loss))
+        if watch:
+            watch(step + 1, recipe.steps, loss)
+        if state and accelerator.is_main_process and (step + 1) % recipe.save_every == 0 or state and step + 1 == recipe.steps:
+            save_state(state, model, optimiser, Progress(step + 1, strength, tuple(losses)), fingerprint=fingerprint)
+    model.eval()
+    return Trained(tuple(losses), strength, time.monotonic() - began, at.step)
+
+
+def _step(
+    objective: nn.Module, batch: Batch, step: int, strength: float, recipe: Recipe, accelerator: Accelerator,
+    optimiser: torch.optim.Optimizer,
+) -> float:
+    """Do one optimiser step and return the task loss (nats per token)."""
+    torch.manual_seed(recipe.seed * 1_000_003 + step * 31 + accelerator.process_index)
+    for group in optimiser.param_groups:
+        group["lr"] = recipe.lr_at(step)
+    with accelerator.autocast(), _attention_kernel(batch):
+        loss, task = objective(batch, strength)
+    accelerator.backward(loss)
+    norm = accelerator.clip_grad_norm_(objective.parameters(), 1.0)
+    if not (math.isfinite(float(loss.detach())) and math.isfinite(float(norm))):
+        return math.nan
+    optimiser.step()
+    optimiser.zero_grad()
+    return float(task)
+
+
+def _attention_kernel(batch: Batch) -> contextlib.AbstractContextManager[None]:
+    """On a CPU the fused attention's backward pass is many times slower than the plain one at sentence lengths."""
+    if batch.source.device.type == "cpu":
+        return sdpa_kernel(SDPBackend.MATH)
+    return contextlib.nullcontext()
+
+
+def _stream(
+    pairs: Pairs, recipe: Recipe, model: PrunedMarianMTModel, accelerator: Accelerator, *, skip: int
+) -> Iterator[Batch]:
+    """Yield this process's batches from step `skip` on."""
+    lengths = [(len(s), len(t)) for s, t in zip(pairs.source, pairs.target, strict=True)]
+    if not lengths:
+        raise BadInput("there is nothing to train on: the corpus has no pair left")
+    world, rank = accelerator.num_processes, accelerator.process_index
+    mine = islice(schedule(lengths, tokens=recipe.tokens, seed=recipe.seed), skip * world + rank, None, world)
+    pad, start = model.config.pad_token_id, model.config.decoder_start_token_id
+    for indices in mine:
+        batch = collate([pairs.source[i] for i in indices], [pairs.target[i] for i in indices], pad=pad, start=start)
+        yield Batch(*(getattr(batch, name).to(accelerator.device) for name in Batch.__slots__))
+
+
+@functools.cache
+def bf16_is_faster() -> bool:
+    """Return whether this machine multiplies faster in bf16: true on GPUs that have it, measured on a CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    a, b = torch.randn(512, 256), torch.randn(256, 1024)
+    times = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x, y = a.to(dtype), b.to(dtype)
+        x @ y
+        times[dtype] = min(_seconds(lambda x=x, y=y: x @ y) for _ in range(10))  # type: ignore[misc]
+    return times[torch.bfloat16] < 0.8 * times[torch.float32]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _fingerprint(
+    model: PrunedMarianMTModel, pairs: Pairs, recipe: Recipe, regulariser: Regulariser | None,
+    teacher: PrunedMarianMTModel | None,
+) -> str:
+    """Return 16 hex digits over everything that decides the result."""
+    digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode())
+    digest.update(repr((regulariser.name, regulariser.strength) if regulariser else None).encode())
+    for network in (model, teacher):
+        for parameter in network.parameters() if network is not None else ():
+            digest.update(parameter.detach().cpu().numpy().tobytes())
+    digest.update(repr((len(pairs.source), pairs.source[:100], pairs.target[:100])).encode())
+    return digest.hexdigest()[:16]
+
+
+def _not_finite(step: int, loss: float, state: Path | None) -> str:
+    kept = f"the last good state is kept in {str(state.parent)!r}" if state and state.exists() else "no state was saved"
+    return f"loss is {loss} at step {step + 1}; {kept}; try a smaller --lr or --strength"
