@@ -1,19 +1,18 @@
-"""`Artefact`: what a benchmark and a report need to know of an artefact folder, read from its manifest.json."""
+"""`Artefact`: the few facts of an artefact folder that a benchmark and a report need, from its manifest."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tprune.errors import BadInput
+from export.manifest import Manifest
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A folder of graphs: who it is, how large (`bytes` of all its listed files), how long its sentences may be."""
+    """A folder of graphs: who it is, how large (`bytes` of its graphs), how long its sentences may be (in tokens)."""
 
     folder: Path
     id: str
@@ -23,7 +22,6 @@ class Artefact:
     bytes: int
     max_source: int
     max_target: int
-    versions: Mapping[str, str]
     argv: tuple[str, ...]
 
     @property
@@ -33,33 +31,16 @@ class Artefact:
 
 
 def read(folder: Path | str) -> Artefact:
-    """Return the artefact in `folder`; BadInput says what is missing. The runtime that opens it checks the rest."""
-    folder = Path(folder)
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise BadInput(f"{str(folder)!r} is no artefact: it has no manifest.json; `tprune export MODEL` makes one")
-    try:
-        return parse(json.loads(path.read_text(encoding="utf-8")), folder)
-    except (ValueError, OSError) as error:
-        raise BadInput(f"manifest {str(path)!r}: {error}") from None
-
-
-def parse(document: Any, folder: Path) -> Artefact:
-    """Return the artefact that the manifest `document` of `folder` describes; ValueError names what is missing."""
-    if not isinstance(document, dict) or document.get("kind") != "artefact":
-        raise ValueError("not the manifest of an artefact (kind is not 'artefact')")
-    try:
-        return Artefact(
-            folder=folder,
-            id=document["id"],
-            model=document["model"],
-            runtime=document["runtime"],
-            precision=document["precision"],
-            bytes=sum(int(file["bytes"]) for file in document["files"].values()),
-            max_source=int(document["limits"]["source"]),
-            max_target=int(document["limits"]["target"]),
-            versions=document.get("versions", {}),
-            argv=tuple(document.get("argv", ())),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"incomplete: {error}") from None
+    """Return the artefact in `folder`; BadInput says what is wrong with its manifest. Its files are not opened."""
+    manifest = Manifest.read(folder)
+    return Artefact(
+        folder=Path(folder),
+        id=manifest.id,
+        model=asdict(manifest.model),
+        runtime=manifest.runtime,
+        precision=manifest.precision,
+        bytes=sum(file.bytes for file in manifest.files.values()),
+        max_source=manifest.limits.source,
+        max_target=manifest.limits.target,
+        argv=tuple(manifest.header.get("argv", ())),
+    )

@@ -260,7 +260,9 @@ class _Bench:
         elif measured.verdict == "WRONG_TOKENS":
             self.failures[measured.artefact] = f"block {measured.block} gave other tokens than an earlier block"
         else:
-            self.failures[measured.artefact] = f"ran on CPUs {measured.affinity['got']}, not {measured.affinity['asked']}"
+            self.failures[measured.artefact] = (
+                f"ran on CPUs {measured.affinity['got']}, not {measured.affinity['asked']}"
+            )
 
     def _fail(self, subject: artefact.Artefact, block: int, before: dict[str, Any], why: str) -> None:
         self.failures[subject.id] = why

@@ -100,8 +100,6 @@ class Worker:
 def _import_runtime() -> Opener:
     """Import the runtime; its own function, so that the import counts neither as loading nor as the model's memory."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime  # noqa: F401, PLC0415
-
     from export import runtime  # noqa: PLC0415
 
     return runtime.open

@@ -1,7 +1,7 @@
 """`Manifest`: what an artefact folder consists of; torch-free, read by everything that runs an artefact.
 
-    manifest = Manifest.read("artefacts/dense")
-    manifest.check_files("artefacts/dense")
+manifest = Manifest.read("artefacts/dense")
+manifest.check_files("artefacts/dense")
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The checkpoint behind the artefact; `keep` is the share of prunable weights kept, `macs` those of one step."""
+    """The checkpoint behind the artefact: `keep` share of prunable weights kept, `macs` as `tprune.count` has them."""
 
     id: str
     name: str
@@ -130,7 +130,9 @@ class Manifest:
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
-            raise BadInput(f"{str(folder)!r} is not an artefact: it has no {FILE}; make one with `tprune export`") from None
+            raise BadInput(
+                f"{str(folder)!r} is not an artefact: it has no {FILE}; make one with `tprune export`"
+            ) from None
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise BadInput(f"{str(path)!r} is not JSON ({error}); export the artefact again") from None
         if not isinstance(document, dict) or document.get("kind") != KIND:

@@ -16,8 +16,9 @@ An empty sub-block is its output bias, which vanishes into the layer norm before
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,9 @@ from transformers import MarianMTModel
 
 NEVER = -1.0e9
 """Added to a score that must not be chosen: far below any logit, yet finite (infinities break quantisation)."""
+
+Part = Any
+"""A module of HF's Marian or of its pruned twin; torch's types would call its attributes `Tensor | Module`."""
 
 Attend = Callable[..., "tuple[Tensor, Tensor, Tensor]"]
 """attend(q, k, v, *, heads, mask=None, past=None) -> (output, all keys, all values); see `plain_attention`."""
@@ -40,7 +44,13 @@ class Port:
 
 
 def plain_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, heads: int, mask: Tensor | None = None, past: tuple[Tensor, Tensor] | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    heads: int,
+    mask: Tensor | None = None,
+    past: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Attend with plain torch operators; the scale is in `q` already.
 
@@ -71,8 +81,8 @@ class EncoderGraph(nn.Module):
 
     def __init__(self, model: MarianMTModel, attend: Attend = plain_attention) -> None:
         super().__init__()
-        encoder = model.model.encoder
-        blocks = [
+        encoder: Part = model.model.encoder
+        blocks: list[_SubBlock] = [
             block
             for layer in encoder.layers
             for block in (
@@ -80,7 +90,7 @@ class EncoderGraph(nn.Module):
                 _FeedForward(layer),
             )
         ]
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks: Any = nn.ModuleList(blocks)  # iterating a ModuleList gives plain Modules to the type checker
         self.register_buffer("table", _scaled_table(encoder))
         self.register_buffer("positions", _positions(encoder) + _fold_biases(blocks))
         self.cross = [layer.encoder_attn for layer in model.model.decoder.layers if _heads(layer.encoder_attn)]
@@ -96,8 +106,9 @@ class EncoderGraph(nn.Module):
         mask = ((1 - attention_mask).to(self.table.dtype) * NEVER)[:, None, None, :]
         hidden = nn.functional.embedding(input_ids, self.table) + self.positions[:time]
         hidden = hidden.flatten(0, 1)  # (batch * source, d_model)
+        square = mask.expand(batch, 1, time, time)  # ONNX Runtime's Attention does not broadcast over the queries
         for block in self.blocks:
-            hidden = block.encode(hidden, mask, (batch, time))
+            hidden = block.encode(hidden, square, (batch, time))
         if not self.cross:
             return (mask,)
         joint = torch.addmm(self.cross_bias, hidden, self.cross_weight).unflatten(0, (batch, time))
@@ -120,8 +131,8 @@ class StepGraph(nn.Module):
 
     def __init__(self, model: MarianMTModel, attend: Attend = plain_attention) -> None:
         super().__init__()
-        decoder = model.model.decoder
-        blocks = [
+        decoder: Part = model.model.decoder
+        blocks: list[_SubBlock] = [
             block
             for layer in decoder.layers
             for block in (
@@ -130,7 +141,7 @@ class StepGraph(nn.Module):
                 _FeedForward(layer),
             )
         ]
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks: Any = nn.ModuleList(blocks)  # iterating a ModuleList gives plain Modules to the type checker
         self.crosses = any(_heads(layer.encoder_attn) for layer in decoder.layers)
         self.register_buffer("table", _scaled_table(decoder))
         self.register_buffer("positions", _positions(decoder) + _fold_biases(blocks))
@@ -237,7 +248,7 @@ class _SubBlock(nn.Module):
 class _Attention(_SubBlock):
     """Self-attention, or cross-attention to keys and values that exist already."""
 
-    def __init__(self, attention: nn.Module, norm: nn.LayerNorm, attend: Attend, *, cross: bool) -> None:
+    def __init__(self, attention: Part, norm: nn.LayerNorm, attend: Attend, *, cross: bool) -> None:
         heads = _heads(attention)
         projections = [attention.q_proj, attention.k_proj, attention.v_proj] if heads else []
         used = projections[:1] if cross else projections
@@ -267,7 +278,7 @@ class _Attention(_SubBlock):
 
 
 class _FeedForward(_SubBlock):
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: Part) -> None:
         super().__init__([layer.fc1], layer.fc2, layer.final_layer_norm, [1.0])
         self.activation = layer.activation_fn
 
@@ -280,31 +291,31 @@ class _FeedForward(_SubBlock):
         return self._out(self.activation(self._in(hidden)), hidden), ()
 
 
-def _fold_biases(blocks: list[_SubBlock]) -> Tensor:
+def _fold_biases(blocks: Sequence[_SubBlock]) -> Tensor:
     """Move every output bias to where its residual comes from; return the first one's, for the position table."""
     for before, block in zip(blocks, blocks[1:], strict=False):
         before.norm.bias = (before.norm.bias.double() + block.take_bias()).to(before.norm.bias.dtype)
     return blocks[0].take_bias().float() if blocks else torch.zeros(())
 
 
-def _scaled_table(side: nn.Module) -> Tensor:
+def _scaled_table(side: Part) -> Tensor:
     return side.embed_tokens.weight.detach() * _embed_scale(side)
 
 
-def _embed_scale(side: nn.Module) -> float:
+def _embed_scale(side: Part) -> float:
     """sqrt(d_model) or 1, from the configuration: a field that survives any wrapping of the embedding."""
     return math.sqrt(side.config.d_model) if side.config.scale_embedding else 1.0
 
 
-def _positions(side: nn.Module) -> Tensor:
+def _positions(side: Part) -> Tensor:
     return side.embed_positions.weight.detach()
 
 
-def _heads(attention: nn.Module) -> int:
+def _heads(attention: Part) -> int:
     return int(attention.num_heads)
 
 
-def _states(attention: nn.Module) -> list[tuple[str, int, int]]:
+def _states(attention: Part) -> list[tuple[str, int, int]]:
     """("key" or "value", heads, width of one head); nothing when there are no heads."""
     heads = _heads(attention)
     parts = (("key", attention.k_proj), ("value", attention.v_proj)) if heads else ()

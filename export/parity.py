@@ -1,4 +1,4 @@
-"""Does an artefact translate like the PyTorch model it came from? Same greedy tokens, and how far the logits are apart."""
+"""Does an artefact translate like the PyTorch model it came from: same greedy tokens, and how close are logits?"""
 
 from __future__ import annotations
 
@@ -74,6 +74,8 @@ def greedy(model: MarianMTModel, source: Sequence[int], max_length: int) -> tupl
 
 
 @torch.no_grad()
-def _logits(model: MarianMTModel, source: Sequence[int], target: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _logits(
+    model: MarianMTModel, source: Sequence[int], target: Sequence[int]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     before = torch.tensor([[model.config.decoder_start_token_id, *target[:-1]]])
     return model(input_ids=torch.tensor([list(source)]), decoder_input_ids=before).logits[0].numpy()

@@ -16,12 +16,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the library is loaded, or it writes a device id into the home folder
 import onnxruntime as ort  # noqa: E402
+from onnxruntime.capi.onnxruntime_pybind11_state import OrtValue  # noqa: E402
 
 from export.beam import Beams  # noqa: E402
 from export.manifest import GRAPHS, Manifest, Tensors  # noqa: E402
@@ -29,6 +31,8 @@ from tprune.errors import BadInput  # noqa: E402
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+CPU = ort.OrtDevice.make("cpu", 0)._get_c_device()
 
 
 @dataclass(frozen=True)
@@ -68,13 +72,12 @@ class Artefact:
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.manifest = manifest
         self.threads = threads
-        self._encoder = _session(folder / GRAPHS["encoder"], threads)
-        self._encoded = [port.name for port in manifest.tensors["encoder"].outputs]
+        self._encoder = _Encoder(_session(folder / GRAPHS["encoder"], threads), manifest.tensors["encoder"])
         self._step = _Step(_session(folder / GRAPHS["decoder_step"], threads), manifest.tensors["decoder_step"])
 
-    def encode(self, sources: Sequence[Sequence[int]]) -> dict[str, ort.OrtValue]:
-        """Run the encoder on a batch of sources, padded here: output name -> value (mask, cross keys and values)."""
-        return self._encode(sources)[0]
+    def encode(self, sources: Sequence[Sequence[int]]) -> dict[str, Floats]:
+        """Run the encoder on a batch of sources, padded here: output name -> array (mask, cross keys and values)."""
+        return {name: value.numpy() for name, value in self._encode(sources)[0].items()}
 
     def greedy(self, ids: Sequence[int], max_length: int | None = None) -> Decoded:
         """Translate one sentence, taking the most probable token each time."""
@@ -104,7 +107,7 @@ class Artefact:
         """Translate sentences together, padded to the longest; the same ids as `greedy` up to rounding."""
         last_position = self._limit(max_length) - 2
         special, step = self.manifest.special, self._step
-        step.start(self.encode(sources), len(sources))
+        step.start(self._encode(sources)[0], len(sources))
         tokens = np.full(len(sources), special.start, dtype=np.int64)
         outputs: list[list[int]] = [[] for _ in sources]
         left = set(range(len(sources)))
@@ -130,7 +133,8 @@ class Artefact:
         if beams < 1:
             raise BadInput(f"beams must be at least 1, not {beams}")
         limit, special, step = self._limit(max_length), self.manifest.special, self._step
-        step.start({name: _repeat(value, beams) for name, value in self.encode([ids]).items()}, beams)
+        copies = {name: np.repeat(array, beams, axis=0) for name, array in self.encode([ids]).items()}
+        step.start({name: _value(array) for name, array in copies.items()}, beams)
         search = Beams(beams, special.eos, limit, early_stopping)
         tokens = np.full(beams, special.start, dtype=np.int64)
         for position in range(limit - 1):
@@ -150,29 +154,21 @@ class Artefact:
         """Return the logits (len(target), target vocabulary) that predict each id of `target` after those before it."""
         self._limit(len(target) + 1)
         step, rows = self._step, list[Floats]()
-        step.start(self.encode([ids]), 1)
+        step.start(self._encode([ids])[0], 1)
         for position, token in enumerate((self.manifest.special.start, *target[:-1])):
             step.run(position, token)
             rows.append(step.logits[0].copy())
         return np.stack(rows)
 
-    def _encode(self, sources: Sequence[Sequence[int]]) -> tuple[dict[str, ort.OrtValue], int]:
-        """(outputs, ns inside ONNX Runtime)."""
+    def _encode(self, sources: Sequence[Sequence[int]]) -> tuple[dict[str, Any], int]:
+        """(output name -> value to bind, ns inside ONNX Runtime)."""
         self._check(sources)
         ids = np.full((len(sources), max(map(len, sources))), self.manifest.special.pad, dtype=np.int64)
         mask = np.zeros_like(ids)
         for row, source in enumerate(sources):
             ids[row, : len(source)] = source
             mask[row, : len(source)] = 1
-        binding = self._encoder.io_binding()
-        binding.bind_cpu_input("input_ids", ids)
-        binding.bind_cpu_input("attention_mask", mask)
-        for name in self._encoded:
-            binding.bind_output(name)
-        begin = perf_counter_ns()
-        self._encoder.run_with_iobinding(binding)
-        run_ns = perf_counter_ns() - begin
-        return dict(zip(self._encoded, binding.get_outputs(), strict=True)), run_ns
+        return self._encoder.run(ids, mask)
 
     def _check(self, sources: Sequence[Sequence[int]]) -> None:
         if not sources or not all(sources):
@@ -189,25 +185,52 @@ class Artefact:
         return wanted
 
 
+class _Encoder:
+    """The encoder graph with its outputs left inside ONNX Runtime."""
+
+    def __init__(self, session: ort.InferenceSession, tensors: Tensors) -> None:
+        self._session = session._sess
+        self._binding = session.io_binding()._iobinding
+        self._names = [port.name for port in tensors.outputs]
+
+    def run(self, ids: Ints, mask: Ints) -> tuple[dict[str, Any], int]:
+        """(output name -> value to bind, ns inside ONNX Runtime)."""
+        binding = self._binding
+        binding.bind_ortvalue_input("input_ids", _value(ids))
+        binding.bind_ortvalue_input("attention_mask", _value(mask))
+        for name in self._names:
+            binding.bind_output(name, CPU)
+        begin = perf_counter_ns()
+        self._session.run_with_iobinding(binding, None)
+        run_ns = perf_counter_ns() - begin
+        values = binding.get_outputs()
+        return {name: values[i] for i, name in enumerate(self._names)}, run_ns
+
+
 class _Step:
     """The decoder graph with everything bound. The cache never leaves ONNX Runtime: a step's outputs are bound as the
     next step's inputs; token, position and logits are arrays that the session reads and writes in place.
+
+    The objects below onnxruntime's Python wrappers are used: the wrappers cost as much again as what they wrap, a few
+    percent of a step.
     """
 
     logits: Floats
 
     def __init__(self, session: ort.InferenceSession, tensors: Tensors) -> None:
-        self._session = session
-        self._binding = session.io_binding()
+        self._session = session._sess
+        self._binding = session.io_binding()._iobinding
         self._inputs = {port.name for port in tensors.inputs}
         self._past = [port for port in tensors.inputs if "past" in port.shape]
-        self._present = [port.name for port in tensors.outputs[1:]]
         self._logits = tensors.outputs[0]
+        # (place among the outputs, name there, name among the inputs of the next step)
+        present = enumerate(tensors.outputs[1:], start=1)
+        self._links = [(i, port.name, past.name) for (i, port), past in zip(present, self._past, strict=True)]
         self._batch = 0
         self._position = np.zeros(1, dtype=np.int64)
-        self._binding.bind_ortvalue_input("position", ort.OrtValue.ortvalue_from_numpy(self._position))
+        self._bind("position", self._position)
 
-    def start(self, encoded: Mapping[str, ort.OrtValue], batch: int) -> None:
+    def start(self, encoded: Mapping[str, Any], batch: int) -> None:
         """Begin new sentences: bind what the encoder gave and empty self keys and values."""
         if batch != self._batch:
             self._allocate(batch)
@@ -215,38 +238,45 @@ class _Step:
         for name, value in encoded.items():
             if name in self._inputs:
                 bind(name, value)
-        for port, empty in zip(self._past, self._empty, strict=True):
-            bind(port.name, empty)
+        for (_, output, following), empty in zip(self._links, self._empty, strict=True):
+            bind(following, empty)
+            self._binding.bind_output(output, CPU)
 
     def run(self, position: int, token: int | Ints) -> int:
         """Run one step: `logits` are new, the cache has grown. Returns ns inside ONNX Runtime."""
-        binding = self._binding
         self._token[:] = token
         self._position[0] = position
-        for name in self._present:
-            binding.bind_output(name)
+        binding = self._binding
         begin = perf_counter_ns()
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, None)
         run_ns = perf_counter_ns() - begin
-        self._grown = binding.get_outputs()[1:]
-        for port, value in zip(self._past, self._grown, strict=True):
-            binding.bind_ortvalue_input(port.name, value)
+        bind_input, bind_output = binding.bind_ortvalue_input, binding.bind_output
+        values, self._grown = binding.get_outputs(), []
+        for i, output, following in self._links:
+            value = values[i]
+            bind_input(following, value)
+            bind_output(output, CPU)
+            self._grown.append(value)
         return run_ns
 
     def reorder(self, rows: Sequence[int]) -> None:
         """Let row i of the cache be what row `rows[i]` was (beam search)."""
-        for port, value in zip(self._past, self._grown, strict=True):
-            chosen = np.ascontiguousarray(value.numpy()[list(rows)])
-            self._binding.bind_ortvalue_input(port.name, ort.OrtValue.ortvalue_from_numpy(chosen))
+        self._chosen = [value.numpy()[list(rows)] for value in self._grown]  # kept: the session reads them in place
+        for port, array in zip(self._past, self._chosen, strict=True):
+            self._bind(port.name, array)
 
     def _allocate(self, batch: int) -> None:
         self._batch = batch
         self._token = np.zeros(batch, dtype=np.int64)
         self.logits = np.zeros((batch, int(self._logits.shape[1])), dtype=np.float32)
-        shapes = [[{"batch": batch, "past": 0}.get(str(size), size) for size in port.shape] for port in self._past]
-        self._empty = [ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype=np.float32)) for shape in shapes]
-        self._binding.bind_ortvalue_input("token", ort.OrtValue.ortvalue_from_numpy(self._token))
-        self._binding.bind_ortvalue_output(self._logits.name, ort.OrtValue.ortvalue_from_numpy(self.logits))
+        sizes: dict[int | str, int] = {"batch": batch, "past": 0}
+        shapes = [[sizes[s] if isinstance(s, str) else s for s in port.shape] for port in self._past]
+        self._empty = [_value(np.zeros(shape, dtype=np.float32)) for shape in shapes]  # nothing in them to be kept
+        self._bind("token", self._token)
+        self._binding.bind_ortvalue_output(self._logits.name, _value(self.logits))
+
+    def _bind(self, name: str, array: npt.NDArray[Any]) -> None:
+        self._binding.bind_ortvalue_input(name, _value(array))
 
 
 def count_nodes(graph: str | Path) -> dict[str, int]:
@@ -275,8 +305,9 @@ def _options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def _repeat(value: ort.OrtValue, times: int) -> ort.OrtValue:
-    return ort.OrtValue.ortvalue_from_numpy(np.repeat(value.numpy(), times, axis=0))
+def _value(array: npt.NDArray[Any]) -> Any:
+    """A view of `array` (which must outlive it) as the object that bindings take."""
+    return OrtValue.ortvalue_from_numpy(array, CPU)
 
 
 def _log_softmax(logits: Floats) -> Floats:

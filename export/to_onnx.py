@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import torch
@@ -21,7 +21,18 @@ from torch import Tensor, nn
 from torch.onnx import ops
 
 from export import parity
-from export.manifest import GRAPHS, Limits, Manifest, ModelFacts, Special, TensorSpec, Tensors, describe_files
+from export.manifest import (
+    GRAPHS,
+    Limits,
+    Manifest,
+    ModelFacts,
+    ParityResult,
+    Special,
+    Tensors,
+    TensorSpec,
+    artefact_id,
+    describe_files,
+)
 from export.marian_graphs import EncoderGraph, Port, StepGraph, ports
 from tprune.count import count
 from tprune.errors import BadInput, WorkFailed
@@ -45,7 +56,10 @@ def to_onnx(checkpoint: Checkpoint, out: str | Path, *, sentences: Sequence[str]
         raise BadInput("to_onnx: no sentences for the parity check; give at least one real source sentence")
     model = checkpoint.model.eval()
     with new_folder(out) as folder:
-        for name, graph in {"encoder": EncoderGraph(model, onnx_attend), "decoder_step": StepGraph(model, onnx_attend)}.items():
+        for name, graph in {
+            "encoder": EncoderGraph(model, onnx_attend),
+            "decoder_step": StepGraph(model, onnx_attend),
+        }.items():
             write_graph(graph, ports(model)[name], folder / GRAPHS[name])
         checkpoint.tokenizer.save_pretrained(folder)
         manifest = _manifest(checkpoint, folder)
@@ -64,7 +78,9 @@ def write_graph(graph: nn.Module, borders: tuple[Sequence[Port], Sequence[Port]]
     """Export one graph module to `path`; `borders` are its inputs and outputs in call order."""
     inputs, outputs = borders
     example = tuple(_example(port) for port in inputs)
-    shapes = tuple({i: torch.export.Dim.DYNAMIC for i, size in enumerate(p.shape) if isinstance(size, str)} for p in inputs)
+    shapes = tuple(
+        {i: torch.export.Dim.DYNAMIC for i, size in enumerate(p.shape) if isinstance(size, str)} for p in inputs
+    )
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph,
@@ -77,19 +93,28 @@ def write_graph(graph: nn.Module, borders: tuple[Sequence[Port], Sequence[Port]]
             optimize=True,
             verbose=False,
         )
+    if program is None:
+        raise WorkFailed("torch.onnx.export returned no program; the installed torch is not the pinned one")
     onnx.save(program.model_proto, path)
 
 
 def onnx_attend(
-    q: Tensor, k: Tensor, v: Tensor, *, heads: int, mask: Tensor | None = None, past: tuple[Tensor, Tensor] | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    heads: int,
+    mask: Tensor | None = None,
+    past: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Stand for ONNX's `Attention` in a traced graph (same contract as `plain_attention`; computes nothing itself).
 
     One operator holds the growing of the cache, the scores, the softmax and the sum. Without `past` the keys and
     values come back as they are.
     """
-    flat = {"q_num_heads": heads, "kv_num_heads": heads} if q.dim() == 3 else {}
-    attributes = {"scale": 1.0, **flat}
+    attributes: dict[str, Any] = {"scale": 1.0}
+    if q.dim() == 3:
+        attributes |= {"q_num_heads": heads, "kv_num_heads": heads}
     inputs: list[Tensor | None] = [q, k, v, mask, *(past or ())]
     shape = (*q.shape[:-1], v.shape[-1])
     if past is None:
@@ -99,6 +124,72 @@ def onnx_attend(
         "Attention", inputs, attributes, dtypes=[q.dtype] * 3, shapes=[shape, *grown], version=OPSET
     )
     return output, keys, values
+
+
+def _manifest(checkpoint: Checkpoint, folder: Path) -> Manifest:
+    """Describe the graphs in `folder`; the parity result is still empty."""
+    model, facts = checkpoint.model, checkpoint.facts
+    size = count(model)
+    files = describe_files(folder, tuple(GRAPHS.values()))
+    return Manifest(
+        id=artefact_id(files),
+        runtime="onnxruntime",
+        precision="fp32",
+        files=files,
+        tensors={name: Tensors(*map(_specs, borders)) for name, borders in ports(model).items()},
+        special=_special(checkpoint),
+        limits=_limits(model),
+        model=ModelFacts(
+            id=checkpoint.id,
+            name=checkpoint.name,
+            criterion=facts.get("criterion", "dense"),
+            seed=facts.get("seed"),
+            keep=facts.get("keep", 1.0),
+            params=size.params,
+            macs=size.macs,
+        ),
+        parity=ParityResult(0, 0, 0.0),
+    )
+
+
+def _special(checkpoint: Checkpoint) -> Special:
+    """Token ids as HF `generate` would take them: the generation configuration first, then the model's."""
+    config, generation = checkpoint.model.config, checkpoint.model.generation_config
+    found: dict[str, Any] = {}
+    for name in ("decoder_start_token_id", "eos_token_id", "forced_eos_token_id"):
+        value = getattr(generation, name, None)
+        value = getattr(config, name, None) if value is None else value
+        found[name] = value[0] if isinstance(value, list) else value
+    return Special(
+        start=found["decoder_start_token_id"],
+        eos=found["eos_token_id"],
+        pad=config.pad_token_id,
+        unk=checkpoint.tokenizer.unk_token_id,
+        forced_eos=found["forced_eos_token_id"],
+    )
+
+
+def _limits(model: PrunedMarianMTModel) -> Limits:
+    positions = model.config.max_position_embeddings
+    return Limits(source=positions, target=min(positions, model.generation_config.max_length or positions))
+
+
+def _specs(borders: Sequence[Port]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(port.name, port.dtype, port.shape) for port in borders)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's notes on packages that are not needed here (torchvision) and on its own internals."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _example(port: Port) -> Tensor:

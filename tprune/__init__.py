@@ -24,13 +24,11 @@ _PUBLIC = {
     "PrunedMarianMTModel": ("tprune.marian", "PrunedMarianMTModel"),
     "WorkFailed": ("tprune.errors", "WorkFailed"),
     "analyse": ("tprune.bssl", "analyse"),
-    "evaluate": ("tprune.evaluate", "evaluate"),
     "expand": ("tprune.surgery", "expand"),
     "load": ("tprune.checkpoint", "load"),
     "load_corpus": ("tprune.corpus", "load"),
-    "prune": ("tprune.prune", "prune"),
+    "prune": ("tprune.pruning", "prune"),
     "save": ("tprune.checkpoint", "save"),
-    "translate": ("tprune.translate", "translate"),
 }
 
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605 - the table above is the one list

@@ -22,12 +22,17 @@ Scores = Mapping[str, Tensor]  # site name -> score per line (lines,), comparabl
 
 
 def allocate(
-    model: PrunedMarianMTModel, scores: Scores, *, keep: float, round_to: int = 8, facts: Mapping[str, object] | None = None
+    model: PrunedMarianMTModel,
+    scores: Scores,
+    *,
+    keep: float,
+    round_to: int = 8,
+    facts: Mapping[str, object] | None = None,
 ) -> Plan:
     """Return the plan that keeps the best lines within a share `keep` of the prunable weights, in (0, 1].
 
-    The plan never exceeds the budget by more than one step of one site. `round_to` is the multiple (in lines per
-    head, or neurons) that widths are rounded to.
+    The plan never exceeds the budget. `round_to` is the multiple (in lines per head, or neurons) that widths are
+    rounded to. Raises BadInput for a budget outside (0, 1] and for scores that do not fit or are not finite.
     """
     check_keep(keep)
     if round_to < 1:
@@ -36,18 +41,20 @@ def allocate(
     for site in places:
         if scores[site.name].shape != (site.lines,):
             raise BadInput(f"scores of {site.name}: shape {tuple(scores[site.name].shape)} is not ({site.lines},)")
-    total = sum(site.lines * site.weights_per_line for site in places)
-    everything = torch.cat([scores[site.name].float() for site in places])
-    thresholds = everything.sort().values
-    low, high = 0, len(thresholds) - 1  # the plan at `low` keeps too much or enough, the one at `high` too little
-    d_model = model.config.d_model
+        if not scores[site.name].isfinite().all():
+            raise BadInput(f"scores of {site.name} are not all finite; the weights or the calibration loss are broken")
     described = {**(facts or {}), "keep": keep, "round_to": round_to}
     best = plan_at(model, places, scores, float("-inf"), round_to, described)
-    if keep == 1:
+    if keep == 1 or not places:
         return best
+    total = sum(site.lines * site.weights_per_line for site in places)
+    everything = torch.cat([scores[site.name].float() for site in places])
+    thresholds = [*everything.sort().values.tolist(), float("inf")]  # at infinity nothing stays: always within budget
+    low, high = 0, len(thresholds) - 1  # the plan at `low` keeps too much or enough, the one at `high` too little
+    d_model = model.config.d_model
     while low <= high:
         middle = (low + high) // 2
-        plan = plan_at(model, places, scores, float(thresholds[middle]), round_to, described)
+        plan = plan_at(model, places, scores, thresholds[middle], round_to, described)
         if plan.kept_weights(d_model) <= keep * total:
             best, high = plan, middle - 1
         else:
@@ -62,7 +69,11 @@ def check_keep(keep: float) -> None:
 
 
 def plan_at(
-    model: PrunedMarianMTModel, places: list[Site], scores: Scores, threshold: float, round_to: int,
+    model: PrunedMarianMTModel,
+    places: list[Site],
+    scores: Scores,
+    threshold: float,
+    round_to: int,
     facts: Mapping[str, object],
 ) -> Plan:
     """Return the plan that a threshold on the scores gives."""
@@ -112,7 +123,9 @@ def _width(ranked: Tensor, threshold: float, round_to: int) -> int:
     return width
 
 
-def _add_empty(model: PrunedMarianMTModel, attention: dict[str, AttentionPlan], ffn: dict[str, tuple[int, ...]]) -> None:
+def _add_empty(
+    model: PrunedMarianMTModel, attention: dict[str, AttentionPlan], ffn: dict[str, tuple[int, ...]]
+) -> None:
     """Sub-blocks that were empty before have no sites; they stay empty."""
     for side in ("encoder", "decoder"):
         for i, sizes in enumerate(getattr(model.config, f"{side}_sizes")):

@@ -35,6 +35,19 @@ class PrunedMarianConfig(MarianConfig):
             wanted = getattr(self, f"{side}_layers")
             if len(layers) != wanted:
                 raise ValueError(f"PrunedMarianConfig.{side}_sizes: {len(layers)} layers, but {side}_layers={wanted}")
+            for i, (sizes, stock) in enumerate(zip(layers, stock_sizes(self, side), strict=True)):
+                _check_sizes(f"PrunedMarianConfig.{side}_sizes[{i}]", sizes, stock)
+
+
+def _check_sizes(where: str, sizes: LayerSizes, stock: LayerSizes) -> None:
+    """Raise ValueError unless `sizes` has the fields of `stock`, each a whole number between 0 and stock's."""
+    if not isinstance(sizes, dict) or sizes.keys() != stock.keys():
+        raise ValueError(f"{where}: {sizes!r} must have the fields {', '.join(stock)}")
+    for name, most in stock.items():
+        if isinstance(most, dict):
+            _check_sizes(f"{where}.{name}", sizes[name], most)
+        elif type(sizes[name]) is not int or not 0 <= sizes[name] <= most:
+            raise ValueError(f"{where}.{name}: {sizes[name]!r} is not a whole number from 0 to {most}")
 
 
 def stock_sizes(config: MarianConfig, side: str) -> list[LayerSizes]:

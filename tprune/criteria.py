@@ -6,7 +6,8 @@ the change of the loss that removing a line would cause, to first order; `random
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,19 +19,35 @@ from tprune.penalty import site_norms
 from tprune.sites import line_sums, site_parameters, sites
 
 LineScores = dict[str, Tensor]  # site name -> (lines,)
-Criterion = Callable[[PrunedMarianMTModel, Sequence[Batch], int], LineScores]  # (model, calibration batches, seed)
 
 
-def relative_norms(model: PrunedMarianMTModel, batches: Sequence[Batch] = (), seed: int = 0) -> LineScores:
-    """Return every line's norm over the root mean square norm of its site, so that sites of any scale compare."""
-    return {site.name: norms / norms.square().mean().sqrt().clamp_min(1e-12) for site, norms in site_norms(model).items()}
+@dataclass(frozen=True)
+class Evidence:
+    """What a criterion may look at: each site's scale in the dense model, calibration batches, a seed."""
+
+    scales: Mapping[str, float]
+    batches: Sequence[Batch] = ()
+    seed: int = 0
 
 
-def taylor(model: PrunedMarianMTModel, batches: Sequence[Batch], seed: int = 0) -> LineScores:
+Criterion = Callable[[PrunedMarianMTModel, Evidence], LineScores]
+
+
+def site_scales(model: PrunedMarianMTModel) -> dict[str, float]:
+    """Return the root mean square line norm of every site: what a typical line of it weighs."""
+    return {site.name: float(norms.square().mean().sqrt()) or 1.0 for site, norms in site_norms(model).items()}
+
+
+def relative_norms(model: PrunedMarianMTModel, evidence: Evidence) -> LineScores:
+    """Return every line's norm over its site's scale in the dense model, so that sites of any scale compare."""
+    return {site.name: norms / evidence.scales[site.name] for site, norms in site_norms(model).items()}
+
+
+def taylor(model: PrunedMarianMTModel, evidence: Evidence) -> LineScores:
     """Return the mean over batches of (sum over a line's weights of w * dL/dw)^2 (Molchanov et al., CVPR 2019)."""
     totals = {site: torch.zeros(site.lines) for site in sites(model)}
     model.eval()
-    for batch in batches:
+    for batch in evidence.batches:
         logits, labels = target_logits(model, batch)
         loss = cross_entropy(logits, labels, smoothing=0.0, pad=model.config.pad_token_id)
         model.zero_grad()
@@ -38,14 +55,19 @@ def taylor(model: PrunedMarianMTModel, batches: Sequence[Batch], seed: int = 0) 
         with torch.no_grad():
             for site, total in totals.items():
                 members = site_parameters(model, site)
-                total += line_sums(members, lambda p: p * p.grad).square().cpu()
+                total += line_sums(members, _first_order).square().cpu()
     model.zero_grad()
-    return {site.name: total / max(len(batches), 1) for site, total in totals.items()}
+    return {site.name: total / max(len(evidence.batches), 1) for site, total in totals.items()}
 
 
-def random_scores(model: PrunedMarianMTModel, batches: Sequence[Batch] = (), seed: int = 0) -> LineScores:
-    """Return uniform random scores in [0, 1) from `seed`."""
-    generator = torch.Generator().manual_seed(seed)
+def _first_order(parameter: Tensor) -> Tensor:
+    """w * dL/dw; zero where the loss does not reach (an encoder that no cross-attention reads any more)."""
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter * parameter.grad
+
+
+def random_scores(model: PrunedMarianMTModel, evidence: Evidence) -> LineScores:
+    """Return uniform random scores in [0, 1) from the evidence's seed."""
+    generator = torch.Generator().manual_seed(evidence.seed)
     return {site.name: torch.rand(site.lines, generator=generator) for site in sites(model)}
 
 

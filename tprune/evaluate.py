@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
+from tprune.count import count
 from tprune.corpus import Corpus
 from tprune.errors import BadInput
 from tprune.stamp import SCHEMA, stamp
@@ -123,16 +124,15 @@ def evaluate_ids(
 
 def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the block `model` of a quality document: id, name, criterion, seed, keep, params, macs."""
-    facts = checkpoint.facts
-    params = sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    facts, size = checkpoint.facts, count(checkpoint.model)
     return {
         "id": checkpoint.id,
         "name": checkpoint.name,
         "criterion": facts.get("criterion", "dense"),
         "seed": facts.get("seed"),
         "keep": facts.get("keep", 1.0),
-        "params": facts.get("params", params),
-        "macs": facts.get("macs"),
+        "params": size.params,
+        "macs": size.macs,
     }
 
 

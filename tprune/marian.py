@@ -6,10 +6,10 @@ the pair with transformers: `AutoModelForSeq2SeqLM.from_pretrained(folder)` and 
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, MarianMTModel
 from transformers.cache_utils import Cache, EncoderDecoderCache
@@ -18,14 +18,16 @@ from transformers.models.marian.modeling_marian import eager_attention_forward
 
 from tprune.config import LayerSizes, PrunedMarianConfig, SubBlock
 
+
 class PrunedAttention(nn.Module):
     """Multi-head attention with free head count and separate Q/K and V widths; with no heads it is a constant bias.
 
     Shapes: hidden_states (batch, time, d_model) -> (batch, time, d_model).
     """
 
-    def __init__(self, config: PrunedMarianConfig, sizes: SubBlock, *, head_dim: int, layer_idx: int, cross: bool,
-                 causal: bool) -> None:
+    def __init__(
+        self, config: PrunedMarianConfig, sizes: SubBlock, *, head_dim: int, layer_idx: int, cross: bool, causal: bool
+    ) -> None:
         super().__init__()
         d_model = config.d_model
         self.config = config
@@ -105,23 +107,22 @@ class PrunedMarianMTModel(MarianMTModel):
         super().__init__(config)
         encoder_dim = config.d_model // config.encoder_attention_heads
         decoder_dim = config.d_model // config.decoder_attention_heads
-        for layer, sizes in zip(self.model.encoder.layers, config.encoder_sizes, strict=True):
+        for layer, sizes in zip(self.model.encoder.layers, config.encoder_sizes or (), strict=True):
             _resize(layer, config, sizes, head_dim=encoder_dim, layer_idx=0)
-        for i, (layer, sizes) in enumerate(zip(self.model.decoder.layers, config.decoder_sizes, strict=True)):
+        for i, (layer, sizes) in enumerate(zip(self.model.decoder.layers, config.decoder_sizes or (), strict=True)):
             _resize(layer, config, sizes, head_dim=decoder_dim, layer_idx=i)
         self.post_init()
 
     @classmethod
     def from_stock(cls, stock: MarianMTModel) -> PrunedMarianMTModel:
-        """Return the same network with full sizes as a PrunedMarianMTModel; weights are copied."""
+        """Return the same network with full sizes as a PrunedMarianMTModel; nothing is shared."""
         values = stock.config.to_dict()
         for key in ("model_type", "architectures", "transformers_version", "encoder_sizes", "decoder_sizes"):
             values.pop(key, None)
         model = cls(PrunedMarianConfig(**values))
         model.load_state_dict(stock.state_dict())
-        model.generation_config = stock.generation_config
-        model.train(stock.training)
-        return model
+        model.generation_config = copy.deepcopy(stock.generation_config)
+        return model.to(next(stock.parameters())).train(stock.training)
 
 
 def _resize(layer: nn.Module, config: PrunedMarianConfig, sizes: LayerSizes, *, head_dim: int, layer_idx: int) -> None:

@@ -47,7 +47,7 @@ class _CrossEntropy(torch.autograd.Function):
         gradient -= hard * (smoothing / rest)
         if soft is not None:
             gradient -= soft
-        gradient[torch.arange(len(labels)), labels] -= (hard if soft is None else hard[:, 0]) * (1 - smoothing)
+        gradient[torch.arange(len(labels)), labels] -= (1.0 if soft is None else 1 - share) * (1 - smoothing)
         gradient[:, pad] = 0
         ctx.save_for_backward((gradient / len(labels)).to(logits.dtype))
         return loss.mean()
@@ -58,12 +58,10 @@ class _CrossEntropy(torch.autograd.Function):
         return gradient * gradients[0], None, None, None, None
 
 
-def cross_entropy(
-    logits: Tensor, labels: Tensor, *, smoothing: float, pad: int, soft: Tensor | None = None
-) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float, pad: int, soft: Tensor | None = None) -> Tensor:
     """Return the mean over tokens (nats) of -sum_v target_v log p_v, a scalar; `<pad>` belongs to neither side.
 
-    logits (tokens, vocabulary), labels (tokens,). The target is (1 - smoothing) on the label and `smoothing` spread
+    logits (tokens, vocabulary; float32 ones lose their `<pad>` column in place), labels (tokens,). The target is (1 - smoothing) on the label and `smoothing` spread
     evenly; `soft` (tokens, vocabulary), if given, is a teacher's distribution times its share of the target.
     """
     return _CrossEntropy.apply(logits, labels, smoothing, pad, soft)

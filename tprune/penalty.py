@@ -8,7 +8,7 @@ each site's norms are one autograd function with the gradient written out: d||w_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class _SquaredNorms(torch.autograd.Function):
         )
 
 
-def squared_norms(members: list[tuple[nn.Parameter, int]]) -> Tensor:
+def squared_norms(members: Sequence[tuple[nn.Parameter, int]]) -> Tensor:
     """Return ||w_g||^2 per line, differentiable, shape (lines,)."""
     parameters, dims = zip(*members, strict=True)
     return _SquaredNorms.apply(dims, *parameters)

@@ -28,7 +28,9 @@ class AttentionPlan:
                 raise BadInput(f"AttentionPlan.{name}: lines of {len(lines)} heads for {len(self.heads)} kept heads")
             widths = {len(of_head) for of_head in lines}
             if len(widths) > 1:
-                raise BadInput(f"AttentionPlan.{name}: heads of different width {sorted(widths)}; all must keep the same")
+                raise BadInput(
+                    f"AttentionPlan.{name}: heads of different width {sorted(widths)}; all must keep the same"
+                )
             if self.heads and not self.width(name):
                 raise BadInput(f"AttentionPlan.{name}: kept heads without a kept line; drop the heads instead")
             for of_head in lines:
@@ -96,9 +98,7 @@ def from_json(document: Mapping[str, Any]) -> Plan:
     """Return the plan written by `Plan.to_json`; raise BadInput naming what is missing or wrong."""
     try:
         attention = {
-            name: AttentionPlan(
-                tuple(entry["heads"]), tuple(map(tuple, entry["qk"])), tuple(map(tuple, entry["vo"]))
-            )
+            name: AttentionPlan(tuple(entry["heads"]), tuple(map(tuple, entry["qk"])), tuple(map(tuple, entry["vo"])))
             for name, entry in document["attention"].items()
         }
         ffn = {name: tuple(kept) for name, kept in document["ffn"].items()}

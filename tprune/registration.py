@@ -17,14 +17,13 @@ AUTO = "transformers.models.auto.modeling_auto"
 
 
 class _Waiting(MetaPathFinder):
-    """Finds exactly one module, once, and registers after it has run."""
+    """Finds exactly one module and registers after it has run."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname != AUTO:
             return None
-        sys.meta_path.remove(self)
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
             spec.loader = _ThenRegister(spec.loader)
@@ -42,6 +41,7 @@ class _ThenRegister(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self.loader.exec_module(module)
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Waiting)]
         _register()
 
 

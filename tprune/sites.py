@@ -12,12 +12,13 @@ A *sub-block* is one attention (a `qk` and a `vo` site over the same heads) or o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from transformers import MarianMTModel
 
 from tprune.marian import PrunedAttention, PrunedMarianMTModel
 
@@ -68,8 +69,8 @@ def sites(model: PrunedMarianMTModel) -> list[Site]:
     return [site for name, module in sub_blocks(model) for site in _sites_of(name, module, model.config.d_model)]
 
 
-def sub_blocks(model: PrunedMarianMTModel) -> Iterator[tuple[str, nn.Module]]:
-    """Yield (name, module) of every sub-block: an attention module, or the layer that holds fc1 and fc2."""
+def sub_blocks(model: MarianMTModel) -> Iterator[tuple[str, Any]]:
+    """Yield (name, module) of every sub-block, stock or pruned: an attention, or the layer that holds fc1 and fc2."""
     for side, stack in (("encoder", model.model.encoder), ("decoder", model.model.decoder)):
         for i, layer in enumerate(stack.layers):
             yield f"{side}.layers.{i}.self_attn", layer.self_attn
@@ -78,7 +79,7 @@ def sub_blocks(model: PrunedMarianMTModel) -> Iterator[tuple[str, nn.Module]]:
             yield f"{side}.layers.{i}.ffn", layer
 
 
-def _sites_of(name: str, module: nn.Module, d_model: int) -> list[Site]:
+def _sites_of(name: str, module: Any, d_model: int) -> list[Site]:
     if not isinstance(module, PrunedAttention):
         width = module.fc1.out_features
         return [Site(name, "ffn", 1, width, d_model)] if width else []
@@ -94,7 +95,7 @@ def site_parameters(model: PrunedMarianMTModel, site: Site) -> list[tuple[nn.Par
     return [(module.get_parameter(member.parameter), member.dim) for member in MEMBERS[site.kind]]
 
 
-def line_sums(members: list[tuple[nn.Parameter, int]], measure: Callable[[Tensor], Tensor]) -> Tensor:
+def line_sums(members: Sequence[tuple[Tensor, int]], measure: Callable[[Tensor], Tensor]) -> Tensor:
     """Return, per line, the sum of `measure(parameter)` over all elements the line owns. Shape (lines,), float32."""
     total: Tensor | None = None
     for parameter, dim in members:

@@ -1,13 +1,16 @@
 """The header of every JSON file that the toolkit writes, and the two safe ways to write: a file and a folder.
 
 Standard library only, so that every package may import it. A file or folder appears under its final name only when it
-is complete: it is written to a temporary sibling and renamed.
+is complete: it is written to a temporary sibling `.NAME.*.part` and renamed. The sibling is locked while its process
+lives; one that is left by a killed process is removed when the same name is written again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -63,14 +66,16 @@ def write_text(path: Path | str, text: str) -> None:
     """Write UTF-8 text so that `path` holds either what it held before or all of `text`, even after a kill."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -82,12 +87,17 @@ def write_json(path: Path | str, document: Mapping[str, Any]) -> None:
 
 
 def check_vacant(out: Path | str) -> Path:
-    """Return `out` as a path if it may become a new folder: it does not exist, or it is an empty folder."""
+    """Return `out` as a path if it may become a new folder: it does not exist, or it is an empty folder.
+
+    Raises BadInput otherwise, and for the current folder or a mount point, which cannot be replaced.
+    """
     out = Path(out)
-    if out.exists() and not out.is_dir():
+    if os.path.lexists(out) and not out.is_dir():
         raise BadInput(f"output {str(out)!r} is a file; name a folder that does not exist yet")
     if out.is_dir() and any(out.iterdir()):
         raise BadInput(f"output folder {str(out)!r} exists and is not empty; name a new one or remove it first")
+    if out.is_dir() and (out.is_symlink() or out.is_mount() or out.resolve() == Path.cwd()):
+        raise BadInput(f"output folder {str(out)!r} is a link, a mount point or the current folder; name one inside it")
     return out
 
 
@@ -99,8 +109,11 @@ def new_folder(out: Path | str) -> Iterator[Path]:
     """
     out = check_vacant(out)
     out.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(out)
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
+    lock = os.open(temporary, os.O_RDONLY)
     try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield temporary
         temporary.chmod(0o755)
         if out.is_dir():
@@ -109,3 +122,17 @@ def new_folder(out: Path | str) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    finally:
+        os.close(lock)
+
+
+def _remove_abandoned(out: Path) -> None:
+    """Remove what a killed process left of an earlier try to write `out`; the lock tells it from a live one."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
+        with contextlib.suppress(OSError):
+            handle = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            finally:
+                os.close(handle)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tprune.errors import BadInput
+from tprune.errors import BadInput, WorkFailed
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -34,23 +34,33 @@ class Progress:
 def save_state(
     path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress, *, fingerprint: str
 ) -> None:
-    """Write the state; `fingerprint` names the run it belongs to (recipe, data, start weights)."""
+    """Write the state; `fingerprint` names the run it belongs to (recipe, data, start weights).
+
+    Raises WorkFailed when it cannot be written (a full disk); the previous state is then still there.
+    """
     tensors: dict[str, Tensor] = {}
     for name, parameter in _trained(model).items():
         tensors[f"weight.{name}"] = parameter.detach().cpu()
-        for moment in MOMENTS:
-            tensors[f"{moment}.{name}"] = optimiser.state[parameter][moment].cpu()
-    about = {"fingerprint": fingerprint, "step": progress.step, "strength": progress.strength, "losses": progress.losses}
-    path.parent.mkdir(parents=True, exist_ok=True)
+        for moment, value in _moments(optimiser, parameter).items():
+            tensors[f"{moment}.{name}"] = value.cpu()
+    about = {
+        "fingerprint": fingerprint,
+        "step": progress.step,
+        "strength": progress.strength,
+        "losses": progress.losses,
+    }
     temporary = path.with_name(path.name + ".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"state": json.dumps(about)})
-    _sync(temporary)
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, {"state": json.dumps(about)})
+        _sync(temporary)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise WorkFailed(f"training state {str(path)!r} cannot be written ({error}); run again to continue") from error
 
 
-def load_state(
-    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *, fingerprint: str
-) -> Progress | None:
+def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *, fingerprint: str) -> Progress | None:
     """Load the state into model and optimiser and return how far it was; None when there is no state yet.
 
     Raises BadInput when the state is damaged or belongs to another run.
@@ -59,14 +69,17 @@ def load_state(
         return None
     try:
         with safe_open(path, framework="pt") as file:
+            held = set(file.keys())
             about: Mapping[str, Any] = json.loads(file.metadata()["state"])
             _check_fingerprint(path, about["fingerprint"], fingerprint)
             with torch.no_grad():
                 for name, parameter in _trained(model).items():
                     parameter.copy_(file.get_tensor(f"weight.{name}"))
-                    moments = {m: file.get_tensor(f"{m}.{name}").to(parameter.device) for m in MOMENTS}
-                    optimiser.state[parameter] = {"step": torch.tensor(float(about["step"])), **moments}
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+                    if not held.isdisjoint(f"{m}.{name}" for m in MOMENTS):
+                        moments = {m: file.get_tensor(f"{m}.{name}").to(parameter.device) for m in MOMENTS}
+                        step = torch.tensor(float(about["step"]), device=parameter.device)
+                        optimiser.state[parameter] = {"step": step, **moments}
+    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         raise BadInput(f"training state {str(path)!r} is damaged ({error}); remove it to start again") from error
     return Progress(about["step"], about["strength"], tuple((s, v) for s, v in about["losses"]))
 
@@ -81,6 +94,12 @@ def _check_fingerprint(path: Path, found: str, wanted: str) -> None:
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
+
+
+def _moments(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+    """Adam's moments; none for a parameter that the loss never reached (an unused embedding, an unread encoder)."""
+    state = optimiser.state.get(parameter, {})
+    return {moment: state[moment] for moment in MOMENTS if moment in state}
 
 
 def _sync(path: Path) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import MarianConfig, MarianMTModel
 
-from tprune.config import PrunedMarianConfig, stock_sizes
+from tprune.config import PrunedMarianConfig
 from tprune.marian import PrunedAttention, PrunedMarianMTModel
 from tprune.plan import AttentionPlan, Plan
 from tprune.sites import sub_blocks
@@ -62,8 +63,7 @@ def cut(model: PrunedMarianMTModel, plan: Plan) -> PrunedMarianMTModel:
                 _cut_attention(module, replaced[name], plan.attention[name])
             else:
                 _cut_ffn(module, replaced[name], plan.ffn[name])
-    small.to(next(model.parameters()).dtype)
-    return small.train(model.training)
+    return small.to(next(model.parameters())).train(model.training)
 
 
 def mask(model: PrunedMarianMTModel, plan: Plan) -> PrunedMarianMTModel:
@@ -89,7 +89,8 @@ def expand(model: PrunedMarianMTModel) -> MarianMTModel:
     stock.generation_config = copy.deepcopy(model.generation_config)
     stock.load_state_dict({k: v for k, v in model.state_dict().items() if not _is_prunable(k)}, strict=False)
     full = dict(sub_blocks(stock))
-    widths = {side: stock_sizes(model.config, side)[0]["self_attn"]["qk"] for side in ("encoder", "decoder")}
+    d_model = model.config.d_model
+    widths = {s: d_model // getattr(model.config, f"{s}_attention_heads") for s in ("encoder", "decoder")}
     with torch.no_grad():
         for name, module in sub_blocks(model):
             if isinstance(module, PrunedAttention):
@@ -97,7 +98,7 @@ def expand(model: PrunedMarianMTModel) -> MarianMTModel:
             else:
                 _spread(module.fc1, full[name].fc1, range(module.fc1.out_features), rows=True)
                 _spread(module.fc2, full[name].fc2, range(module.fc2.in_features), rows=False)
-    return stock.to(next(model.parameters()).dtype).train(model.training)
+    return stock.to(next(model.parameters())).train(model.training)
 
 
 def _plain(config: PrunedMarianConfig) -> dict[str, object]:
@@ -133,7 +134,7 @@ def _cut_attention(big: PrunedAttention, small: PrunedAttention, plan: Attention
     _take(big.out_proj, small.out_proj, vo, rows=False)
 
 
-def _cut_ffn(big: nn.Module, small: nn.Module, kept: Sequence[int]) -> None:
+def _cut_ffn(big: Any, small: Any, kept: Sequence[int]) -> None:
     _take(big.fc1, small.fc1, kept, rows=True)
     _take(big.fc2, small.fc2, kept, rows=False)
 
@@ -149,7 +150,7 @@ def _mask_attention(module: PrunedAttention, plan: AttentionPlan) -> None:
     _zero(module.out_proj, vo, rows=False)
 
 
-def _expand_attention(small: PrunedAttention, full: nn.Module, head_dim: int) -> None:
+def _expand_attention(small: PrunedAttention, full: Any, head_dim: int) -> None:
     heads = tuple(range(small.num_heads))
     qk = _flat(heads, (tuple(range(small.qk_width)),) * len(heads), head_dim)
     vo = _flat(heads, (tuple(range(small.v_width)),) * len(heads), head_dim)
@@ -169,7 +170,7 @@ def _dropped(kept: Sequence[int], width: int) -> list[int]:
 
 
 def _take(big: nn.Linear, small: nn.Linear, lines: Sequence[int], *, rows: bool) -> None:
-    index = torch.tensor(lines, dtype=torch.long)
+    index = torch.tensor(lines, dtype=torch.long, device=big.weight.device)
     small.weight.copy_(big.weight.index_select(0 if rows else 1, index))
     small.bias.copy_(_bias(big, index) if rows else big.bias)
 
@@ -179,7 +180,7 @@ def _bias(layer: nn.Linear, index: Tensor) -> Tensor:
 
 
 def _zero(layer: nn.Linear, lines: Sequence[int], *, rows: bool) -> None:
-    index = torch.tensor(lines, dtype=torch.long)
+    index = torch.tensor(lines, dtype=torch.long, device=layer.weight.device)
     layer.weight.index_fill_(0 if rows else 1, index, 0.0)
     if rows:
         layer.bias.index_fill_(0, index, 0.0)
@@ -188,11 +189,12 @@ def _zero(layer: nn.Linear, lines: Sequence[int], *, rows: bool) -> None:
 def _spread(small: nn.Linear, full: nn.Linear, lines: Sequence[int], *, rows: bool) -> None:
     """Write the small layer's lines to the places `lines` of the full one; everything else becomes zero."""
     index = torch.tensor(list(lines), dtype=torch.long)
+    weight, bias = small.weight.to(full.weight), small.bias.to(full.bias)
     full.weight.zero_()
     full.bias.zero_()
     if len(index):
-        full.weight.index_copy_(0 if rows else 1, index, small.weight)
+        full.weight.index_copy_(0 if rows else 1, index, weight)
     if not rows:
-        full.bias.copy_(small.bias)
+        full.bias.copy_(bias)
     elif len(index):
-        full.bias.index_copy_(0, index, small.bias)
+        full.bias.index_copy_(0, index, bias)

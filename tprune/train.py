@@ -78,10 +78,14 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Regulariser:
-    """A penalty and how strong it is: `adjust(step, strength) -> strength` is asked before every step."""
+    """A penalty and how strong it is: `adjust(step, strength) -> strength` is asked before every step.
 
-    penalty: Penalty
+    The penalty is either added to the loss (`penalty`) or applied after the optimiser's step (`decoupled`).
+    """
+
     strength: float
+    penalty: Penalty | None = None
+    decoupled: Callable[[float], None] | None = None
     adjust: Callable[[int, float], float] | None = None
     name: str = ""
 
@@ -119,7 +123,10 @@ def train(
     set_dropout(model, dropout=recipe.dropout, attention=0.0, activation=0.0)
     fingerprint = _fingerprint(model, pairs, recipe, regulariser, teacher)
     objective = Objective(
-        model, smoothing=recipe.smoothing, teacher=teacher, distill_share=recipe.distill_share,
+        model,
+        smoothing=recipe.smoothing,
+        teacher=teacher,
+        distill_share=recipe.distill_share,
         penalty=regulariser.penalty if regulariser else None,
     )
     trained = [p for p in model.parameters() if p.requires_grad and p.numel()]
@@ -137,19 +144,27 @@ def train(
         if regulariser and regulariser.adjust:
             strength = regulariser.adjust(step, strength)
         loss = _step(prepared, next(stream), step, strength, recipe, accelerator, stepper)
+        if regulariser and regulariser.decoupled:
+            regulariser.decoupled(strength)
         if not math.isfinite(loss):
             raise WorkFailed(_not_finite(step, loss, state))
         losses.append((step, loss))
         if watch:
             watch(step + 1, recipe.steps, loss)
-        if state and accelerator.is_main_process and (step + 1) % recipe.save_every == 0 or state and step + 1 == recipe.steps:
+        due = (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps
+        if state and accelerator.is_main_process and due:
             save_state(state, model, optimiser, Progress(step + 1, strength, tuple(losses)), fingerprint=fingerprint)
     model.eval()
     return Trained(tuple(losses), strength, time.monotonic() - began, at.step)
 
 
 def _step(
-    objective: nn.Module, batch: Batch, step: int, strength: float, recipe: Recipe, accelerator: Accelerator,
+    objective: nn.Module,
+    batch: Batch,
+    step: int,
+    strength: float,
+    recipe: Recipe,
+    accelerator: Accelerator,
     optimiser: torch.optim.Optimizer,
 ) -> float:
     """Do one optimiser step and return the task loss (nats per token)."""
@@ -210,7 +225,10 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _fingerprint(
-    model: PrunedMarianMTModel, pairs: Pairs, recipe: Recipe, regulariser: Regulariser | None,
+    model: PrunedMarianMTModel,
+    pairs: Pairs,
+    recipe: Recipe,
+    regulariser: Regulariser | None,
     teacher: PrunedMarianMTModel | None,
 ) -> str:
     """Return 16 hex digits over everything that decides the result."""
@@ -219,7 +237,7 @@ def _fingerprint(
     for network in (model, teacher):
         for parameter in network.parameters() if network is not None else ():
             digest.update(parameter.detach().cpu().numpy().tobytes())
-    digest.update(repr((len(pairs.source), pairs.source[:100], pairs.target[:100])).encode())
+    digest.update(repr((list(pairs.source), list(pairs.target))).encode())
     return digest.hexdigest()[:16]
 
 

@@ -1,0 +1,38 @@
+# One of setup, test, lint, demo, clean. Everything lives in .venv; nothing outside this folder is touched.
+#
+# torch: on Linux the default index serves a build with several GB of CUDA libraries. To get the CPU build, point pip at
+# the CPU index that pytorch.org names for pip (environment variable PIP_EXTRA_INDEX_URL, or PIP_FIND_LINKS for wheels on
+# disk); its version 2.13.0+cpu ranks above 2.13.0, so pip takes it by itself. Both satisfy constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+CHECKED := tprune export bench
+
+.PHONY: setup lint test demo clean
+.DEFAULT_GOAL := setup
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is older than 3.10; call make with PYTHON=..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
+	@touch $@
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(CHECKED)
+
+test: setup
+	$(BIN)/python -m pytest
+
+demo: setup
+	rm -rf demo
+	$(BIN)/tprune demo --out demo
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

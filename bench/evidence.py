@@ -1,0 +1,112 @@
+"""`Evidence`: every quality document, records file and artefact that was found in what a report is made from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import artefact, record
+from bench.artefact import Artefact
+from bench.record import Record
+from tprune.errors import BadInput
+
+Quality = dict[str, Any]  # a quality.json: stamp + scores + hypotheses
+NEEDED = ("model", "runtime", "precision", "split", "beams", "bleu", "chrf", "signature", "corpus")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was found; a session is one records file, whose blocks were interleaved with each other."""
+
+    qualities: tuple[Quality, ...]
+    sessions: tuple[tuple[Record, ...], ...]
+    artefacts: tuple[Artefact, ...]
+    remarks: tuple[str, ...] = ()
+
+
+def collect(runs: Sequence[Path | str], *, split: str | None = None) -> Evidence:
+    """Read files, and folders recursively: quality*.json, records*.jsonl and the manifest.json of artefacts.
+
+    One split and one corpus are kept, because BLEU of different sentences cannot be compared: `split`, or the records'
+    split, or the only one. Raises BadInput when nothing is found, and for a file that is not what its name says.
+    """
+    qualities: dict[str, Quality] = {}
+    sessions: dict[tuple[Any, ...], tuple[Record, ...]] = {}
+    artefacts: dict[str, Artefact] = {}
+    for path, asked in _files(runs):
+        if path.suffix == ".jsonl":
+            found = tuple(record.newest(record.read(path)).values())
+            sessions[tuple((item.nonce, item.artefact, item.block) for item in found)] = found  # a copy counts once
+        elif (document := _document(path, asked)).get("kind") == "quality":
+            qualities[json.dumps(document, sort_keys=True)] = _checked(document, path)
+        elif document.get("kind") == "artefact":
+            subject = artefact.read(path.parent)
+            artefacts[subject.id] = subject
+        elif asked:
+            raise BadInput(f"{str(path)!r} has kind {document.get('kind')!r}; a report reads quality and artefact")
+    timed = tuple(found for found in sessions.values() if found)
+    if not (qualities or timed or artefacts):
+        raise BadInput(f"no quality*.json, records*.jsonl or manifest.json in {', '.join(repr(str(r)) for r in runs)}")
+    kept, remarks = _one_corpus(tuple(qualities.values()), timed, split)
+    return Evidence(kept, timed, tuple(artefacts.values()), remarks)
+
+
+def _files(runs: Sequence[Path | str]) -> Iterator[tuple[Path, bool]]:
+    """Yield every file to read and whether the caller named it himself."""
+    for run in map(Path, runs):
+        if run.is_file():
+            yield run, True
+        elif run.is_dir():
+            for pattern in ("quality*.json", "records*.jsonl", "manifest.json"):
+                yield from ((path, False) for path in sorted(run.rglob(pattern)) if path.is_file())
+        else:
+            raise BadInput(
+                f"{str(run)!r} does not exist; name folders or files of `tprune evaluate`, `export`, `bench`"
+            )
+
+
+def _document(path: Path, asked: bool) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{str(path)!r} cannot be read as JSON: {error}") from None
+    if not isinstance(document, dict):
+        if asked:
+            raise BadInput(
+                f"{str(path)!r} is no JSON object; a report reads quality.json, records.jsonl, manifest.json"
+            )
+        return {}
+    return document
+
+
+def _checked(document: Quality, path: Path) -> Quality:
+    if missing := [name for name in NEEDED if document.get(name) is None]:
+        raise BadInput(f"quality {str(path)!r} lacks {', '.join(missing)}")
+    return document
+
+
+def _one_corpus(
+    qualities: tuple[Quality, ...], sessions: tuple[tuple[Record, ...], ...], split: str | None
+) -> tuple[tuple[Quality, ...], tuple[str, ...]]:
+    """Return the qualities that can be compared with each other, and a sentence about those that were left out."""
+    splits = sorted({quality["split"] for quality in qualities})
+    if split is None and len(splits) > 1:
+        measured = {item.split for session in sessions for item in session} & set(splits)
+        if len(measured) != 1:
+            raise BadInput(f"quality of several splits ({', '.join(splits)}); choose one with --split")
+        split = measured.pop()
+    elif split is not None and qualities and split not in splits:
+        raise BadInput(f"split {split!r}: there is quality of {', '.join(splits)} only")
+    chosen = [quality for quality in qualities if split in {None, quality["split"]}]
+    corpora = Counter(quality["corpus"] for quality in chosen)
+    kept = tuple(quality for quality in chosen if quality["corpus"] == corpora.most_common(1)[0][0])
+    remarks = []
+    if len(chosen) < len(qualities):
+        remarks.append(f"Quality of other splits than {split} was left out ({len(qualities) - len(chosen)} files).")
+    if len(kept) < len(chosen):
+        remarks.append(f"{len(chosen) - len(kept)} quality files score other sentences and were left out.")
+    return kept, tuple(remarks)

@@ -1,0 +1,131 @@
+"""The sentences at the top of a report: what the rows show, and what they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.join import Joined, Row
+
+TOLERATED = (1.0, 8.0)  # percent of BLEU; the second is the upper end of what the paper reports
+SIGNIFICANT = 0.05
+OVERHEAD = 5.0  # percent of a sentence's time that may pass outside the runtime before it is worth a warning
+BUSY = 0.95  # share of the wall time a single-threaded worker should have been on a CPU
+
+
+def labels(joined: Sequence[Joined]) -> list[str]:
+    """Return a name for every row that no other row has."""
+    found = []
+    for item in joined:
+        row, same = item.row, [other.row for other in joined if other.row.name == item.row.name]
+        parts = [row.name]
+        for key, text in (
+            ("precision", f"{row.precision}"),
+            ("beams", f"{row.beams} beams" if row.beams != 1 else "greedy"),
+            ("threads", f"{row.threads} thread{'s' if row.threads != 1 else ''}"),
+            ("device", f"{row.device}"),
+        ):
+            if len({getattr(other, key) for other in same} - {None}) > 1 and getattr(row, key) is not None:
+                parts.append(text)
+        found.append(", ".join(parts))
+    return [label if found.count(label) == 1 else f"{label} #{number}" for number, label in enumerate(found, start=1)]
+
+
+def findings(joined: Sequence[Joined]) -> list[str]:
+    """Return the findings, most important first; each sentence rests on rows that were measured."""
+    names = dict(zip(map(id, joined), labels(joined), strict=True))
+    return [
+        *_best(joined, names),
+        *_criteria(joined),
+        *_significance(joined, names),
+        *_calm(joined, names),
+    ]
+
+
+def _pruned(joined: Sequence[Joined]) -> list[Joined]:
+    return [item for item in joined if item.row.criterion != "dense"]
+
+
+def _best(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
+    """Say which point is the fastest within each tolerated loss."""
+    timed = [item for item in _pruned(joined) if item.row.speedup is not None and item.row.speedup_low is not None]
+    if not timed:
+        return ["No pruned model was timed against the dense one, so nothing can be said about its speed."]
+    sentences = []
+    for percent in TOLERATED:
+        inside = [item for item in timed if _loss(item.row) is not None and (_loss(item.row) or 0.0) <= percent]
+        fastest = max(inside, key=lambda item: item.row.speedup or 0.0, default=None)
+        if fastest is None:
+            sentences.append(f"No timed model stays within {percent:g} % BLEU loss.")
+        else:
+            sentences.append(_best_sentence(fastest.row, names[id(fastest)], percent))
+    return sentences
+
+
+def _best_sentence(row: Row, name: str, percent: float) -> str:
+    assert row.speedup is not None and row.speedup_low is not None and row.speedup_high is not None
+    assert row.bleu is not None and row.bleu_loss_percent is not None
+    what = f"speed-up {row.speedup:.2f}x (95 % interval {row.speedup_low:.2f}–{row.speedup_high:.2f})"
+    if row.speedup_low <= 1 <= row.speedup_high:
+        what += ", which the measurement cannot tell from none"
+    change = f"{-row.bleu_loss_percent:+.1f} %".replace("-", "−")
+    threads = f"{row.threads} thread{'s' if row.threads != 1 else ''}"
+    where = f"{row.precision}, {threads}, batch 1, {'greedy' if row.beams == 1 else f'{row.beams} beams'}"
+    return f"Fastest within {percent:g} % BLEU loss: {name}, BLEU {row.bleu:.2f} ({change}), {what}; {where}."
+
+
+def _loss(row: Row) -> float | None:
+    return row.bleu_loss_percent
+
+
+def _criteria(joined: Sequence[Joined]) -> list[str]:
+    """Rank the criteria by mean BLEU wherever several of them kept the same share under the same conditions."""
+    groups: dict[tuple[Any, ...], dict[str, dict[tuple[int | None, str], float]]] = {}
+    for item in _pruned(joined):
+        row = item.row
+        if row.bleu is not None and row.keep is not None and row.criterion is not None:
+            group = groups.setdefault((round(row.keep, 2), row.precision, row.beams), {})
+            group.setdefault(row.criterion, {})[row.seed, row.name] = row.bleu
+    sentences = []
+    for (keep, precision, beams), group in sorted(groups.items(), key=lambda entry: -entry[0][0]):
+        if len(group) < 2:
+            continue
+        means = sorted(((sum(own.values()) / len(own), name, len(own)) for name, own in group.items()), reverse=True)
+        ranked = ", ".join(f"{name} {mean:.2f}" + (f" (mean of {n})" if n > 1 else "") for mean, name, n in means)
+        where = f"{precision}, {'greedy' if beams == 1 else f'{beams} beams'}"
+        sentences.append(f"BLEU at {100 * keep:.0f} % kept ({where}): {ranked}.")
+    return sentences
+
+
+def _significance(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
+    """Say for which rows the BLEU difference could be chance."""
+    tested = [item for item in _pruned(joined) if item.row.p_value is not None]
+    same = [names[id(item)] for item in tested if (item.row.p_value or 0.0) >= SIGNIFICANT]
+    if not tested:
+        return []
+    if not same:
+        return [f"Every BLEU difference to the dense model is significant (paired bootstrap, p < {SIGNIFICANT})."]
+    listed = ", ".join(same)
+    return [f"BLEU difference not significant (paired bootstrap against the dense model, p ≥ {SIGNIFICANT}): {listed}."]
+
+
+def _calm(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
+    """Warn when the loop around the runtime, or other work on the machine, took a share of the times."""
+    timed = [(names[id(item)], item) for item in joined if item.details]
+    sentences = []
+    outside = [(item.details["overhead_percent"], name) for name, item in timed]
+    if outside and max(outside)[0] > OVERHEAD:
+        share, name = max(outside)
+        sentences.append(f"Up to {share:.1f} % of a sentence's time passed outside the runtime ({name}).")
+    shares = [
+        (item.details["cpu_share"], name)
+        for name, item in timed
+        if item.row.threads == 1 and item.details["cpu_share"] is not None
+    ]
+    if shares and min(shares)[0] < BUSY:
+        share, name = min(shares)
+        sentences.append(
+            f"The machine was busy with other work: in one block {name} had a CPU for only {100 * share:.0f} % of the "
+            "time. Medians and intervals still compare, since blocks were interleaved; absolute times are too long."
+        )
+    return sentences

@@ -1,0 +1,146 @@
+"""Rows of a report as a terminal table, Markdown and CSV; a column in which every row is blank is left out."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rich.table import Table
+
+from bench.join import Row
+
+RowData = Mapping[str, Any]
+BLANK = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: the row's field, its heading, and how a row is written in it (`BLANK` where the field is None)."""
+
+    key: str
+    heading: str
+    write: Callable[[RowData], str]
+    number: bool = True
+
+    def cell(self, row: RowData) -> str:
+        """Return the text of one cell."""
+        return BLANK if row[self.key] is None else self.write(row)
+
+
+def _plain(key: str) -> Callable[[RowData], str]:
+    return lambda row: str(row[key])
+
+
+def _fixed(key: str, digits: int, scale: float = 1.0) -> Callable[[RowData], str]:
+    return lambda row: f"{row[key] / scale:,.{digits}f}"
+
+
+def _change(row: RowData) -> str:
+    change = -row["bleu_loss_percent"]
+    return "0" if change == 0 else f"{change:+.1f} %".replace("-", "−")
+
+
+def _p_value(row: RowData) -> str:
+    return "< 0.001" if row["p_value"] < 0.001 else f"{row['p_value']:.3f}"
+
+
+def _speedup(row: RowData) -> str:
+    if row["criterion"] == "dense":
+        return "1"
+    return f"{row['speedup']:.2f}x ({row['speedup_low']:.2f}–{row['speedup_high']:.2f})"
+
+
+COLUMNS = (
+    Column("name", "model", _plain("name"), number=False),
+    Column("criterion", "criterion", _plain("criterion"), number=False),
+    Column("keep", "kept", lambda row: f"{100 * row['keep']:.0f} %"),
+    Column("seed", "seed", _plain("seed")),
+    Column("bleu", "BLEU", _fixed("bleu", 2)),
+    Column("bleu_loss_percent", "BLEU change", _change),
+    Column("p_value", "p", _p_value),
+    Column("chrf", "chrF", _fixed("chrf", 1)),
+    Column("speedup", "speed-up (95\u00a0%)", _speedup),
+    Column("median_ms", "median (ms)", _fixed("median_ms", 2)),
+    Column("p90_ms", "p90 (ms)", _fixed("p90_ms", 2)),
+    Column("peak_mib", "peak (MiB)", _fixed("peak_mib", 0)),
+    Column("bytes", "size (MB)", _fixed("bytes", 1, 1e6)),
+    Column("params", "params (M)", _fixed("params", 2, 1e6)),
+    Column("macs", "MACs/step (M)", _fixed("macs", 2, 1e6)),
+)
+
+# What is usually the same in all rows: said once under the table, and in the first cell of a row that differs.
+CONTEXT = (
+    Column("runtime", "runtime", _plain("runtime"), number=False),
+    Column("precision", "precision", _plain("precision"), number=False),
+    Column("device", "device", _plain("device"), number=False),
+    Column("threads", "threads", _plain("threads")),
+    Column("beams", "beams", _plain("beams")),
+    Column("signature", "sacreBLEU signature", _plain("signature"), number=False),
+)
+
+
+def columns(rows: Sequence[RowData]) -> list[Column]:
+    """Return the columns worth showing: those that are not blank in every row."""
+    usual = context(rows)
+    shown = [column for column in COLUMNS if any(row[column.key] is not None for row in rows)]
+    return [Column("name", "model", lambda row: _name(row, usual), number=False), *shown[1:]]
+
+
+def context(rows: Sequence[RowData]) -> dict[str, str]:
+    """Return heading -> text of what all rows, or most of them, share."""
+    found = {}
+    for column in CONTEXT:
+        counted = Counter(column.cell(row) for row in rows if row[column.key] is not None)
+        if counted:
+            found[column.heading] = counted.most_common(1)[0][0]
+    return found
+
+
+def context_line(rows: Sequence[RowData], mark: str = "") -> str:
+    """Return `context` as one sentence; `mark` is put around every value."""
+    shared = "; ".join(f"{heading} {mark}{text}{mark}" for heading, text in context(rows).items())
+    return f"All rows, unless the row says otherwise: {shared}." if shared else ""
+
+
+def _name(row: RowData, usual: Mapping[str, str]) -> str:
+    unusual = [
+        f"{column.cell(row)} {column.heading}" if column.number else column.cell(row)
+        for column in CONTEXT
+        if row[column.key] is not None and column.cell(row) != usual[column.heading]
+    ]
+    return row["name"] + (f" ({', '.join(unusual)})" if unusual else "")
+
+
+def terminal(rows: Sequence[RowData]) -> Table:
+    """Return the rows as a rich table, what they share below it."""
+    table = Table(caption=context_line(rows))
+    shown = columns(rows)
+    for column in shown:
+        table.add_column(column.heading, justify="right" if column.number else "left", no_wrap=column.key == "name")
+    for row in rows:
+        table.add_row(*(column.cell(row) for column in shown))
+    return table
+
+
+def markdown(rows: Sequence[RowData]) -> str:
+    """Return the rows as a Markdown table and a line on what they share."""
+    shown = columns(rows)
+    lines = [
+        "| " + " | ".join(column.heading for column in shown) + " |",
+        "|" + "|".join("---:" if column.number else "---" for column in shown) + "|",
+        *("| " + " | ".join(column.cell(row).replace("|", "\\|") for column in shown) + " |" for row in rows),
+    ]
+    return "\n".join(lines) + f"\n\n{context_line(rows, mark='`')}\n"
+
+
+def csv_text(rows: Sequence[RowData]) -> str:
+    """Return every field of the rows, unrounded, as CSV with a heading line."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [item.name for item in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

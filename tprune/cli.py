@@ -1,0 +1,419 @@
+"""The `tprune` command: each verb parses, calls the library, and shows the result. No work is done here.
+
+Exit codes: 0 done, 1 the work failed, 2 the call was wrong; both failures are one line on stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from tprune import stamp, terminal
+from tprune.errors import BadInput, WorkFailed
+
+if TYPE_CHECKING:
+    from tprune.checkpoint import Checkpoint
+    from tprune.corpus import Corpus
+    from tprune.pruning import Pruned
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+app = typer.Typer(
+    help="Prune Marian translation models, export them, and measure what it costs and gains.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)
+
+Model = Annotated[str, typer.Argument(help="Folder or hub id of a Marian checkpoint, stock or pruned.", metavar="MODEL")]
+Data = Annotated[str, typer.Option(help="Parallel text: folder, file, hub id or sacrebleu:SET/PAIR.", metavar="DATA")]
+Out = Annotated[Path, typer.Option(help="New folder for the result.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Dry = Annotated[bool, typer.Option("--dry-run", help="Check the call, say what would be done, do nothing.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
+Threads = Annotated[int, typer.Option(help="CPU threads.", min=1)]
+Limit = Annotated[int | None, typer.Option(help="Use only the first N sentences.", min=1)]
+Source = Annotated[str, typer.Option(help="Source language or column.")]
+Target = Annotated[str, typer.Option(help="Target language or column.")]
+DevSplit = Annotated[str, typer.Option(help="Split that every choice is made on.")]
+
+
+@app.command()
+def analyse(
+    model: Model, data: Data, out: Out, source: Source = "en", target: Target = "de", split: str = "train",
+    dev_split: DevSplit = "val",
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps of one run.", min=1)] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer strengths and steps: a first look.")] = False,
+    limit: Limit = None, seed: Seed = 0, threads: Threads = 2, json: Json = False, dry_run: Dry = False,
+) -> None:
+    """Find out which blocks tolerate pruning (BSSL): sensitivity.json, a heat map and a table."""
+    from tprune import bssl
+
+    _threads(threads)
+    settings = bssl.settings(quick=quick, steps=steps, seed=seed)
+    checkpoint, corpus, dev = _inputs(model, data, source, target, split, dev_split, limit)
+    if dry_run:
+        return terminal.answer({"dry_run": True, "settings": asdict(settings)}, as_json=json, lines=[str(settings)])
+    with terminal.bar() as show:
+        found = bssl.analyse(checkpoint, corpus, settings, dev=dev, out=out, watch=show)
+    terminal.answer({"out": str(out), **found.to_json()}, as_json=json, table=found.table(), lines=found.agreement())
+
+
+@app.command()
+def prune(
+    model: Model, data: Data, out: Out, source: Source = "en", target: Target = "de", split: str = "train",
+    dev_split: DevSplit = "val",
+    keep: Annotated[float | None, typer.Option(help="Share of the prunable weights to keep, in (0, 1].")] = None,
+    strength: Annotated[float | None, typer.Option(help="Fixed strength of the penalty; the lines that die go.")] = None,
+    max_bleu_drop: Annotated[
+        float | None, typer.Option(help="Largest BLEU loss in per cent of the dense model's; searches the budget.")
+    ] = None,
+    criterion: Annotated[str, typer.Option(help="shs, group-lasso, magnitude, taylor or random.")] = "shs",
+    steps: Annotated[int, typer.Option(help="Optimiser steps under the penalty.")] = 200,
+    finetune_steps: Annotated[int, typer.Option(help="Optimiser steps after the cut.")] = 400,
+    round_to: Annotated[int, typer.Option(help="Widths are multiples of this.")] = 8,
+    distill: Annotated[bool, typer.Option("--distill", help="Learn from the dense model's outputs too.")] = False,
+    lr: Annotated[float, typer.Option(help="Learning rate under the penalty.")] = 5e-4,
+    finetune_lr: Annotated[float, typer.Option(help="Peak learning rate after the cut.")] = 1e-3,
+    sensitivity: Annotated[Path | None, typer.Option(help="sensitivity.json of `tprune analyse`.")] = None,
+    limit: Limit = None, seed: Seed = 0, threads: Threads = 2, json: Json = False, dry_run: Dry = False,
+) -> None:
+    """Prune a checkpoint: train under a penalty, cut, fine-tune, write the smaller checkpoint.
+
+    One of --keep (default 0.5), --strength and --max-bleu-drop sets the budget. A killed run continues when the same
+    command is given again.
+    """
+    from tprune import pruning
+    from tprune.search import bleu_loss, check_limit, smallest
+
+    _threads(threads)
+    _only_one({"--keep": keep, "--strength": strength, "--max-bleu-drop": max_bleu_drop})
+    settings = pruning.Settings(
+        keep=keep if keep is not None or strength is not None else 0.5, criterion=criterion, steps=steps,
+        finetune_steps=finetune_steps, lr=lr, finetune_lr=finetune_lr, strength=strength, round_to=round_to, seed=seed,
+        distill=distill,
+    )
+    if max_bleu_drop is not None:
+        check_limit(max_bleu_drop)
+    stamp.check_vacant(out)
+    checkpoint, corpus, dev = _inputs(model, data, source, target, split, dev_split, limit)
+    strengths = _strengths(sensitivity)
+    if dry_run:
+        return terminal.answer({"dry_run": True, "settings": asdict(settings)}, as_json=json, lines=[str(settings)])
+    run_dir = out.parent / f".{out.name}.run"
+    with terminal.bar() as show:
+
+        def run(budget: float | None) -> Pruned:
+            return pruning.prune(
+                checkpoint, corpus, replace(settings, keep=budget), dev=dev, strengths=strengths,
+                run_dir=run_dir / f"keep-{budget}",
+                watch=lambda phase, done, n, loss: show(f"{phase} {budget or ''}", done, n, f"loss {loss:.3f}"),
+            )
+
+        result, trials = (
+            smallest(run, bleu_loss(checkpoint, dev), limit=max_bleu_drop)
+            if max_bleu_drop is not None
+            else (run(settings.keep), [])
+        )
+    facts = {**result.facts, "trials": [asdict(trial) for trial in trials]} if trials else result.facts
+    made = _save(result, checkpoint, out, facts)
+    shutil.rmtree(run_dir, ignore_errors=True)
+    terminal.answer({"out": str(out), "id": made.id, **facts}, as_json=json, lines=_pruned_lines(out, facts))
+
+
+@app.command()
+def verify(
+    pruned: Model,
+    against: Annotated[str | None, typer.Option(help="A masked or stock checkpoint that must give the same.")] = None,
+    seed: Seed = 0, json: Json = False,
+) -> None:
+    """Prove that a pruned model computes what the big masked one does; count parameters, MACs and bytes."""
+    from tprune.checkpoint import load
+    from tprune.count import count
+    from tprune.verify import require
+    from tprune.verify import verify as compare
+
+    checkpoint = load(pruned)
+    verdict = compare(checkpoint.model, load(against).model if against else None, seed=seed)
+    require(verdict, pruned)
+    size = count(checkpoint.model)
+    facts = {"model": checkpoint.name, "id": checkpoint.id, **asdict(verdict), **asdict(size), "macs": size.macs}
+    if Path(pruned).is_dir():
+        facts["bytes"] = sum(file.stat().st_size for file in Path(pruned).glob("*.safetensors"))
+    lines = [
+        f"{checkpoint.name}: cut == masked, logits within {verdict.max_abs_logit_diff:.1e}, "
+        f"{verdict.identical} of {verdict.sentences} greedy translations identical",
+        f"{size.params:,} parameters, {size.macs / 1e6:.1f} M MACs a sentence of 16 tokens"
+        + (f", {facts['bytes'] / 1e6:.1f} MB" if "bytes" in facts else ""),
+    ]
+    terminal.answer(facts, as_json=json, lines=lines)
+
+
+@app.command()
+def expand(pruned: Model, out: Out, json: Json = False) -> None:
+    """Write a pruned model as a stock, zero-filled Marian that any HuggingFace tool can score."""
+    from tprune.checkpoint import load
+    from tprune.surgery import expand as widen
+
+    stamp.check_vacant(out)
+    checkpoint = load(pruned)
+    with stamp.new_folder(out) as folder:
+        widen(checkpoint.model).save_pretrained(folder)
+        checkpoint.tokenizer.save_pretrained(folder)
+    terminal.answer({"out": str(out)}, as_json=json, lines=[f"wrote {out}: a stock Marian with the outputs of {pruned}"])
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A checkpoint, or an exported artefact.", metavar="MODEL|ARTEFACT")],
+    data: Data, source: Source = "en", target: Target = "de", split: str = "test",
+    beams: Annotated[int, typer.Option(help="1 is greedy.", min=1)] = 1,
+    baseline: Annotated[Path | None, typer.Option(help="quality.json of the model to compare with.")] = None,
+    out: Annotated[Path | None, typer.Option(help="quality.json to write.")] = None,
+    limit: Limit = None, threads: Threads = 2, json: Json = False,
+) -> None:
+    """Translate a test set; BLEU and chrF with their signatures, and the p-value against a baseline."""
+    from tprune import corpus as texts
+    from tprune.evaluate import evaluate as measure
+
+    _threads(threads)
+    corpus = texts.load(data, split=split, source=source, target=target, limit=limit)
+    with terminal.bar() as show:
+        if (Path(model) / "manifest.json").is_file():
+            quality = _evaluate_artefact(Path(model), corpus, beams, baseline, threads, show)
+        else:
+            from tprune.checkpoint import load
+
+            quality = measure(
+                load(model), corpus, beams=beams, baseline=baseline, progress=lambda done, n: show("translate", done, n)
+            )
+    if out:
+        stamp.write_json(out, quality)
+    lines = [f"BLEU {quality['bleu']:.2f}  {quality['signature']}", f"chrF {quality['chrf']:.2f}  {quality['chrf_signature']}"]
+    if versus := quality["baseline"]:
+        lines.append(f"baseline {versus['name']}: BLEU {versus['bleu']:.2f}, p = {versus['p_value']:.4f}")
+    terminal.answer(quality, as_json=json, lines=lines)
+
+
+@app.command()
+def export(
+    model: Model, out: Out, data: Data,
+    to: Annotated[str, typer.Option(help="Runtime: onnx.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32.")] = "fp32",
+    source: Source = "en", target: Target = "de", split: str = "val",
+    limit: Annotated[int, typer.Option(help="Sentences of the parity check.", min=1)] = 50,
+    threads: Threads = 1, json: Json = False,
+) -> None:
+    """Export a checkpoint; the artefact appears only if it translates token for token like PyTorch."""
+    from export.to_onnx import to_onnx
+    from tprune import corpus as texts
+    from tprune.checkpoint import load
+
+    _one_of("--to", to, ("onnx",))
+    _one_of("--precision", precision, ("fp32",))
+    stamp.check_vacant(out)
+    sentences = texts.load(data, split=split, source=source, target=target, limit=limit).source
+    manifest = to_onnx(load(model), out, sentences=sentences, threads=threads)
+    size = sum(entry.bytes for entry in manifest.files.values())
+    parity = manifest.parity
+    lines = [
+        f"wrote {out}: {size / 1e6:.1f} MB, {parity.identical} of {parity.sentences} sentences token for token as in "
+        f"PyTorch, logits within {parity.max_abs_logit_diff:.1e}"
+    ]
+    terminal.answer({"out": str(out), "id": manifest.id, "bytes": size, **asdict(parity)}, as_json=json, lines=lines)
+
+
+@app.command()
+def bench(
+    artefacts: Annotated[list[Path], typer.Argument(help="Exported artefacts, the dense one among them.", metavar="ARTEFACT...")],
+    data: Data,
+    on: Annotated[str, typer.Option(help="Where to measure: host.")] = "host",
+    out: Annotated[Path, typer.Option(help="records.jsonl to write or to continue.")] = Path("records.jsonl"),
+    source: Source = "en", target: Target = "de", split: str = "test",
+    blocks: Annotated[int, typer.Option(help="Passes over all sentences, artefacts interleaved.", min=1)] = 5,
+    warmup: Annotated[int, typer.Option(help="Sentences thrown away before each pass.", min=0)] = 10,
+    limit: Annotated[int | None, typer.Option(help="Use only the first N sentences.", min=1)] = 200,
+    threads: Threads = 1, json: Json = False, dry_run: Dry = False,
+) -> None:
+    """Measure artefacts side by side: batch 1, greedy, real sentences, interleaved blocks, raw samples kept."""
+    from bench import host, tokens
+    from tprune import corpus as texts
+
+    _one_of("--on", on, ("host",))
+    settings = host.Settings(threads=threads, blocks=blocks, warmup=warmup, split=split, limit=limit)
+    corpus = texts.load(data, split=split, source=source, target=target, limit=limit)
+    encode = tokens.read(artefacts[0]).encode
+    sentences = [encode(sentence) for sentence in corpus.source]
+    if dry_run:
+        plan = {"dry_run": True, "artefacts": [str(a) for a in artefacts], "sentences": len(sentences), **asdict(settings)}
+        return terminal.answer(plan, as_json=json, lines=[str(plan)])
+    with terminal.bar() as show:
+        records = host.run(
+            artefacts, sentences, out=out, settings=settings, progress=lambda done, n, what: show("bench", done, n, what)
+        )
+    terminal.answer(
+        {"out": str(out), "records": len(records)}, as_json=json,
+        lines=[f"wrote {len(records)} records to {out}; next: tprune report {out} QUALITY.json... --out report"],
+    )
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Files and folders: quality.json, records.jsonl, artefacts.", metavar="RUN...")],
+    out: Out, json: Json = False,
+) -> None:
+    """Join quality and records into report.html, .md, .csv, .json and the Pareto figure."""
+    from bench import report as reports
+    from bench import table
+
+    document = reports.report(runs, out)
+    lines = [*document["findings"], f"report: {out / 'report.html'}"]
+    terminal.answer(document, as_json=json, table=table.terminal(document["rows"]), lines=lines)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="New folder for everything.")] = Path("demo"), seed: Seed = 0,
+    threads: Threads = 2,
+) -> None:
+    """Do the whole journey on embedded data: train, analyse, prune, verify, export, bench, report."""
+    from tprune import demo as ingredients
+
+    _threads(threads)
+    stamp.check_vacant(out)
+    with terminal.bar() as show:
+        made = ingredients.build(out, seed=seed, watch=lambda done, n, loss: show("train", done, n, f"loss {loss:.2f}"))
+    dense, data = str(made.dense), str(made.data)
+    calls = [
+        ["analyse", dense, "--data", data, "--out", f"{out}/analysis", "--quick"],
+        *(
+            ["prune", dense, "--data", data, "--out", f"{out}/keep-{keep}", "--keep", f"0.{keep}", "--steps", "100",
+             "--finetune-steps", "300", "--sensitivity", f"{out}/analysis/sensitivity.json"]
+            for keep in ("50", "25")
+        ),
+        *(["verify", f"{out}/keep-{keep}"] for keep in ("50", "25")),
+    ]  # fmt: skip
+    models = ("dense", "keep-50", "keep-25")
+    calls += [["export", f"{out}/{m}", "--data", data, "--out", f"{out}/onnx/{m}", "--limit", "30"] for m in models]
+    for m in models:
+        versus = [] if m == "dense" else ["--baseline", f"{out}/quality/dense.json"]
+        calls += [["evaluate", f"{out}/onnx/{m}", "--data", data, "--out", f"{out}/quality/{m}.json", *versus]]
+    calls += [
+        ["bench", *(f"{out}/onnx/{m}" for m in models), "--data", data, "--out", f"{out}/records.jsonl", "--blocks", "3",
+         "--limit", "100"],
+        ["report", f"{out}/quality", f"{out}/records.jsonl", f"{out}/onnx", "--out", f"{out}/report"],
+    ]  # fmt: skip
+    for call in calls:
+        terminal.talk.print("$ tprune " + " ".join(call), style="bold", highlight=False, soft_wrap=True)
+        app(call, standalone_mode=False)
+
+
+def main() -> None:
+    """Run the command line; every failure that is not a bug is one line on stderr and an exit code."""
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail(1, "interrupted; give the same command again to continue")
+    except KeyboardInterrupt:
+        _fail(1, "interrupted; give the same command again to continue")
+    except click.ClickException as error:
+        _fail(2, error.format_message())
+    except BadInput as error:
+        _fail(2, str(error))
+    except WorkFailed as error:
+        _fail(1, str(error))
+    except OSError as error:
+        _fail(1, f"{error.strerror or error} ({error.filename})" if error.filename else str(error))
+
+
+def _fail(code: int, message: str) -> None:
+    sys.stderr.write(f"tprune: {' '.join(message.split())}\n")
+    raise SystemExit(code)
+
+
+def _threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _inputs(
+    model: str, data: str, source: str, target: str, split: str, dev_split: str, limit: int | None
+) -> tuple[Checkpoint, Corpus, Corpus]:
+    """Load what training verbs need: checkpoint, training corpus, development corpus."""
+    from tprune import corpus as texts
+    from tprune.checkpoint import load
+
+    sides: Any = {"source": source, "target": target}
+    train, dev = texts.load(data, split=split, limit=limit, **sides), texts.load(data, split=dev_split, **sides)
+    return load(model), train, dev
+
+
+def _save(result: Pruned, dense: Checkpoint, out: Path, facts: dict[str, Any]) -> Checkpoint:
+    from tprune.checkpoint import save
+
+    return save(
+        result.model, dense.tokenizer, out, facts=facts, plan=result.plan.to_json(), inputs={dense.name: dense.id}
+    )
+
+
+def _strengths(path: Path | None) -> dict[str, float] | None:
+    if path is None:
+        return None
+    from tprune.sensitivity import read
+
+    return dict(read(path).strengths())
+
+
+def _pruned_lines(out: Path, facts: dict[str, Any]) -> list[str]:
+    return [
+        f"wrote {out}: {facts['kept']:.1%} of the prunable weights kept, parameters {facts['dense_params']:,} -> "
+        f"{facts['params']:,}, MACs {facts['macs'] / facts['dense_macs']:.1%}",
+        f"development loss {facts['dev_loss']:.3f} nats a token; next: tprune verify {out}",
+    ]
+
+
+def _evaluate_artefact(
+    folder: Path, corpus: Corpus, beams: int, baseline: Path | None, threads: int, show: Callable[..., None]
+) -> dict[str, Any]:
+    """Translate with an exported artefact and score its token ids."""
+    from transformers import MarianTokenizer
+
+    from bench import tokens
+    from export import runtime
+    from tprune.evaluate import System, evaluate_ids
+
+    artefact = runtime.open(folder, threads=threads)
+    encode = tokens.read(folder).encode
+    ids = []
+    for done, sentence in enumerate(corpus.source, 1):
+        source = encode(sentence)
+        ids.append(artefact.greedy(source).ids if beams == 1 else artefact.beam(source, beams))
+        show("translate", done, len(corpus.source))
+    manifest = artefact.manifest
+    system = System(asdict(manifest.model), manifest.id, manifest.runtime, manifest.precision)
+    tokenizer = MarianTokenizer.from_pretrained(str(folder))
+    return evaluate_ids(ids, tokenizer, corpus, system=system, beams=beams, baseline=baseline)
+
+
+def _only_one(flags: dict[str, float | None]) -> None:
+    given = [name for name, value in flags.items() if value is not None]
+    if len(given) > 1:
+        raise BadInput(f"{' and '.join(given)} exclude each other: give one of {', '.join(flags)}")
+
+
+def _one_of(flag: str, value: str, legal: tuple[str, ...]) -> None:
+    if value not in legal:
+        raise BadInput(f"{flag} {value!r}: must be {' or '.join(legal)}")
+
+
+if __name__ == "__main__":
+    main()

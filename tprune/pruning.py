@@ -1,0 +1,234 @@
+"""The job itself: train under a penalty, score the lines, plan, cut, fine-tune.
+
+    result = prune(load("opus-mt-en-de"), corpus.load(data, split="train"), Settings(keep=0.5))
+
+Every criterion gets the same number of optimiser steps in all: `steps` under the penalty and `finetune_steps` after the
+cut; those that need no training before the cut spend both on fine-tuning.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tprune.allocate import allocate, check_keep, plan_at
+from tprune.batches import Batch, collate, in_order
+from tprune.checkpoint import Checkpoint
+from tprune.corpus import Corpus, Pairs, tokenise
+from tprune.count import count
+from tprune.criteria import CRITERIA, Evidence, LineScores, site_scales
+from tprune.decoupled import Decoupled
+from tprune.errors import BadInput
+from tprune.marian import PrunedMarianMTModel
+from tprune.objective import dev_loss
+from tprune.penalty import FORMULAS
+from tprune.plan import Plan
+from tprune.pressure import DEAD, Pressure, dead_share
+from tprune.sites import sites
+from tprune.surgery import cut, mask
+from tprune.train import Recipe, Regulariser, train
+from tprune.verify import require, verify
+
+CALIBRATION = 8  # batches of training data that Taylor's scores are averaged over
+
+Watch = Callable[[str, int, int, float], None]  # (phase, steps done, steps in all, task loss)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to prune and how.
+
+    `strength` None: it follows `keep` (see `tprune.pressure`). `keep` None: the lines that `strength` kills go.
+    """
+
+    keep: float | None = 0.5
+    criterion: str = "shs"
+    steps: int = 200
+    finetune_steps: int = 400
+    lr: float = 1e-3
+    finetune_lr: float = 5e-4
+    strength: float | None = None
+    round_to: int = 8
+    seed: int = 0
+    distill: bool = False
+    tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        if self.keep is not None:
+            check_keep(self.keep)
+        elif self.strength is None:
+            raise BadInput("--keep or --strength must be given: without a budget nothing says how much to cut")
+        if self.criterion not in CRITERIA:
+            raise BadInput(f"--criterion {self.criterion!r}: must be one of {', '.join(CRITERIA)}")
+        for name, low in (("steps", 0), ("finetune_steps", 0), ("round_to", 1), ("tokens", 1)):
+            if getattr(self, name) < low:
+                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {low}")
+        for name in ("lr", "finetune_lr"):
+            if not 0 < getattr(self, name) < 1:
+                flag = f"--{name.replace('_', '-')}"
+                raise BadInput(f"{flag} {getattr(self, name):g}: must lie between 0 and 1, e.g. 5e-4")
+        if self.strength is not None and self.strength <= 0:
+            raise BadInput(f"--strength {self.strength:g}: must be above 0 (leave it out to follow --keep)")
+        if self.keep is None and not self.penalised:
+            raise BadInput(f"--strength needs a penalty and --steps above 0; {self.criterion!r} has none: give --keep")
+
+    @property
+    def penalised(self) -> bool:
+        """Whether there is a training phase before the cut."""
+        return self.criterion in FORMULAS and self.steps > 0
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The small model, the plan that made it, the big model the plan was applied to, and the facts for its stamp."""
+
+    model: PrunedMarianMTModel
+    plan: Plan
+    before_cut: PrunedMarianMTModel
+    facts: dict[str, Any]
+
+
+def prune(
+    checkpoint: Checkpoint,
+    corpus: Corpus,
+    settings: Settings,
+    *,
+    dev: Corpus | None = None,
+    strengths: Mapping[str, float] | None = None,
+    run_dir: Path | None = None,
+    watch: Watch | None = None,
+) -> Pruned:
+    """Prune `checkpoint` with `corpus` as training data; the checkpoint itself is left as it was.
+
+    `strengths` are the per-site factors of BSSL (`Sensitivity.strengths`). With `run_dir` a killed run continues where
+    it was. Raises BadInput for settings that cannot be and WorkFailed when training diverges.
+    """
+    limit = checkpoint.model.config.max_position_embeddings
+    pairs = tokenise(corpus, checkpoint.tokenizer, limit)
+    big = copy.deepcopy(checkpoint.model)
+    teacher = checkpoint.model if settings.distill else None
+    facts = _facts(checkpoint, settings)
+    if settings.penalised:
+        facts |= _sparsify(big, pairs, settings, strengths, teacher, _sub(run_dir, "sparsify"), watch)
+    plan = _plan(big, score(big, pairs, settings, site_scales(checkpoint.model)), settings)
+    small = cut(big, plan)
+    exact = verify(small, mask(big, plan), seed=settings.seed)
+    require(exact, "surgery")
+    facts["masked_vs_cut"] = exact.max_abs_logit_diff
+    dev_batches = batches(tokenise(dev, checkpoint.tokenizer, limit), small) if dev else []
+    if dev_batches:
+        facts["dev_loss_after_cut"] = dev_loss(small, dev_batches)
+    steps = settings.finetune_steps + (0 if settings.penalised else settings.steps)
+    if steps:
+        recipe = _recipe(settings, steps, settings.finetune_lr, final=0.0)
+        done = train(
+            small, pairs, recipe, teacher=teacher, run_dir=_sub(run_dir, "finetune"), watch=_phase(watch, "fine-tune")
+        )
+        facts["finetune_seconds"] = round(done.seconds, 1)
+    if dev_batches:
+        facts["dev_loss"] = dev_loss(small, dev_batches)
+    facts |= _sizes(checkpoint.model, small)
+    return Pruned(small.eval(), plan, big.eval(), facts)
+
+
+def score(model: PrunedMarianMTModel, pairs: Pairs, settings: Settings, scales: Mapping[str, float]) -> LineScores:
+    """Return the score of every line by the settings' criterion."""
+    calibration: list[Batch] = []
+    if settings.criterion == "taylor":
+        step = max(len(pairs) // (CALIBRATION * 64), 1)
+        some = Pairs(pairs.source[::step], pairs.target[::step])
+        calibration = batches(some, model)[:: max(len(batches(some, model)) // CALIBRATION, 1)]
+    return CRITERIA[settings.criterion](model, Evidence(scales, calibration, settings.seed))
+
+
+def _plan(model: PrunedMarianMTModel, scores: LineScores, settings: Settings) -> Plan:
+    """Return the plan: the best lines within the budget, or without one the lines that are not dead."""
+    facts = asdict(settings)
+    if settings.keep is None:
+        return plan_at(model, sites(model), scores, DEAD, settings.round_to, facts)
+    return allocate(model, scores, keep=settings.keep, round_to=settings.round_to, facts=facts)
+
+
+def batches(pairs: Pairs, model: PrunedMarianMTModel, *, tokens: int = 4096) -> list[Batch]:
+    """Return all pairs once, as padded batches of about `tokens` tokens, shortest first."""
+    lengths = [(len(s), len(t)) for s, t in zip(pairs.source, pairs.target, strict=True)]
+    pad, start = model.config.pad_token_id, model.config.decoder_start_token_id
+    return [
+        collate([pairs.source[i] for i in rows], [pairs.target[i] for i in rows], pad=pad, start=start)
+        for rows in in_order(lengths, tokens=tokens)
+    ]
+
+
+def _sparsify(
+    model: PrunedMarianMTModel,
+    pairs: Pairs,
+    settings: Settings,
+    strengths: Mapping[str, float] | None,
+    teacher: PrunedMarianMTModel | None,
+    run_dir: Path | None,
+    watch: Watch | None,
+) -> dict[str, Any]:
+    """Train under the penalty, in place; return the facts of it."""
+    scales = site_scales(model)
+    press = Decoupled(model, FORMULAS[settings.criterion], scales, strengths)
+    follow, start = None, settings.strength
+    if start is None:
+        assert settings.keep is not None  # Settings sees to it
+        follow, start = Pressure(model, scales, settings.keep, settings.steps), 0.0
+    name = f"{settings.criterion}/{settings.strength}/{settings.keep}/{sorted((strengths or {}).items())}"
+    done = train(
+        model,
+        pairs,
+        _recipe(settings, settings.steps, settings.lr, final=1.0),
+        regulariser=Regulariser(start, decoupled=press, adjust=follow, name=name),
+        teacher=teacher,
+        run_dir=run_dir,
+        watch=_phase(watch, "sparsify"),
+    )
+    return {
+        "last_strength": done.strength,
+        "dead_share": round(dead_share(model, scales), 4),
+        "sparsify_seconds": round(done.seconds, 1),
+    }
+
+
+def _recipe(settings: Settings, steps: int, lr: float, *, final: float) -> Recipe:
+    return Recipe(
+        steps=steps,
+        lr=lr,
+        final_lr_share=final,
+        seed=settings.seed,
+        tokens=settings.tokens,
+        warmup=min(20, steps // 5),
+        save_every=100,
+    )
+
+
+def _facts(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
+    return {**asdict(settings), "source": checkpoint.name, "source_id": checkpoint.id}
+
+
+def _sizes(dense: PrunedMarianMTModel, small: PrunedMarianMTModel) -> dict[str, Any]:
+    before, after = count(dense), count(small)
+    return {
+        "params": after.params,
+        "macs": after.macs,
+        "prunable": after.prunable,
+        "kept": after.prunable / before.prunable,
+        "dense_params": before.params,
+        "dense_macs": before.macs,
+        "dense_prunable": before.prunable,
+    }
+
+
+def _sub(run_dir: Path | None, name: str) -> Path | None:
+    return run_dir / name if run_dir else None
+
+
+def _phase(watch: Watch | None, phase: str) -> Callable[[int, int, float], None] | None:
+    if watch is None:
+        return None
+    return lambda done, total, loss: watch(phase, done, total, loss)
