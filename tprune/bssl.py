@@ -8,10 +8,12 @@ Only the one matrix is penalised, not its partner in the site: that is what make
 weight by at most its learning rate a step, and no line would die within a short budget, so the group lasso enters by
 its proximal step in Adam's own metric (Yun, Lozano and Yang, NeurIPS 2021), after every optimiser step:
 
-    w_g <- w_g * max(0, 1 - lr * strength / (d_g ||w_g||)),   d_g = root mean square of the gradients of line g
+    w_g <- w_g * max(0, 1 - lr * strength / (d_g ||w_g||)),   d_g = root mean square of Adam's second moment
 
-d_g is running over steps as Adam's second moment is, taken per line so that the step has this closed form. A line thus
-dies when ||w_g|| * d_g, how much there is of it times how much the loss cares, stays below what the strength can pay.
+d_g is taken over the weights of line g, so that the step has this closed form. A line thus dies when ||w_g|| * d_g, how
+much there is of it times how much the loss cares, stays below what the strength pays over
+the whole budget, strength * sum of lr. Strengths are given in the unit that pays for the median line of the model, so
+that 1 means the same for every model, learning rate and number of steps. A run with no penalty measures that unit.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +34,7 @@ from torch import Tensor, nn
 from tprune.batches import Batch
 from tprune.checkpoint import Checkpoint
 from tprune.corpus import Corpus, Pairs, tokenise
-from tprune.errors import BadInput
+from tprune.errors import BadInput, WorkFailed
 from tprune.evaluate import score
 from tprune.heatmap import draw
 from tprune.marian import PrunedMarianMTModel
@@ -40,7 +43,8 @@ from tprune.pruning import batches
 from tprune.sensitivity import TYPES, Block, Row, Sensitivity
 from tprune.sites import sub_blocks
 from tprune.stamp import check_vacant
-from tprune.train import Recipe, train
+from tprune.train import Recipe, Regulariser, train
+from tprune.translate import translate
 
 MATRICES = {  # block type -> parameter of a sub-block, dim of its lines in the paper's direction
     "q": ("q_proj.weight", 0),
@@ -52,20 +56,21 @@ MATRICES = {  # block type -> parameter of a sub-block, dim of its lines in the 
 }
 DIRECTIONS = ("paper", "opposite")
 JOURNAL = "runs.jsonl"
-DECAY = 0.98  # of the running mean of squared gradients: the training loop's Adam
+TINY = 1e-12  # keeps 0/0 finite, far below any weight or gradient that matters
 
 Watch = Callable[[str, int, int, float], None]  # (what runs, steps done, steps in all, task loss)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What to analyse. The opposite direction is a control: it runs at the middle strength only.
+    """What to analyse. The opposite direction is a control: it runs at the middle (of two: the lower) strength only.
 
+    A strength of 1 lets the median line of the model die within `steps`, as far as training does not hold it up.
     `threshold` is the share of a block's root mean square line norm before the run, below which a line is dead.
     `limit` and `dev_limit` cap the sentence pairs; `bleu_sentences` dev sentences are translated after each run.
     """
 
-    strengths: tuple[float, ...] = (0.01, 0.03, 0.1)
+    strengths: tuple[float, ...] = (0.5, 1.0, 2.0)
     steps: int = 40
     lr: float = 2e-4
     block_types: tuple[str, ...] = (*TYPES, "all")
@@ -79,7 +84,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not self.strengths or min(self.strengths) <= 0 or list(self.strengths) != sorted(set(self.strengths)):
-            raise BadInput(f"Settings.strengths: {self.strengths} must be above 0 and rising, e.g. 0.01, 0.03, 0.1")
+            raise BadInput(f"Settings.strengths: {self.strengths} must be above 0 and rising, e.g. 0.5, 1, 2")
         for name, legal in (("block_types", (*TYPES, "all")), ("directions", DIRECTIONS)):
             given = getattr(self, name)
             if not given or len(set(given)) != len(given) or not set(given) <= set(legal):
@@ -96,8 +101,8 @@ class Settings:
 
     @classmethod
     def quick(cls, **changes: Any) -> Settings:
-        """Return settings for a tiny model (d_model 128, 2 + 2 layers): well under a minute on two cores."""
-        return replace(cls(strengths=(0.03, 0.1), steps=30, tokens=512, dev_limit=150), **changes)
+        """Return settings for a first look: under a minute for a tiny model (d_model 128, 2 + 2 layers)."""
+        return cls(**{"strengths": (0.7, 1.5), "steps": 16, "tokens": 512, "dev_limit": 100, **changes})
 
 
 class Job(NamedTuple):
@@ -147,7 +152,8 @@ def analyse(
     rows: list[Row] = []
     for job in todo:
         if job not in done:
-            done[job] = bench.run(job, _offset(watch, job.label, trained, total))
+            unit = rows[1].unit if len(rows) > 1 else 0.0
+            done[job] = bench.run(job, unit, _offset(watch, job.label, trained, total))
             journal.append(done[job])
         trained += settings.steps * (job.block_type != "dense")
         rows.append(done[job])
@@ -160,7 +166,7 @@ def analyse(
 
 def jobs(settings: Settings) -> list[Job]:
     """Return every run in order: dense, no penalty, then per block type the paper's direction and the control."""
-    strengths = {"paper": settings.strengths, "opposite": (settings.strengths[len(settings.strengths) // 2],)}
+    strengths = {"paper": settings.strengths, "opposite": (settings.strengths[(len(settings.strengths) - 1) // 2],)}
     penalised = [
         Job(block_type, direction, strength)
         for block_type in settings.block_types
@@ -180,43 +186,42 @@ def targets(model: PrunedMarianMTModel, block_type: str, direction: str) -> list
             if weight is not None and weight.numel():
                 dim = dim if direction == "paper" else 1 - dim
                 scale = float(_norms(weight, dim).square().mean().sqrt())
-                found.append(Target(f"{name}.{kind}", weight, dim, max(scale, 1e-12)))
+                found.append(Target(f"{name}.{kind}", weight, dim, max(scale, TINY)))
     return found
 
 
 class Shrink:
-    """The proximal step of the group lasso on the targets, in the metric of their own gradients."""
+    """The proximal step of the group lasso on the targets, in Adam's metric: a `train.Press`."""
 
-    def __init__(self, places: Sequence[Target], strength: float) -> None:
-        self.places, self.strength, self.steps = places, strength, 0
-        self.squares = [torch.zeros(place.weight.shape[place.dim]) for place in places]  # running, per line
-        self.handles = [
-            place.weight.register_post_accumulate_grad_hook(self._observer(index)) for index, place in enumerate(places)
-        ]
+    def __init__(self, places: Sequence[Target]) -> None:
+        self.places = places
+        self.memory: dict[str, float] = {}  # one run of an analysis is short and never resumed in its middle
+        self.optimiser: torch.optim.Optimizer | None = None
+        self.paid = 0.0  # the sum of learning rates so far
+        self.prices: list[Tensor] = []  # ||w_g|| * d_g before the last shrinking, per target (lines,)
 
-    def _observer(self, index: int) -> Callable[[Tensor], None]:
-        dim = self.places[index].dim
-
-        def observe(weight: Tensor) -> None:
-            assert weight.grad is not None
-            square = weight.grad.square().mean(1 - dim)
-            self.squares[index] = DECAY * self.squares[index].to(square.device) + (1 - DECAY) * square
-
-        return observe
+    def look(self, optimiser: torch.optim.Optimizer) -> None:
+        """Remember the optimiser: its second moment and learning rate are read at every step."""
+        self.optimiser = optimiser
 
     @torch.no_grad()
-    def step(self, lr: float) -> None:
-        """Shrink every line once; call it after the optimiser's step of learning rate `lr`."""
-        self.steps += 1
-        for (_, weight, dim, _), square in zip(self.places, self.squares, strict=True):
-            metric = (square / (1 - DECAY**self.steps)).sqrt() + 1e-12
-            norms = _norms(weight, dim).clamp_min(1e-12)
-            weight *= (1 - lr * self.strength / (metric * norms)).clamp_min(0).unsqueeze(1 - dim)
+    def __call__(self, strength: float) -> None:
+        """Shrink every line once, after a step of the optimiser."""
+        assert self.optimiser is not None
+        group = self.optimiser.param_groups[0]
+        self.paid += group["lr"]
+        self.prices = []
+        for _, weight, dim, _ in self.places:
+            state = self.optimiser.state[weight]
+            moment = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
+            price = _norms(weight, dim) * moment.mean(1 - dim).sqrt()
+            self.prices.append(price)
+            if strength:
+                weight.mul_((1 - group["lr"] * strength / price.clamp_min(TINY)).clamp_min(0).unsqueeze(1 - dim))
 
-    def close(self) -> None:
-        """Take the hooks off the parameters."""
-        for handle in self.handles:
-            handle.remove()
+    def unit(self) -> float:
+        """Return the strength that pays for the median line: median of ||w_g|| * d_g over the sum of learning rates."""
+        return float(torch.cat(self.prices).median()) / self.paid
 
 
 class _Bench:
@@ -231,36 +236,43 @@ class _Bench:
         cut = settings.dev_limit
         self.batches = batches(Pairs(held_out.source[:cut], held_out.target[:cut]), checkpoint.model, tokens=2048)
 
-    def run(self, job: Job, watch: Callable[[int, int, float], None]) -> Row:
-        """Train a copy of the model under the job's penalty and measure it."""
+    def run(self, job: Job, unit: float, watch: Callable[[int, int, float], None]) -> Row:
+        """Train a copy of the model under the job's penalty and measure it; the run `none` measures the unit."""
         model = copy.deepcopy(self.checkpoint.model)
         places = targets(model, job.block_type, job.direction)
-        if job.block_type != "dense":
-            self._train(model, places, job.strength, watch)
+        if job.block_type == "none":
+            unit = self._train(model, targets(model, "all", "paper"), 0.0, watch)
+        elif job.strength:
+            self._train(model, places, job.strength * unit, watch)
         alive = [_norms(place.weight, place.dim) >= self.settings.threshold * place.scale for place in places]
         blocks = tuple(_block(place, lines) for place, lines in zip(places, alive, strict=True))
         as_trained = zeroed = self._loss(model)
         if _zero(places, alive):
             zeroed = self._loss(model)
-        return Row(*job, as_trained, zeroed, self._bleu(model), blocks)
+        if not math.isfinite(as_trained + zeroed):
+            raise WorkFailed(f"run {job.label}: dev loss is {zeroed}; try smaller strengths or a smaller lr")
+        return Row(*job, unit, as_trained, zeroed, self._bleu(model), blocks)
 
     def _train(
-        self, model: PrunedMarianMTModel, places: Sequence[Target], strength: float,
+        self,
+        model: PrunedMarianMTModel,
+        places: Sequence[Target],
+        strength: float,
         watch: Callable[[int, int, float], None],
-    ) -> None:
+    ) -> float:
+        """Train `model` in place and return the unit of strength as its gradients had it."""
         settings = self.settings
         recipe = Recipe(
-            steps=settings.steps, lr=settings.lr, warmup=min(5, settings.steps // 5), final_lr_share=1.0,
-            tokens=settings.tokens, seed=settings.seed,
+            steps=settings.steps,
+            lr=settings.lr,
+            warmup=min(5, settings.steps // 5),
+            final_lr_share=1.0,
+            tokens=settings.tokens,
+            seed=settings.seed,
         )
-        shrink = Shrink(places, strength)
-
-        def after_step(done: int, total: int, loss: float) -> None:
-            shrink.step(recipe.lr_at(done - 1))
-            watch(done, total, loss)
-
-        train(model, self.pairs, recipe, watch=after_step)
-        shrink.close()
+        shrink = Shrink(places)
+        train(model, self.pairs, recipe, regulariser=Regulariser(strength, press=shrink), watch=watch)
+        return shrink.unit()
 
     def _loss(self, model: PrunedMarianMTModel) -> float:
         device = model.device
@@ -268,9 +280,6 @@ class _Bench:
         return dev_loss(model, moved)
 
     def _bleu(self, model: PrunedMarianMTModel) -> float | None:
-        # imported here: decoding is only wanted on demand
-        from tprune.translate import translate
-
         some = self.settings.bleu_sentences
         if not some:
             return None
@@ -296,7 +305,7 @@ def _zero(places: Sequence[Target], alive: Sequence[Tensor]) -> bool:
     for (_, weight, dim, _), lines in zip(places, alive, strict=True):
         dead = weight.index_select(dim, (~lines).nonzero()[:, 0])
         changed = changed or bool(dead.count_nonzero())
-        weight *= lines.to(weight.dtype).unsqueeze(1 - dim)
+        weight.mul_(lines.to(weight.dtype).unsqueeze(1 - dim))
     return changed
 
 
@@ -341,7 +350,9 @@ class Journal:
                 values = json.loads(line)
                 mark, row = values["fingerprint"], Row.from_json(values)
             except (ValueError, KeyError, TypeError) as error:
-                raise BadInput(f"{str(self.path)!r}, line {number} is no run of an analysis ({error}); remove it") from error
+                raise BadInput(
+                    f"{str(self.path)!r}, line {number} is no run of an analysis ({error}); remove it"
+                ) from error
             if mark != self.mark:
                 raise BadInput(
                     f"{str(self.path)!r} holds runs of another analysis (settings, model or data differ: "

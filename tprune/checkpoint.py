@@ -8,6 +8,7 @@ becomes one with full sizes, so that everything downstream knows one class.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import re
@@ -236,7 +237,9 @@ def _load_model(folder: Path, kind: str, complaints: list[str]) -> PrunedMarianM
         for key, stored, wanted in sorted(info["mismatched_keys"])
     ]
     complaints += [complaint for complaint in found if "embed_positions" not in complaint]  # a fixed table of sines
-    return model.eval() if isinstance(model, PrunedMarianMTModel) else PrunedMarianMTModel.from_stock(model.eval())
+    # Out of the memory-mapped file: weights that lie unaligned there would round differently in the last bit.
+    model = copy.deepcopy(model).eval()
+    return model if isinstance(model, PrunedMarianMTModel) else PrunedMarianMTModel.from_stock(model)
 
 
 def _facts(folder: Path) -> dict[str, Any]:

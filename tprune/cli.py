@@ -30,10 +30,15 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 app = typer.Typer(
     help="Prune Marian translation models, export them, and measure what it costs and gains.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
-Model = Annotated[str, typer.Argument(help="Folder or hub id of a Marian checkpoint, stock or pruned.", metavar="MODEL")]
+Model = Annotated[
+    str, typer.Argument(help="Folder or hub id of a Marian checkpoint, stock or pruned.", metavar="MODEL")
+]
 Data = Annotated[str, typer.Option(help="Parallel text: folder, file, hub id or sacrebleu:SET/PAIR.", metavar="DATA")]
 Out = Annotated[Path, typer.Option(help="New folder for the result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -48,11 +53,20 @@ DevSplit = Annotated[str, typer.Option(help="Split that every choice is made on.
 
 @app.command()
 def analyse(
-    model: Model, data: Data, out: Out, source: Source = "en", target: Target = "de", split: str = "train",
+    model: Model,
+    data: Data,
+    out: Out,
+    source: Source = "en",
+    target: Target = "de",
+    split: str = "train",
     dev_split: DevSplit = "val",
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of one run.", min=1)] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer strengths and steps: a first look.")] = False,
-    limit: Limit = None, seed: Seed = 0, threads: Threads = 2, json: Json = False, dry_run: Dry = False,
+    limit: Limit = None,
+    seed: Seed = 0,
+    threads: Threads = 2,
+    json: Json = False,
+    dry_run: Dry = False,
 ) -> None:
     """Find out which blocks tolerate pruning (BSSL): sensitivity.json, a heat map and a table."""
     from tprune import bssl
@@ -63,16 +77,30 @@ def analyse(
     if dry_run:
         return terminal.answer({"dry_run": True, "settings": asdict(settings)}, as_json=json, lines=[str(settings)])
     with terminal.bar() as show:
-        found = bssl.analyse(checkpoint, corpus, settings, dev=dev, out=out, watch=show)
+        found = bssl.analyse(
+            checkpoint,
+            corpus,
+            settings,
+            dev=dev,
+            out=out,
+            watch=lambda what, done, n, loss: show("analyse", done, n, f"{what}, loss {loss:.2f}"),
+        )
     terminal.answer({"out": str(out), **found.to_json()}, as_json=json, table=found.table(), lines=found.agreement())
 
 
 @app.command()
 def prune(
-    model: Model, data: Data, out: Out, source: Source = "en", target: Target = "de", split: str = "train",
+    model: Model,
+    data: Data,
+    out: Out,
+    source: Source = "en",
+    target: Target = "de",
+    split: str = "train",
     dev_split: DevSplit = "val",
     keep: Annotated[float | None, typer.Option(help="Share of the prunable weights to keep, in (0, 1].")] = None,
-    strength: Annotated[float | None, typer.Option(help="Fixed strength of the penalty; the lines that die go.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Fixed strength of the penalty; the lines that die go.")
+    ] = None,
     max_bleu_drop: Annotated[
         float | None, typer.Option(help="Largest BLEU loss in per cent of the dense model's; searches the budget.")
     ] = None,
@@ -84,7 +112,11 @@ def prune(
     lr: Annotated[float, typer.Option(help="Learning rate under the penalty.")] = 5e-4,
     finetune_lr: Annotated[float, typer.Option(help="Peak learning rate after the cut.")] = 1e-3,
     sensitivity: Annotated[Path | None, typer.Option(help="sensitivity.json of `tprune analyse`.")] = None,
-    limit: Limit = None, seed: Seed = 0, threads: Threads = 2, json: Json = False, dry_run: Dry = False,
+    limit: Limit = None,
+    seed: Seed = 0,
+    threads: Threads = 2,
+    json: Json = False,
+    dry_run: Dry = False,
 ) -> None:
     """Prune a checkpoint: train under a penalty, cut, fine-tune, write the smaller checkpoint.
 
@@ -97,8 +129,15 @@ def prune(
     _threads(threads)
     _only_one({"--keep": keep, "--strength": strength, "--max-bleu-drop": max_bleu_drop})
     settings = pruning.Settings(
-        keep=keep if keep is not None or strength is not None else 0.5, criterion=criterion, steps=steps,
-        finetune_steps=finetune_steps, lr=lr, finetune_lr=finetune_lr, strength=strength, round_to=round_to, seed=seed,
+        keep=keep if keep is not None or strength is not None else 0.5,
+        criterion=criterion,
+        steps=steps,
+        finetune_steps=finetune_steps,
+        lr=lr,
+        finetune_lr=finetune_lr,
+        strength=strength,
+        round_to=round_to,
+        seed=seed,
         distill=distill,
     )
     if max_bleu_drop is not None:
@@ -113,7 +152,11 @@ def prune(
 
         def run(budget: float | None) -> Pruned:
             return pruning.prune(
-                checkpoint, corpus, replace(settings, keep=budget), dev=dev, strengths=strengths,
+                checkpoint,
+                corpus,
+                replace(settings, keep=budget),
+                dev=dev,
+                strengths=strengths,
                 run_dir=run_dir / f"keep-{budget}",
                 watch=lambda phase, done, n, loss: show(f"{phase} {budget or ''}", done, n, f"loss {loss:.3f}"),
             )
@@ -133,7 +176,8 @@ def prune(
 def verify(
     pruned: Model,
     against: Annotated[str | None, typer.Option(help="A masked or stock checkpoint that must give the same.")] = None,
-    seed: Seed = 0, json: Json = False,
+    seed: Seed = 0,
+    json: Json = False,
 ) -> None:
     """Prove that a pruned model computes what the big masked one does; count parameters, MACs and bytes."""
     from tprune.checkpoint import load
@@ -168,17 +212,24 @@ def expand(pruned: Model, out: Out, json: Json = False) -> None:
     with stamp.new_folder(out) as folder:
         widen(checkpoint.model).save_pretrained(folder)
         checkpoint.tokenizer.save_pretrained(folder)
-    terminal.answer({"out": str(out)}, as_json=json, lines=[f"wrote {out}: a stock Marian with the outputs of {pruned}"])
+    terminal.answer(
+        {"out": str(out)}, as_json=json, lines=[f"wrote {out}: a stock Marian with the outputs of {pruned}"]
+    )
 
 
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A checkpoint, or an exported artefact.", metavar="MODEL|ARTEFACT")],
-    data: Data, source: Source = "en", target: Target = "de", split: str = "test",
+    data: Data,
+    source: Source = "en",
+    target: Target = "de",
+    split: str = "test",
     beams: Annotated[int, typer.Option(help="1 is greedy.", min=1)] = 1,
     baseline: Annotated[Path | None, typer.Option(help="quality.json of the model to compare with.")] = None,
     out: Annotated[Path | None, typer.Option(help="quality.json to write.")] = None,
-    limit: Limit = None, threads: Threads = 2, json: Json = False,
+    limit: Limit = None,
+    threads: Threads = 2,
+    json: Json = False,
 ) -> None:
     """Translate a test set; BLEU and chrF with their signatures, and the p-value against a baseline."""
     from tprune import corpus as texts
@@ -197,7 +248,10 @@ def evaluate(
             )
     if out:
         stamp.write_json(out, quality)
-    lines = [f"BLEU {quality['bleu']:.2f}  {quality['signature']}", f"chrF {quality['chrf']:.2f}  {quality['chrf_signature']}"]
+    lines = [
+        f"BLEU {quality['bleu']:.2f}  {quality['signature']}",
+        f"chrF {quality['chrf']:.2f}  {quality['chrf_signature']}",
+    ]
     if versus := quality["baseline"]:
         lines.append(f"baseline {versus['name']}: BLEU {versus['bleu']:.2f}, p = {versus['p_value']:.4f}")
     terminal.answer(quality, as_json=json, lines=lines)
@@ -205,12 +259,17 @@ def evaluate(
 
 @app.command()
 def export(
-    model: Model, out: Out, data: Data,
+    model: Model,
+    out: Out,
+    data: Data,
     to: Annotated[str, typer.Option(help="Runtime: onnx.")] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32.")] = "fp32",
-    source: Source = "en", target: Target = "de", split: str = "val",
+    source: Source = "en",
+    target: Target = "de",
+    split: str = "val",
     limit: Annotated[int, typer.Option(help="Sentences of the parity check.", min=1)] = 50,
-    threads: Threads = 1, json: Json = False,
+    threads: Threads = 1,
+    json: Json = False,
 ) -> None:
     """Export a checkpoint; the artefact appears only if it translates token for token like PyTorch."""
     from export.to_onnx import to_onnx
@@ -233,15 +292,21 @@ def export(
 
 @app.command()
 def bench(
-    artefacts: Annotated[list[Path], typer.Argument(help="Exported artefacts, the dense one among them.", metavar="ARTEFACT...")],
+    artefacts: Annotated[
+        list[Path], typer.Argument(help="Exported artefacts, the dense one among them.", metavar="ARTEFACT...")
+    ],
     data: Data,
     on: Annotated[str, typer.Option(help="Where to measure: host.")] = "host",
     out: Annotated[Path, typer.Option(help="records.jsonl to write or to continue.")] = Path("records.jsonl"),
-    source: Source = "en", target: Target = "de", split: str = "test",
+    source: Source = "en",
+    target: Target = "de",
+    split: str = "test",
     blocks: Annotated[int, typer.Option(help="Passes over all sentences, artefacts interleaved.", min=1)] = 5,
     warmup: Annotated[int, typer.Option(help="Sentences thrown away before each pass.", min=0)] = 10,
     limit: Annotated[int | None, typer.Option(help="Use only the first N sentences.", min=1)] = 200,
-    threads: Threads = 1, json: Json = False, dry_run: Dry = False,
+    threads: Threads = 1,
+    json: Json = False,
+    dry_run: Dry = False,
 ) -> None:
     """Measure artefacts side by side: batch 1, greedy, real sentences, interleaved blocks, raw samples kept."""
     from bench import host, tokens
@@ -253,22 +318,35 @@ def bench(
     encode = tokens.read(artefacts[0]).encode
     sentences = [encode(sentence) for sentence in corpus.source]
     if dry_run:
-        plan = {"dry_run": True, "artefacts": [str(a) for a in artefacts], "sentences": len(sentences), **asdict(settings)}
+        plan = {
+            "dry_run": True,
+            "artefacts": [str(a) for a in artefacts],
+            "sentences": len(sentences),
+            **asdict(settings),
+        }
         return terminal.answer(plan, as_json=json, lines=[str(plan)])
     with terminal.bar() as show:
         records = host.run(
-            artefacts, sentences, out=out, settings=settings, progress=lambda done, n, what: show("bench", done, n, what)
+            artefacts,
+            sentences,
+            out=out,
+            settings=settings,
+            progress=lambda done, n, what: show("bench", done, n, what),
         )
     terminal.answer(
-        {"out": str(out), "records": len(records)}, as_json=json,
+        {"out": str(out), "records": len(records)},
+        as_json=json,
         lines=[f"wrote {len(records)} records to {out}; next: tprune report {out} QUALITY.json... --out report"],
     )
 
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Files and folders: quality.json, records.jsonl, artefacts.", metavar="RUN...")],
-    out: Out, json: Json = False,
+    runs: Annotated[
+        list[Path], typer.Argument(help="Files and folders: quality.json, records.jsonl, artefacts.", metavar="RUN...")
+    ],
+    out: Out,
+    json: Json = False,
 ) -> None:
     """Join quality and records into report.html, .md, .csv, .json and the Pareto figure."""
     from bench import report as reports
@@ -281,7 +359,8 @@ def report(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="New folder for everything.")] = Path("demo"), seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="New folder for everything.")] = Path("demo"),
+    seed: Seed = 0,
     threads: Threads = 2,
 ) -> None:
     """Do the whole journey on embedded data: train, analyse, prune, verify, export, bench, report."""
@@ -291,27 +370,7 @@ def demo(
     stamp.check_vacant(out)
     with terminal.bar() as show:
         made = ingredients.build(out, seed=seed, watch=lambda done, n, loss: show("train", done, n, f"loss {loss:.2f}"))
-    dense, data = str(made.dense), str(made.data)
-    calls = [
-        ["analyse", dense, "--data", data, "--out", f"{out}/analysis", "--quick"],
-        *(
-            ["prune", dense, "--data", data, "--out", f"{out}/keep-{keep}", "--keep", f"0.{keep}", "--steps", "100",
-             "--finetune-steps", "300", "--sensitivity", f"{out}/analysis/sensitivity.json"]
-            for keep in ("50", "25")
-        ),
-        *(["verify", f"{out}/keep-{keep}"] for keep in ("50", "25")),
-    ]  # fmt: skip
-    models = ("dense", "keep-50", "keep-25")
-    calls += [["export", f"{out}/{m}", "--data", data, "--out", f"{out}/onnx/{m}", "--limit", "30"] for m in models]
-    for m in models:
-        versus = [] if m == "dense" else ["--baseline", f"{out}/quality/dense.json"]
-        calls += [["evaluate", f"{out}/onnx/{m}", "--data", data, "--out", f"{out}/quality/{m}.json", *versus]]
-    calls += [
-        ["bench", *(f"{out}/onnx/{m}" for m in models), "--data", data, "--out", f"{out}/records.jsonl", "--blocks", "3",
-         "--limit", "100"],
-        ["report", f"{out}/quality", f"{out}/records.jsonl", f"{out}/onnx", "--out", f"{out}/report"],
-    ]  # fmt: skip
-    for call in calls:
+    for call in ingredients.journey(out, made):
         terminal.talk.print("$ tprune " + " ".join(call), style="bold", highlight=False, soft_wrap=True)
         app(call, standalone_mode=False)
 
@@ -368,9 +427,9 @@ def _save(result: Pruned, dense: Checkpoint, out: Path, facts: dict[str, Any]) -
 def _strengths(path: Path | None) -> dict[str, float] | None:
     if path is None:
         return None
-    from tprune.sensitivity import read
+    from tprune.sensitivity import Sensitivity
 
-    return dict(read(path).strengths())
+    return Sensitivity.read(path).strengths()
 
 
 def _pruned_lines(out: Path, facts: dict[str, Any]) -> list[str]:

@@ -1,12 +1,13 @@
 """How lines are scored: one function a criterion, all comparable over the whole model.
 
-`magnitude`, `shs` and `group-lasso` read the norms (the last two after training under their penalty); `taylor` reads
-the change of the loss that removing a line would cause, to first order; `random` is the control.
+`magnitude` reads the norms; `taylor` the change of the loss that removing a line would cause, to first order; `random`
+is the control. `shs` and `group-lasso` train first and then rank by what their penalty has left (`tprune.decoupled`);
+with no steps to train in they read the norms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,9 +24,8 @@ LineScores = dict[str, Tensor]  # site name -> (lines,)
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a criterion may look at: each site's scale in the dense model, calibration batches, a seed."""
+    """What a criterion may look at besides the model: calibration batches and a seed."""
 
-    scales: Mapping[str, float]
     batches: Sequence[Batch] = ()
     seed: int = 0
 
@@ -33,14 +33,11 @@ class Evidence:
 Criterion = Callable[[PrunedMarianMTModel, Evidence], LineScores]
 
 
-def site_scales(model: PrunedMarianMTModel) -> dict[str, float]:
-    """Return the root mean square line norm of every site: what a typical line of it weighs."""
-    return {site.name: float(norms.square().mean().sqrt()) or 1.0 for site, norms in site_norms(model).items()}
-
-
 def relative_norms(model: PrunedMarianMTModel, evidence: Evidence) -> LineScores:
-    """Return every line's norm over its site's scale in the dense model, so that sites of any scale compare."""
-    return {site.name: norms / evidence.scales[site.name] for site, norms in site_norms(model).items()}
+    """Return every line's norm over the root mean square norm of its site, so that sites of any scale compare."""
+    return {
+        site.name: norms / norms.square().mean().sqrt().clamp_min(1e-12) for site, norms in site_norms(model).items()
+    }
 
 
 def taylor(model: PrunedMarianMTModel, evidence: Evidence) -> LineScores:

@@ -1,14 +1,18 @@
-"""A penalty applied beside the optimiser instead of through it, as AdamW does with weight decay.
+"""A penalty applied beside the optimiser instead of through it, as AdamW applies weight decay, and in Adam's metric.
 
 Adam divides every gradient by its own size. A penalty in the loss would lose what makes it selective: under Structured
 Hoyer Square a line far below the others and one just above them would move at the same speed. So the optimiser sees
-the task alone, and after its step every line is rescaled by the penalty's own gradient. With the relative norms
-r_g = ||w_g|| / scale of a site and a formula F:
+the task alone, and after its step every line is rescaled by a proximal step in the metric of the optimiser (Yun, Lozano
+and Yang, NeurIPS 2021). With d_g the root mean square of Adam's second moment over line g, a line's weight is
 
-    r_g <- max(0, r_g - strength * dF/dr_g)        w_g <- w_g * (new r_g / old r_g)
+    m_g = ||w_g|| d_g / median over the model:   how much there is of it, times how much the loss cares
 
-For group lasso (dF/dr = 1) this is its proximal operator, soft thresholding of the lines. For SHS with S = sum r and
-Q = sum r^2, dF/dr_g = 2 S/Q (1 - r_g S/Q): lines below Q/S shrink and lines above it grow.
+and the step for a formula F of these weights, per site, is
+
+    m_g <- max(0, m_g - strength * dF/dm_g)        w_g <- w_g * (new m_g / old m_g)
+
+For group lasso (dF/dm = 1) this is soft thresholding of the lines. For SHS with S = sum m and Q = sum m^2,
+dF/dm_g = 2 S/Q (1 - m_g S/Q): lines below Q/S shrink and lines above it grow.
 """
 
 from __future__ import annotations
@@ -16,44 +20,70 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tprune.marian import PrunedMarianMTModel
 from tprune.penalty import Formula, squared_norms
-from tprune.sites import site_parameters, sites
+from tprune.sites import Site, line_sums, site_parameters, sites
+
+GROWTH = 1.05  # a line grows by at most this factor a step
 
 
 class Decoupled:
     """Callable (strength) -> None that rescales the lines of every site of `model` once, in place."""
 
     def __init__(
-        self,
-        model: PrunedMarianMTModel,
-        formula: Formula,
-        scales: Mapping[str, float],
-        factors: Mapping[str, float] | None = None,
+        self, model: PrunedMarianMTModel, formula: Formula, factors: Mapping[str, float] | None = None
     ) -> None:
-        """`scales` give each site's typical line norm; `factors` multiply the strength per site (default 1)."""
+        """`factors` multiply the strength per site (default 1)."""
         self.formula = formula
-        self.places = [
-            (site_parameters(model, site), scales[site.name], (factors or {}).get(site.name, 1.0))
-            for site in sites(model)
+        self.places: list[tuple[Site, list[tuple[nn.Parameter, int]]]] = [
+            (site, site_parameters(model, site)) for site in sites(model)
         ]
+        self.factors = factors or {}
+        self.costs: list[Tensor] = []  # per site, d_g of every line at the last look, each (lines,)
+        self.memory: dict[str, float] = {}  # "unit": the median of ||w_g|| d_g at the first look; survives a resume
 
     def __call__(self, strength: float) -> None:
-        """Take one step of size `strength` (relative norm per unit of gradient)."""
-        for members, scale, factor in self.places:
-            with torch.no_grad():
-                relative = squared_norms(members).sqrt() / scale
-            shrunk = (relative - strength * factor * self._slope(relative)).clamp_min(0)
-            ratio = shrunk / relative.clamp_min(1e-12)
+        """Take one step of size `strength`; nothing happens before the first look."""
+        if not strength or not self.costs:
+            return
+        for (site, members), weight in zip(self.places, self.weights(), strict=True):
+            slope = self._slope(weight)
+            shrunk = (weight - strength * self.factors.get(site.name, 1.0) * slope).clamp_min(0)
+            ratio = (shrunk / weight.clamp_min(1e-12)).clamp_max(GROWTH)
             with torch.no_grad():
                 for parameter, dim in members:
                     parameter.mul_(ratio if parameter.dim() == 1 else ratio.unsqueeze(1 - dim))
 
-    def _slope(self, relative: Tensor) -> Tensor:
-        """Return dF/dr for every line; zero for a line that is exactly zero."""
-        r = relative.detach().clone().requires_grad_()
+    @torch.no_grad()
+    def look(self, optimiser: torch.optim.Optimizer) -> None:
+        """Read d_g of every line from Adam's second moment; before the optimiser's first step there is none."""
+        if not optimiser.state:
+            return
+        self.costs = []
+        for site, members in self.places:
+            moments = {p: optimiser.state[p]["exp_avg_sq"] for p, _ in members}
+            elements = sum(p.numel() for p, _ in members) / site.lines
+            self.costs.append((line_sums(members, moments.__getitem__) / elements).sqrt())
+        if "unit" not in self.memory:
+            self.memory["unit"] = float(torch.cat(self.weights(unit=1.0)).median()) or 1.0
+
+    @torch.no_grad()
+    def weights(self, unit: float | None = None) -> list[Tensor]:
+        """Return m_g of every line, per site, each (lines,)."""
+        return [
+            squared_norms(members).sqrt() * cost / (unit or self.memory["unit"])
+            for (_, members), cost in zip(self.places, self.costs, strict=True)
+        ]
+
+    def scores(self) -> dict[str, Tensor]:
+        """Return m_g by site name: what the cut ranks the lines by."""
+        return {site.name: weight for (site, _), weight in zip(self.places, self.weights(), strict=True)}
+
+    def _slope(self, weight: Tensor) -> Tensor:
+        """Return dF/dm for every line."""
+        m = weight.detach().clone().requires_grad_()
         with torch.enable_grad():
-            (slope,) = torch.autograd.grad(self.formula(r.square()), r)
+            (slope,) = torch.autograd.grad(self.formula(m.square()), m)
         return slope

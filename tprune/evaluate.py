@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
-from tprune.count import count
 from tprune.corpus import Corpus
+from tprune.count import count
 from tprune.errors import BadInput
 from tprune.stamp import SCHEMA, stamp
 from tprune.translate import decode, translate

@@ -61,8 +61,9 @@ class _CrossEntropy(torch.autograd.Function):
 def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float, pad: int, soft: Tensor | None = None) -> Tensor:
     """Return the mean over tokens (nats) of -sum_v target_v log p_v, a scalar; `<pad>` belongs to neither side.
 
-    logits (tokens, vocabulary; float32 ones lose their `<pad>` column in place), labels (tokens,). The target is (1 - smoothing) on the label and `smoothing` spread
-    evenly; `soft` (tokens, vocabulary), if given, is a teacher's distribution times its share of the target.
+    logits (tokens, vocabulary), labels (tokens,); float32 logits lose their `<pad>` column in place. The target is
+    (1 - smoothing) on the label and `smoothing` spread evenly; `soft` (tokens, vocabulary), if given, is a teacher's
+    distribution times its share of the target.
     """
     return _CrossEntropy.apply(logits, labels, smoothing, pad, soft)
 

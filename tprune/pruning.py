@@ -19,7 +19,7 @@ from tprune.batches import Batch, collate, in_order
 from tprune.checkpoint import Checkpoint
 from tprune.corpus import Corpus, Pairs, tokenise
 from tprune.count import count
-from tprune.criteria import CRITERIA, Evidence, LineScores, site_scales
+from tprune.criteria import CRITERIA, Evidence, LineScores
 from tprune.decoupled import Decoupled
 from tprune.errors import BadInput
 from tprune.marian import PrunedMarianMTModel
@@ -112,8 +112,11 @@ def prune(
     teacher = checkpoint.model if settings.distill else None
     facts = _facts(checkpoint, settings)
     if settings.penalised:
-        facts |= _sparsify(big, pairs, settings, strengths, teacher, _sub(run_dir, "sparsify"), watch)
-    plan = _plan(big, score(big, pairs, settings, site_scales(checkpoint.model)), settings)
+        scores, about = _sparsify(big, pairs, settings, strengths, teacher, _sub(run_dir, "sparsify"), watch)
+        facts |= about
+    else:
+        scores = score(big, pairs, settings)
+    plan = _plan(big, scores, settings)
     small = cut(big, plan)
     exact = verify(small, mask(big, plan), seed=settings.seed)
     require(exact, "surgery")
@@ -134,14 +137,14 @@ def prune(
     return Pruned(small.eval(), plan, big.eval(), facts)
 
 
-def score(model: PrunedMarianMTModel, pairs: Pairs, settings: Settings, scales: Mapping[str, float]) -> LineScores:
+def score(model: PrunedMarianMTModel, pairs: Pairs, settings: Settings) -> LineScores:
     """Return the score of every line by the settings' criterion."""
     calibration: list[Batch] = []
     if settings.criterion == "taylor":
         step = max(len(pairs) // (CALIBRATION * 64), 1)
         some = Pairs(pairs.source[::step], pairs.target[::step])
         calibration = batches(some, model)[:: max(len(batches(some, model)) // CALIBRATION, 1)]
-    return CRITERIA[settings.criterion](model, Evidence(scales, calibration, settings.seed))
+    return CRITERIA[settings.criterion](model, Evidence(calibration, settings.seed))
 
 
 def _plan(model: PrunedMarianMTModel, scores: LineScores, settings: Settings) -> Plan:
@@ -170,27 +173,26 @@ def _sparsify(
     teacher: PrunedMarianMTModel | None,
     run_dir: Path | None,
     watch: Watch | None,
-) -> dict[str, Any]:
-    """Train under the penalty, in place; return the facts of it."""
-    scales = site_scales(model)
-    press = Decoupled(model, FORMULAS[settings.criterion], scales, strengths)
+) -> tuple[LineScores, dict[str, Any]]:
+    """Train under the penalty, in place; return the lines' scores after it and the facts of it."""
+    press = Decoupled(model, FORMULAS[settings.criterion], strengths)
     follow, start = None, settings.strength
     if start is None:
         assert settings.keep is not None  # Settings sees to it
-        follow, start = Pressure(model, scales, settings.keep, settings.steps), 0.0
+        follow, start = Pressure(press, settings.keep, settings.steps), 0.0
     name = f"{settings.criterion}/{settings.strength}/{settings.keep}/{sorted((strengths or {}).items())}"
     done = train(
         model,
         pairs,
         _recipe(settings, settings.steps, settings.lr, final=1.0),
-        regulariser=Regulariser(start, decoupled=press, adjust=follow, name=name),
+        regulariser=Regulariser(start, press=press, adjust=follow, name=name),
         teacher=teacher,
         run_dir=run_dir,
         watch=_phase(watch, "sparsify"),
     )
-    return {
+    return press.scores(), {
         "last_strength": done.strength,
-        "dead_share": round(dead_share(model, scales), 4),
+        "dead_share": round(dead_share(press.weights()), 4),
         "sparsify_seconds": round(done.seconds, 1),
     }
 

@@ -25,7 +25,7 @@ EASY, HARD = ("q", "k", "v"), ("o", "fc1", "fc2")  # what the authors are report
 SITE_KINDS = {"q": "qk", "k": "qk", "v": "vo", "o": "vo"}
 LOW, HIGH = 0.5, 2.0  # a site's strength factor stays in here
 SMOOTHING = 0.01  # added to every ease, so that "hardly anything died" means "no preference"
-CLEAR = 0.05  # a difference of dead shares below this is called none
+CLEAR = 0.05  # a difference of dead shares (or nats) below this is called none
 REPORTED = (
     "Reported for the paper (secondary source): W_Q, W_K and W_V become sparse to some extent, W_O, FFN1 and FFN2 "
     "hardly do; layers, and encoder and decoder, need different ratios; lines are columns of W_Q, W_K, W_V, FFN1 and "
@@ -68,6 +68,7 @@ class Block:
 class Row:
     """One run. `block_type` is `dense` (no training), `none` (training without penalty), one of TYPES, or `all`.
 
+    The penalty's strength was `strength * unit`; `unit` is what lets the model's median line die within the budget.
     Losses are nats per target token on dev: as trained, and with the dead lines set to zero. `bleu` is greedy, with the
     dead lines set to zero; None when it was not asked for.
     """
@@ -75,6 +76,7 @@ class Row:
     block_type: str
     direction: str
     strength: float
+    unit: float
     dev_loss: float
     dev_loss_zeroed: float
     bleu: float | None
@@ -93,10 +95,12 @@ class Row:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Row:
         """Return the row that `to_json` wrote. Raises KeyError, TypeError or ValueError for anything else."""
-        blocks = tuple(Block(str(b["name"]), int(b["lines"]), int(b["dead"]), float(b["norm"])) for b in values["blocks"])
+        blocks = tuple(
+            Block(str(b["name"]), int(b["lines"]), int(b["dead"]), float(b["norm"])) for b in values["blocks"]
+        )
         bleu = None if values["bleu"] is None else float(values["bleu"])
-        numbers = [float(values[name]) for name in ("strength", "dev_loss", "dev_loss_zeroed")]
-        return cls(str(values["block_type"]), str(values["direction"]), *numbers, bleu, blocks)
+        strength, unit, loss, zeroed = (float(values[n]) for n in ("strength", "unit", "dev_loss", "dev_loss_zeroed"))
+        return cls(str(values["block_type"]), str(values["direction"]), strength, unit, loss, zeroed, bleu, blocks)
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,13 @@ class Sensitivity:
 
     def agreement(self) -> list[str]:
         """Return what the paper's authors are reported to have found, and sentence by sentence whether ours agrees."""
-        return [REPORTED, *_compare_types(self), *_compare_layers(self), *_compare_sides(self), *_compare_directions(self)]
+        return [
+            REPORTED,
+            *_compare_types(self),
+            *_compare_layers(self),
+            *_compare_sides(self),
+            *_compare_directions(self),
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of `sensitivity.json`: stamp, model, settings, rows, and what was derived from them."""
@@ -171,7 +181,9 @@ class Sensitivity:
         if kind != KIND:
             raise BadInput(f"{where} is not a {KIND} file but {kind!r}; `tprune analyse` writes sensitivity.json")
         if document.get("schema") != SCHEMA:
-            raise BadInput(f"{where}: schema {document.get('schema')!r} is not {SCHEMA}; analyse again with this version")
+            raise BadInput(
+                f"{where}: schema {document.get('schema')!r} is not {SCHEMA}; analyse again with this version"
+            )
         try:
             rows = tuple(Row.from_json(row) for row in document["rows"])
             return cls(rows, dict(document["settings"]), dict(document["model"]), dict(document["inputs"]))
@@ -241,10 +253,12 @@ def _compare_types(found: Sensitivity) -> list[str]:
     costs = ", ".join(
         f"{t} {fmean(found.damage(r) for r in found.runs(types=[t])):+.3f}" for t in TYPES if found.runs(types=[t])
     )
+    cost_easy, cost_hard = (fmean(found.damage(row) for row in rows) for rows in (easy, hard))
     return [
-        f"Block types: ours {verdict}. Dead lines, mean over the strengths: Q/K/V {_dead(easy):.0%}, "
+        f"Block types, by dead lines: ours {verdict}. Mean over the strengths: Q/K/V {_dead(easy):.0%}, "
         f"O/FFN {_dead(hard):.0%} ({shares}).",
-        f"Cost in dev loss against the same training without penalty, mean over the strengths: {costs} nats per token.",
+        f"Block types, by cost: ours {_verdict(cost_hard - cost_easy)}. Dev loss against the same training without "
+        f"penalty, mean over the strengths: Q/K/V {cost_easy:+.3f}, O/FFN {cost_hard:+.3f} ({costs}) nats per token.",
     ]
 
 
@@ -288,15 +302,16 @@ def _compare_directions(found: Sensitivity) -> list[str]:
     ours, other = [row for row, _ in both], [row for _, row in both]
     costs = [fmean(found.damage(row) for row in rows) for rows in (ours, other)]
     return [
-        f"Direction: at equal strength the paper's lines are {_dead(ours):.0%} dead at {costs[0]:+.3f} nats, the opposite "
-        f"ones {_dead(other):.0%} at {costs[1]:+.3f}. Only the paper's can be cut without touching the residual width."
+        f"Direction: at equal strength the paper's lines are {_dead(ours):.0%} dead at {costs[0]:+.3f} nats, the "
+        f"opposite ones {_dead(other):.0%} at {costs[1]:+.3f}. Only the paper's can be cut without touching "
+        "the residual width."
     ]
 
 
 def _verdict(difference: float) -> str:
     if difference >= CLEAR:
         return "agrees"
-    return "disagrees" if difference <= -CLEAR else f"shows no clear difference (below {CLEAR:.0%})"
+    return "disagrees" if difference <= -CLEAR else f"shows no clear difference (below {CLEAR:g})"
 
 
 def _dead(rows: list[Row]) -> float:

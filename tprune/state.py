@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: steps done, the penalty's strength, and the losses so far (step, task loss)."""
+    """How far a run is: steps done, the penalty's strength, the losses so far (step, task loss), its press's memory."""
 
     step: int
     strength: float
     losses: tuple[tuple[int, float], ...]
+    memory: Mapping[str, float] = field(default_factory=dict)
 
 
 def save_state(
@@ -48,6 +49,7 @@ def save_state(
         "step": progress.step,
         "strength": progress.strength,
         "losses": progress.losses,
+        "memory": dict(progress.memory),
     }
     temporary = path.with_name(path.name + ".part")
     try:
@@ -81,7 +83,9 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *
                         optimiser.state[parameter] = {"step": step, **moments}
     except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         raise BadInput(f"training state {str(path)!r} is damaged ({error}); remove it to start again") from error
-    return Progress(about["step"], about["strength"], tuple((s, v) for s, v in about["losses"]))
+    return Progress(
+        about["step"], about["strength"], tuple((s, v) for s, v in about["losses"]), about.get("memory", {})
+    )
 
 
 def _check_fingerprint(path: Path, found: str, wanted: str) -> None:

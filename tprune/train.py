@@ -62,6 +62,8 @@ class Recipe:
         for name, low in (("steps", 1), ("warmup", 0), ("tokens", 1), ("save_every", 1)):
             if getattr(self, name) < low:
                 raise BadInput(f"Recipe.{name}: {getattr(self, name)} must be at least {low}")
+        if self.save_every % LOOK_EVERY:
+            raise BadInput(f"Recipe.save_every: {self.save_every} must be a multiple of {LOOK_EVERY}")
         if not 0 < self.lr < 1:
             raise BadInput(f"Recipe.lr: {self.lr} must lie between 0 and 1")
         for name in ("smoothing", "dropout"):
@@ -76,16 +78,26 @@ class Recipe:
         return self.lr * (self.final_lr_share + (1 - self.final_lr_share) * left)
 
 
+class Press(Protocol):
+    """A penalty applied after the optimiser's step; `memory` is what it must not forget over a resume."""
+
+    memory: dict[str, float]
+
+    def look(self, optimiser: torch.optim.Optimizer) -> None: ...
+
+    def __call__(self, strength: float) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Regulariser:
-    """A penalty and how strong it is: `adjust(step, strength) -> strength` is asked before every step.
+    """What is asked of the weights besides the task: a `penalty` in the loss, or a `press` after every step.
 
-    The penalty is either added to the loss (`penalty`) or applied after the optimiser's step (`decoupled`).
+    Every `LOOK_EVERY` steps the press looks at the optimiser and `adjust(step, strength)` gives the new strength.
     """
 
     strength: float
     penalty: Penalty | None = None
-    decoupled: Callable[[float], None] | None = None
+    press: Press | None = None
     adjust: Callable[[int, float], float] | None = None
     name: str = ""
 
@@ -100,6 +112,8 @@ class Trained:
     resumed_at: int = 0
     facts: dict[str, object] = field(default_factory=dict)
 
+
+LOOK_EVERY = 5  # steps; `save_every` is a multiple of it, so that a resumed run looks when the unbroken one does
 
 Watch = Callable[[int, int, float], None]  # (steps done, steps in all, task loss)
 
@@ -136,26 +150,39 @@ def train(
         teacher.to(accelerator.device).eval()
     state = run_dir / "state.safetensors" if run_dir else None
     strength = regulariser.strength if regulariser else 0.0
-    at = (load_state(state, model, optimiser, fingerprint=fingerprint) if state else None) or Progress(0, strength, ())
+    at = (load_state(state, model, optimiser, fingerprint=fingerprint) if state else None) or Progress(
+        0, strength, (), {}
+    )
     losses, strength, began = list(at.losses), at.strength, time.monotonic()
+    press = regulariser.press if regulariser else None
+    if press:
+        press.memory.update(at.memory)
     prepared.train()
     stream = _stream(pairs, recipe, model, accelerator, skip=at.step)
     for step in range(at.step, recipe.steps):
-        if regulariser and regulariser.adjust:
-            strength = regulariser.adjust(step, strength)
+        if regulariser and step % LOOK_EVERY == 0:
+            strength = _look(regulariser, step, strength, optimiser)
         loss = _step(prepared, next(stream), step, strength, recipe, accelerator, stepper)
-        if regulariser and regulariser.decoupled:
-            regulariser.decoupled(strength)
         if not math.isfinite(loss):
             raise WorkFailed(_not_finite(step, loss, state))
+        if press:
+            press(strength)
         losses.append((step, loss))
         if watch:
             watch(step + 1, recipe.steps, loss)
-        due = (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps
-        if state and accelerator.is_main_process and due:
-            save_state(state, model, optimiser, Progress(step + 1, strength, tuple(losses)), fingerprint=fingerprint)
+        if state and accelerator.is_main_process and ((step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps):
+            now = Progress(step + 1, strength, tuple(losses), dict(press.memory) if press else {})
+            save_state(state, model, optimiser, now, fingerprint=fingerprint)
+    if press:
+        press.look(optimiser)
     model.eval()
     return Trained(tuple(losses), strength, time.monotonic() - began, at.step)
+
+
+def _look(regulariser: Regulariser, step: int, strength: float, optimiser: torch.optim.Optimizer) -> float:
+    if regulariser.press:
+        regulariser.press.look(optimiser)
+    return regulariser.adjust(step, strength) if regulariser.adjust else strength
 
 
 def _step(

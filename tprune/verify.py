@@ -42,7 +42,7 @@ def verify(model: PrunedMarianMTModel, against: MarianMTModel | None = None, *, 
     ours, theirs = model.config, reference.config
     if (ours.vocab_size, ours.decoder_vocab_size) != (theirs.vocab_size, theirs.decoder_vocab_size):
         raise BadInput(
-            f"cannot compare: vocabularies of {ours.vocab_size} and {theirs.vocab_size} pieces belong to different models"
+            f"cannot compare: vocabularies of {ours.vocab_size} and {theirs.vocab_size} pieces are not one model's"
         )
     source, mask, target = _trial(model, seed)
     with torch.inference_mode():
