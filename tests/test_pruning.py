@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SENTENCES
-from marians import stock
+from marians import random_plan, stock
 from transformers import MarianTokenizer
 
 import tprune.pruning
@@ -159,6 +159,20 @@ def test_pruning_a_pruned_model(dense, corpus) -> None:
     once = prune(dense, corpus, replace(TINY, criterion="magnitude"))
     again = prune(replace(dense, model=once.model), corpus, replace(TINY, criterion="shs"))
     assert 0 < count(again.model).prunable <= 0.5 * count(once.model).prunable
+
+
+@pytest.mark.parametrize("criterion", ["shs", "taylor"])
+def test_an_encoder_that_nobody_reads_goes(dense, corpus, criterion: str) -> None:
+    """Without any cross-attention no gradient reaches the encoder."""
+    deaf = cut(dense.model, random_plan(dense.model, 1, "no cross-attention"))
+    result = prune(replace(dense, model=deaf), corpus, replace(TINY, criterion=criterion))
+    assert 0 < count(result.model).prunable <= 0.5 * count(deaf).prunable
+
+
+def test_nothing_left_to_prune(dense, corpus) -> None:
+    empty = cut(dense.model, random_plan(dense.model, 0, "nothing"))
+    with pytest.raises(BadInput, match=r"model 'tiny': nothing is left to prune, every sub-block is empty already"):
+        prune(replace(dense, model=empty), corpus, TINY)
 
 
 def test_distillation_and_strengths_per_site(dense, corpus) -> None:

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from tprune import stamp, terminal
-from tprune.errors import BadInput, WorkFailed
 
 if TYPE_CHECKING:
     from tprune.checkpoint import Checkpoint
@@ -127,7 +124,7 @@ def prune(
     from tprune.search import bleu_loss, check_limit, smallest
 
     _threads(threads)
-    _only_one({"--keep": keep, "--strength": strength, "--max-bleu-drop": max_bleu_drop})
+    terminal.only_one({"--keep": keep, "--strength": strength, "--max-bleu-drop": max_bleu_drop})
     settings = pruning.Settings(
         keep=keep if keep is not None or strength is not None else 0.5,
         criterion=criterion,
@@ -276,8 +273,8 @@ def export(
     from tprune import corpus as texts
     from tprune.checkpoint import load
 
-    _one_of("--to", to, ("onnx",))
-    _one_of("--precision", precision, ("fp32",))
+    terminal.one_of("--to", to, ("onnx",))
+    terminal.one_of("--precision", precision, ("fp32",))
     stamp.check_vacant(out)
     sentences = texts.load(data, split=split, source=source, target=target, limit=limit).source
     manifest = to_onnx(load(model), out, sentences=sentences, threads=threads)
@@ -312,7 +309,7 @@ def bench(
     from bench import host, tokens
     from tprune import corpus as texts
 
-    _one_of("--on", on, ("host",))
+    terminal.one_of("--on", on, ("host",))
     settings = host.Settings(threads=threads, blocks=blocks, warmup=warmup, split=split, limit=limit)
     corpus = texts.load(data, split=split, source=source, target=target, limit=limit)
     encode = tokens.read(artefacts[0]).encode
@@ -373,29 +370,6 @@ def demo(
     for call in ingredients.journey(out, made):
         terminal.talk.print("$ tprune " + " ".join(call), style="bold", highlight=False, soft_wrap=True)
         app(call, standalone_mode=False)
-
-
-def main() -> None:
-    """Run the command line; every failure that is not a bug is one line on stderr and an exit code."""
-    try:
-        app(standalone_mode=False)
-    except click.exceptions.Abort:
-        _fail(1, "interrupted; give the same command again to continue")
-    except KeyboardInterrupt:
-        _fail(1, "interrupted; give the same command again to continue")
-    except click.ClickException as error:
-        _fail(2, error.format_message())
-    except BadInput as error:
-        _fail(2, str(error))
-    except WorkFailed as error:
-        _fail(1, str(error))
-    except OSError as error:
-        _fail(1, f"{error.strerror or error} ({error.filename})" if error.filename else str(error))
-
-
-def _fail(code: int, message: str) -> None:
-    sys.stderr.write(f"tprune: {' '.join(message.split())}\n")
-    raise SystemExit(code)
 
 
 def _threads(threads: int) -> None:
@@ -463,15 +437,9 @@ def _evaluate_artefact(
     return evaluate_ids(ids, tokenizer, corpus, system=system, beams=beams, baseline=baseline)
 
 
-def _only_one(flags: dict[str, float | None]) -> None:
-    given = [name for name, value in flags.items() if value is not None]
-    if len(given) > 1:
-        raise BadInput(f"{' and '.join(given)} exclude each other: give one of {', '.join(flags)}")
-
-
-def _one_of(flag: str, value: str, legal: tuple[str, ...]) -> None:
-    if value not in legal:
-        raise BadInput(f"{flag} {value!r}: must be {' or '.join(legal)}")
+def main() -> None:
+    """Run the command line: the console command `tprune`."""
+    terminal.run(app)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Adam divides every gradient by its own size. A penalty in the loss would lose what makes it selective: under Structured
 Hoyer Square a line far below the others and one just above them would move at the same speed. So the optimiser sees
 the task alone, and after its step every line is rescaled by a proximal step in the metric of the optimiser (Yun, Lozano
-and Yang, NeurIPS 2021). With d_g the root mean square of Adam's second moment over line g, a line's weight is
+and Yang, NeurIPS 2021). With d_g the root mean square of Adam's second moment over line g, relative to that over the
+model, a line's weight is
 
     m_g = ||w_g|| d_g / median over the model:   how much there is of it, times how much the loss cares
 
@@ -12,7 +13,8 @@ and the step for a formula F of these weights, per site, is
     m_g <- max(0, m_g - strength * dF/dm_g)        w_g <- w_g * (new m_g / old m_g)
 
 For group lasso (dF/dm = 1) this is soft thresholding of the lines. For SHS with S = sum m and Q = sum m^2,
-dF/dm_g = 2 S/Q (1 - m_g S/Q): lines below Q/S shrink and lines above it grow.
+dF/dm_g = 2 S/Q (1 - m_g S/Q): lines below Q/S shrink, the weaker the faster, and lines above it are left alone (the
+formula would let them grow, which only rescales a measure that does not depend on scale, and disturbs the network).
 """
 
 from __future__ import annotations
@@ -25,8 +27,6 @@ from torch import Tensor, nn
 from tprune.marian import PrunedMarianMTModel
 from tprune.penalty import Formula, squared_norms
 from tprune.sites import Site, line_sums, site_parameters, sites
-
-GROWTH = 1.05  # a line grows by at most this factor a step
 
 
 class Decoupled:
@@ -51,7 +51,7 @@ class Decoupled:
         for (site, members), weight in zip(self.places, self.weights(), strict=True):
             slope = self._slope(weight)
             shrunk = (weight - strength * self.factors.get(site.name, 1.0) * slope).clamp_min(0)
-            ratio = (shrunk / weight.clamp_min(1e-12)).clamp_max(GROWTH)
+            ratio = (shrunk / weight.clamp_min(1e-12)).clamp_max(1)
             with torch.no_grad():
                 for parameter, dim in members:
                     parameter.mul_(ratio if parameter.dim() == 1 else ratio.unsqueeze(1 - dim))
@@ -61,11 +61,14 @@ class Decoupled:
         """Read d_g of every line from Adam's second moment; before the optimiser's first step there is none."""
         if not optimiser.state:
             return
-        self.costs = []
+        found = []
         for site, members in self.places:
-            moments = {p: optimiser.state[p]["exp_avg_sq"] for p, _ in members}
+            # what the loss never reached (an encoder that no cross-attention reads) has no moments: it costs nothing
+            moments = [(optimiser.state[p].get("exp_avg_sq", torch.zeros_like(p)), dim) for p, dim in members]
             elements = sum(p.numel() for p, _ in members) / site.lines
-            self.costs.append((line_sums(members, moments.__getitem__) / elements).sqrt())
+            found.append((line_sums(moments, torch.clone) / elements).sqrt())
+        mean = float(torch.cat(found).square().mean().sqrt()) or 1.0  # all gradients grow as the loss does: not a cost
+        self.costs = [cost / mean for cost in found]
         if "unit" not in self.memory:
             self.memory["unit"] = float(torch.cat(self.weights(unit=1.0)).median()) or 1.0
 

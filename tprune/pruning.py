@@ -29,9 +29,10 @@ from tprune.plan import Plan
 from tprune.pressure import DEAD, Pressure, dead_share
 from tprune.sites import sites
 from tprune.surgery import cut, mask
-from tprune.train import Recipe, Regulariser, train
+from tprune.train import LOOK_EVERY, Recipe, Regulariser, train
 from tprune.verify import require, verify
 
+MIN_STEPS = LOOK_EVERY + 1  # the press first sees Adam's moments after LOOK_EVERY steps
 CALIBRATION = 8  # batches of training data that Taylor's scores are averaged over
 
 Watch = Callable[[str, int, int, float], None]  # (phase, steps done, steps in all, task loss)
@@ -70,9 +71,13 @@ class Settings:
             if not 0 < getattr(self, name) < 1:
                 flag = f"--{name.replace('_', '-')}"
                 raise BadInput(f"{flag} {getattr(self, name):g}: must lie between 0 and 1, e.g. 5e-4")
+        if self.penalised and self.steps < MIN_STEPS:
+            raise BadInput(
+                f"--steps {self.steps}: a penalty needs at least {MIN_STEPS} (0: cut without training first)"
+            )
         if self.strength is not None and self.strength <= 0:
             raise BadInput(f"--strength {self.strength:g}: must be above 0 (leave it out to follow --keep)")
-        if self.keep is None and not self.penalised:
+        if self.strength is not None and not self.penalised:
             raise BadInput(f"--strength needs a penalty and --steps above 0; {self.criterion!r} has none: give --keep")
 
     @property
@@ -106,6 +111,8 @@ def prune(
     `strengths` are the per-site factors of BSSL (`Sensitivity.strengths`). With `run_dir` a killed run continues where
     it was. Raises BadInput for settings that cannot be and WorkFailed when training diverges.
     """
+    if not sites(checkpoint.model):
+        raise BadInput(f"model {checkpoint.name!r}: nothing is left to prune, every sub-block is empty already")
     limit = checkpoint.model.config.max_position_embeddings
     pairs = tokenise(corpus, checkpoint.tokenizer, limit)
     big = copy.deepcopy(checkpoint.model)
@@ -138,7 +145,7 @@ def prune(
 
 
 def score(model: PrunedMarianMTModel, pairs: Pairs, settings: Settings) -> LineScores:
-    """Return the score of every line by the settings' criterion."""
+    """Return the score of every line by the settings' criterion, on the weights as they are."""
     calibration: list[Batch] = []
     if settings.criterion == "taylor":
         step = max(len(pairs) // (CALIBRATION * 64), 1)

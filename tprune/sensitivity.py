@@ -25,7 +25,7 @@ EASY, HARD = ("q", "k", "v"), ("o", "fc1", "fc2")  # what the authors are report
 SITE_KINDS = {"q": "qk", "k": "qk", "v": "vo", "o": "vo"}
 LOW, HIGH = 0.5, 2.0  # a site's strength factor stays in here
 SMOOTHING = 0.01  # added to every ease, so that "hardly anything died" means "no preference"
-CLEAR = 0.05  # a difference of dead shares (or nats) below this is called none
+CLEAR = 0.05  # a difference of dead shares (or of log prices) below this is called none
 REPORTED = (
     "Reported for the paper (secondary source): W_Q, W_K and W_V become sparse to some extent, W_O, FFN1 and FFN2 "
     "hardly do; layers, and encoder and decoder, need different ratios; lines are columns of W_Q, W_K, W_V, FFN1 and "
@@ -244,22 +244,28 @@ def _normalised(eases: Mapping[str, float]) -> dict[str, float]:
 
 
 def _compare_types(found: Sensitivity) -> list[str]:
-    """Q, K, V against O and the feed-forward networks: dead share, and what it cost."""
+    """Q, K, V against O and the feed-forward networks: dead share, and what a dead line cost."""
+    by_type = {t: found.runs(types=[t]) for t in TYPES if found.runs(types=[t])}
     easy, hard = found.runs(types=EASY), found.runs(types=HARD)
     if not easy or not hard:
         return ["Block types: not compared, both of Q/K/V and O/FFN have to be analysed."]
-    verdict = _verdict(_dead(easy) - _dead(hard))
-    shares = ", ".join(f"{t} {_dead(found.runs(types=[t])):.0%}" for t in TYPES if found.runs(types=[t]))
-    costs = ", ".join(
-        f"{t} {fmean(found.damage(r) for r in found.runs(types=[t])):+.3f}" for t in TYPES if found.runs(types=[t])
-    )
-    cost_easy, cost_hard = (fmean(found.damage(row) for row in rows) for rows in (easy, hard))
+    shares = ", ".join(f"{t} {_dead(rows):.0%}" for t, rows in by_type.items())
+    prices = ", ".join(f"{t} {_price(found, rows):.2f}" for t, rows in by_type.items())
+    damages = ", ".join(f"{t} {fmean(found.damage(row) for row in rows):+.3f}" for t, rows in by_type.items())
+    low, high = _price(found, easy), _price(found, hard)
     return [
-        f"Block types, by dead lines: ours {verdict}. Mean over the strengths: Q/K/V {_dead(easy):.0%}, "
-        f"O/FFN {_dead(hard):.0%} ({shares}).",
-        f"Block types, by cost: ours {_verdict(cost_hard - cost_easy)}. Dev loss against the same training without "
-        f"penalty, mean over the strengths: Q/K/V {cost_easy:+.3f}, O/FFN {cost_hard:+.3f} ({costs}) nats per token.",
+        f"Block types, by dead lines: ours {_verdict(_dead(easy) - _dead(hard))}. Mean over the strengths: "
+        f"Q/K/V {_dead(easy):.0%}, O/FFN {_dead(hard):.0%} ({shares}).",
+        f"Block types, by price: ours {_verdict(math.log(high / low) if low and high else 0.0)}. Dev loss in nats per "
+        f"token for a thousand dead lines (each of d_model weights): Q/K/V {low:.2f}, O/FFN {high:.2f} ({prices}).",
+        f"Cost of the whole run against the same training without penalty, mean over the strengths: {damages} nats.",
     ]
+
+
+def _price(found: Sensitivity, rows: list[Row]) -> float:
+    """Return the damage of the runs per thousand dead lines; 0 when nothing died."""
+    dead = sum(block.dead for row in rows for block in row.blocks)
+    return 1000 * sum(max(0.0, found.damage(row)) for row in rows) / dead if dead else 0.0
 
 
 def _compare_layers(found: Sensitivity) -> list[str]:

@@ -8,8 +8,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import click
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tprune.errors import BadInput, WorkFailed
 
 talk = Console(stderr=True)
 
@@ -41,3 +44,40 @@ def bar() -> Iterator[Callable[[str, int, int, str], None]]:
             progress.update(tasks[task], completed=done, total=total, note=note)
 
         yield show
+
+
+def run(app: Callable[..., object]) -> None:
+    """Run the command line; every failure that is not a bug is one line on stderr and an exit code."""
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.Abort:
+        fail(1, "interrupted; give the same command again to continue")
+    except KeyboardInterrupt:
+        fail(1, "interrupted; give the same command again to continue")
+    except click.ClickException as error:
+        fail(2, error.format_message())
+    except BadInput as error:
+        fail(2, str(error))
+    except WorkFailed as error:
+        fail(1, str(error))
+    except OSError as error:
+        fail(1, f"{error.strerror or error} ({error.filename})" if error.filename else str(error))
+
+
+def fail(code: int, message: str) -> None:
+    """Leave with an exit code and one line on stderr."""
+    sys.stderr.write(f"tprune: {' '.join(message.split())}\n")
+    raise SystemExit(code)
+
+
+def only_one(flags: dict[str, float | None]) -> None:
+    """Raise BadInput when more than one of the flags is given."""
+    given = [name for name, value in flags.items() if value is not None]
+    if len(given) > 1:
+        raise BadInput(f"{' and '.join(given)} exclude each other: give one of {', '.join(flags)}")
+
+
+def one_of(flag: str, value: str, legal: tuple[str, ...]) -> None:
+    """Raise BadInput unless the flag's value is legal."""
+    if value not in legal:
+        raise BadInput(f"{flag} {value!r}: must be {' or '.join(legal)}")

@@ -135,7 +135,7 @@ def train(
     """
     accelerator = Accelerator(mixed_precision="bf16" if bf16_is_faster() else "no", cpu=not torch.cuda.is_available())
     set_dropout(model, dropout=recipe.dropout, attention=0.0, activation=0.0)
-    fingerprint = _fingerprint(model, pairs, recipe, regulariser, teacher)
+    fingerprint, home = _fingerprint(model, pairs, recipe, regulariser, teacher), model.device
     objective = Objective(
         model,
         smoothing=recipe.smoothing,
@@ -175,7 +175,7 @@ def train(
             save_state(state, model, optimiser, now, fingerprint=fingerprint)
     if press:
         press.look(optimiser)
-    model.eval()
+    model.to(home).eval()
     return Trained(tuple(losses), strength, time.monotonic() - began, at.step)
 
 
