@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Makes bench/results/multi30k.json again: every criterion at several budgets on Multi30k English to German.
-#   bench/multi30k.sh MODEL DATA OUT
+#   bench/multi30k.sh MODEL DATA OUT RESULTS
 # Every choice is made on the val split; test_2016_flickr is read once, at the end. What is already in OUT is not made
-# again, so a killed run continues. Two cores: two lanes of one thread each.
+# again, so a killed run continues. Two cores: two lanes of one thread each, about 90 minutes.
 set -euo pipefail
-model=$1 data=$2 out=$3
+model=$1 data=$2 out=$3 results=$4
 tprune=${TPRUNE:-tprune}
+test=(--data "$data" --split test_2016_flickr)
 mkdir -p "$out/models" "$out/quality" "$out/onnx" "$out/log"
 
 prune() { # NAME OPTIONS...
@@ -16,51 +17,48 @@ prune() { # NAME OPTIONS...
   echo "$(date +%T) $name: $(tail -n 1 "$out/log/$name.txt")"
 }
 
-table() { # the comparison: the same steps for every criterion
-  local steps=(--steps 80 --finetune-steps 220)
-  for keep in 0.5 0.3 0.7; do
-    for criterion in "$@"; do
-      prune "$criterion-$keep-s0" --criterion "$criterion" --keep "$keep" --seed 0 "${steps[@]}"
+table() { # CRITERION...: the comparison, the same 300 steps for every criterion
+  for criterion in "$@"; do
+    for run in 0.5:0 0.3:0 0.7:0 0.5:1; do
+      prune "$criterion-${run%:*}-s${run#*:}" --criterion "$criterion" --keep "${run%:*}" --seed "${run#*:}" \
+        --steps 60 --finetune-steps 240
     done
   done
-  for criterion in "$@"; do
-    prune "$criterion-0.5-s1" --criterion "$criterion" --keep 0.5 --seed 1 "${steps[@]}"
-  done
 }
 
-best() { # the curve: SHS with distillation and a longer schedule
+longer() { # KEEP...: SHS with distillation from the dense model and more steps
   for keep in "$@"; do
-    prune "shs-$keep-distilled" --keep "$keep" --distill --steps 150 --finetune-steps 450
+    prune "shs-$keep-long" --keep "$keep" --distill --steps 60 --finetune-steps 440
   done
 }
 
-lane() { # each lane is one core
-  case $1 in
-    1) table shs random; best 0.5 0.2 ;;
-    2) table group-lasso magnitude; best 0.35 0.1 ;;
-  esac
+(table shs group-lasso && longer 0.6) &
+(table magnitude random && longer 0.25) &
+wait -n
+wait -n
+
+export_() { # NAME CHECKPOINT OPTIONS...
+  local name=$1 checkpoint=$2
+  shift 2
+  [ -e "$out/onnx/$name" ] || "$tprune" export "$checkpoint" --data "$data" --out "$out/onnx/$name" "$@"
 }
 
-lane 1 &
-lane 2 &
-wait
-
-score() { # MODEL NAME
-  [ -e "$out/quality/$2.json" ] && return
+score() { # NAME MODEL|ARTEFACT
   local versus=()
-  [ "$2" = dense ] || versus=(--baseline "$out/quality/dense.json")
-  "$tprune" evaluate "$1" --data "$data" --split test_2016_flickr --out "$out/quality/$2.json" "${versus[@]}"
+  [ "$1" = dense ] || versus=(--baseline "$out/quality/dense.json")
+  [ -e "$out/quality/$1.json" ] || "$tprune" evaluate "$2" "${test[@]}" --out "$out/quality/$1.json" "${versus[@]}"
 }
 
-score "$model" dense
-for folder in "$out"/models/*; do score "$folder" "$(basename "$folder")"; done
-
-# Timed: the dense model and SHS, table and curve. Random and magnitude cuts of the same budget run no faster.
-for name in dense shs-0.7-s0 shs-0.5-s0 shs-0.3-s0 shs-0.5-distilled shs-0.35-distilled shs-0.2-distilled shs-0.1-distilled; do
-  [ -e "$out/onnx/$name" ] && continue
-  folder=$out/models/$name
-  [ $name = dense ] && folder=$model
-  "$tprune" export "$folder" --data "$data" --out "$out/onnx/$name"
+export_ dense "$model"
+export_ dense+trim "$model" --trim-vocabulary train
+export_ shs-0.5-s0 "$out/models/shs-0.5-s0"
+for name in shs-0.7-s0 shs-0.5-s0 shs-0.3-s0 shs-0.6-long shs-0.25-long; do
+  export_ "$name+trim" "$out/models/$name" --trim-vocabulary train
 done
-"$tprune" bench "$out"/onnx/* --data "$data" --split test_2016_flickr --limit 200 --blocks 5 --out "$out/records.jsonl"
-"$tprune" report "$out/quality" "$out/records.jsonl" "$out/onnx" --out "$out/report"
+
+score dense "$model"
+for folder in "$out"/models/*; do score "$(basename "$folder")" "$folder"; done
+for folder in "$out"/onnx/*+trim; do score "$(basename "$folder")" "$folder"; done
+
+"$tprune" bench "$out"/onnx/* "${test[@]}" --limit 200 --blocks 5 --out "$out/records.jsonl"
+"$tprune" report "$out/quality" "$out/records.jsonl" "$out/onnx" --out "$out/report" --results "$results"

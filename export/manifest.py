@@ -111,6 +111,7 @@ class Manifest:
     limits: Limits
     model: ModelFacts
     parity: ParityResult
+    output_ids: tuple[int, ...] | None = None  # of a trimmed vocabulary: token id of each row; None: row i is token i
     header: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -186,7 +187,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
         graph: Tensors(*(tuple(_tensor(port) for port in borders[side]) for side in ("inputs", "outputs")))
         for graph, borders in document["tensors"].items()
     }
-    body = ("id", "runtime", "precision", "files", "tensors", "special", "limits", "model", "parity")
+    body = ("id", "runtime", "precision", "files", "tensors", "special", "limits", "model", "parity", "output_ids")
     return Manifest(
         id=document["id"],
         runtime=document["runtime"],
@@ -197,6 +198,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
         limits=Limits(**document["limits"]),
         model=ModelFacts(**document["model"]),
         parity=ParityResult(**document["parity"]),
+        output_ids=None if document.get("output_ids") is None else tuple(document["output_ids"]),
         header={key: value for key, value in document.items() if key not in body},
     )
 

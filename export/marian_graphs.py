@@ -24,8 +24,7 @@ import torch
 from torch import Tensor, nn
 from transformers import MarianMTModel
 
-NEVER = -1.0e9
-"""Added to a score that must not be chosen: far below any logit, yet finite (infinities break quantisation)."""
+from tprune.vocabulary import NEVER, kept_ids
 
 Part = Any
 """A module of HF's Marian or of its pruned twin; torch's types would call its attributes `Tensor | Module`."""
@@ -120,8 +119,9 @@ class EncoderGraph(nn.Module):
 class StepGraph(nn.Module):
     """One decoder step: token (batch) and position (1) int64, mask, cross keys/values, self keys/values so far.
 
-    Returns logits (batch, target vocabulary) of the next token, then the self keys/values with this token appended:
-    (batch, heads, past + 1, width) per layer that has self-attention.
+    Tokens are numbered by `kept_ids(model)`: the whole target vocabulary, unless it was trimmed.
+    Returns logits (batch, kept target vocabulary) of the next token, then the self keys/values with this token
+    appended: (batch, heads, past + 1, width) per layer that has self-attention.
     """
 
     table: Tensor
@@ -143,16 +143,17 @@ class StepGraph(nn.Module):
         ]
         self.blocks: Any = nn.ModuleList(blocks)  # iterating a ModuleList gives plain Modules to the type checker
         self.crosses = any(_heads(layer.encoder_attn) for layer in decoder.layers)
-        self.register_buffer("table", _scaled_table(decoder))
+        kept = torch.tensor(kept_ids(model))  # what is never produced is never read either
+        self.register_buffer("table", _scaled_table(decoder)[kept])
         self.register_buffer("positions", _positions(decoder) + _fold_biases(blocks))
         self.tied = bool(blocks) and model.lm_head.weight is decoder.embed_tokens.weight
         if self.tied:  # the table is stored once, scaled; the last norm takes the scale off again
             blocks[-1].norm.scale(1.0 / _embed_scale(decoder))
         else:
-            self.register_buffer("output", model.lm_head.weight.detach().T.contiguous())
+            self.register_buffer("output", model.lm_head.weight.detach()[kept].T.contiguous())
         bias = model.final_logits_bias.detach()[0].clone()
         bias[model.config.pad_token_id] = NEVER
-        self.register_buffer("output_bias", bias)
+        self.register_buffer("output_bias", bias[kept])
         _freeze(self)
 
     def forward(self, token: Tensor, position: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -185,7 +186,7 @@ def ports(model: MarianMTModel) -> dict[str, tuple[tuple[Port, ...], tuple[Port,
             step.append(cross[-1])
     ids = tuple(Port(name, "int64", ("batch", "source")) for name in ("input_ids", "attention_mask"))
     token, position = Port("token", "int64", ("batch",)), Port("position", "int64", (1,))
-    logits = Port("logits", "float32", ("batch", model.lm_head.out_features))
+    logits = Port("logits", "float32", ("batch", len(kept_ids(model))))
     return {
         "encoder": (ids, (mask, *cross)),
         "decoder_step": ((token, position, *([mask] if cross else []), *step), (logits, *states["present"])),

@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -26,7 +26,7 @@ import onnxruntime as ort  # noqa: E402
 from onnxruntime.capi.onnxruntime_pybind11_state import OrtValue  # noqa: E402
 
 from export.beam import Beams  # noqa: E402
-from export.manifest import GRAPHS, Manifest, Tensors  # noqa: E402
+from export.manifest import GRAPHS, Manifest, Special, Tensors  # noqa: E402
 from tprune.errors import BadInput  # noqa: E402
 
 Floats = npt.NDArray[np.float32]
@@ -74,6 +74,18 @@ class Artefact:
         self.threads = threads
         self._encoder = _Encoder(_session(folder / GRAPHS["encoder"], threads), manifest.tensors["encoder"])
         self._step = _Step(_session(folder / GRAPHS["decoder_step"], threads), manifest.tensors["decoder_step"])
+        # decoder tokens are numbered by the rows of the output matrix, which a trimmed vocabulary makes fewer
+        self._ids = manifest.output_ids
+        self._rows = {token: row for row, token in enumerate(self._ids or ())}
+        self._special = manifest.special if self._ids is None else self._in_rows(manifest.special)
+
+    def _in_rows(self, special: Special) -> Special:
+        named = {name: getattr(special, name) for name in ("start", "eos", "forced_eos")}
+        return replace(special, **{name: self._rows[token] for name, token in named.items() if token is not None})
+
+    def _tokens(self, rows: Sequence[int]) -> tuple[int, ...]:
+        """Return the token ids of rows of the output matrix."""
+        return tuple(rows) if self._ids is None else tuple(self._ids[row] for row in rows)
 
     def encode(self, sources: Sequence[Sequence[int]]) -> dict[str, Floats]:
         """Run the encoder on a batch of sources, padded here: output name -> array (mask, cross keys and values)."""
@@ -83,7 +95,7 @@ class Artefact:
         """Translate one sentence, taking the most probable token each time."""
         begin = perf_counter_ns()
         last_position = self._limit(max_length) - 2
-        special, step = self.manifest.special, self._step
+        special, step = self._special, self._step
         encoded, run_ns = self._encode([ids])
         step.start(encoded, 1)
         logits, eos, forced = step.logits, special.eos, special.forced_eos
@@ -99,14 +111,14 @@ class Artefact:
             last = now
             if token == eos:
                 break
-        return Decoded(tuple(output), encoder_ns, tuple(times), run_ns, last - begin)
+        return Decoded(self._tokens(output), encoder_ns, tuple(times), run_ns, last - begin)
 
     def greedy_batch(
         self, sources: Sequence[Sequence[int]], max_length: int | None = None
     ) -> tuple[tuple[int, ...], ...]:
         """Translate sentences together, padded to the longest; the same ids as `greedy` up to rounding."""
         last_position = self._limit(max_length) - 2
-        special, step = self.manifest.special, self._step
+        special, step = self._special, self._step
         step.start(self._encode(sources)[0], len(sources))
         tokens = np.full(len(sources), special.start, dtype=np.int64)
         outputs: list[list[int]] = [[] for _ in sources]
@@ -121,7 +133,7 @@ class Artefact:
             left -= {row for row in left if tokens[row] == special.eos}
             if not left:
                 break
-        return tuple(map(tuple, outputs))
+        return tuple(map(self._tokens, outputs))
 
     def beam(
         self, ids: Sequence[int], beams: int, max_length: int | None = None, *, early_stopping: bool = False
@@ -132,7 +144,7 @@ class Artefact:
         """
         if beams < 1:
             raise BadInput(f"beams must be at least 1, not {beams}")
-        limit, special, step = self._limit(max_length), self.manifest.special, self._step
+        limit, special, step = self._limit(max_length), self._special, self._step
         copies = {name: np.repeat(array, beams, axis=0) for name, array in self.encode([ids]).items()}
         step.start({name: _value(array) for name, array in copies.items()}, beams)
         search = Beams(beams, special.eos, limit, early_stopping)
@@ -148,17 +160,26 @@ class Artefact:
                 break
             step.reorder(parents)
             tokens = np.array([hypothesis[-1] for hypothesis in search.running], dtype=np.int64)
-        return search.best()
+        return self._tokens(search.best())
 
     def logits(self, ids: Sequence[int], target: Sequence[int]) -> Floats:
-        """Return the logits (len(target), target vocabulary) that predict each id of `target` after those before it."""
+        """Return the logits (len(target), target vocabulary) that predict each id of `target` after those before it.
+
+        With a trimmed vocabulary the columns end at the last kept id, and those of dropped tokens are -inf.
+        """
         self._limit(len(target) + 1)
         step, rows = self._step, list[Floats]()
         step.start(self._encode([ids])[0], 1)
-        for position, token in enumerate((self.manifest.special.start, *target[:-1])):
+        shifted = [self._rows.get(token, token) for token in target[:-1]]
+        for position, token in enumerate((self._special.start, *shifted)):
             step.run(position, token)
             rows.append(step.logits[0].copy())
-        return np.stack(rows)
+        found = np.stack(rows)
+        if self._ids is None:
+            return found
+        full = np.full((len(rows), max(self._ids) + 1), -np.inf, dtype=np.float32)
+        full[:, list(self._ids)] = found
+        return full
 
     def _encode(self, sources: Sequence[Sequence[int]]) -> tuple[dict[str, Any], int]:
         """(output name -> value to bind, ns inside ONNX Runtime)."""

@@ -37,6 +37,7 @@ from export.marian_graphs import EncoderGraph, Port, StepGraph, ports
 from tprune.count import count
 from tprune.errors import BadInput, WorkFailed
 from tprune.stamp import new_folder
+from tprune.vocabulary import kept_ids
 
 if TYPE_CHECKING:
     from tprune.checkpoint import Checkpoint
@@ -129,7 +130,7 @@ def onnx_attend(
 def _manifest(checkpoint: Checkpoint, folder: Path) -> Manifest:
     """Describe the graphs in `folder`; the parity result is still empty."""
     model, facts = checkpoint.model, checkpoint.facts
-    size = count(model)
+    size, kept = count(model), kept_ids(model)
     files = describe_files(folder, tuple(GRAPHS.values()))
     return Manifest(
         id=artefact_id(files),
@@ -149,6 +150,7 @@ def _manifest(checkpoint: Checkpoint, folder: Path) -> Manifest:
             macs=size.macs,
         ),
         parity=ParityResult(0, 0, 0.0),
+        output_ids=tuple(kept) if len(kept) < model.config.decoder_vocab_size else None,
     )
 
 

@@ -69,7 +69,8 @@ def analyse(
     from tprune import bssl
 
     _threads(threads)
-    settings = bssl.settings(quick=quick, steps=steps, seed=seed)
+    changes: dict[str, Any] = {"seed": seed} | ({"steps": steps} if steps else {})
+    settings = bssl.Settings.quick(**changes) if quick else bssl.Settings(**changes)
     checkpoint, corpus, dev = _inputs(model, data, source, target, split, dev_split, limit)
     if dry_run:
         return terminal.answer({"dry_run": True, "settings": asdict(settings)}, as_json=json, lines=[str(settings)])
@@ -241,7 +242,11 @@ def evaluate(
             from tprune.checkpoint import load
 
             quality = measure(
-                load(model), corpus, beams=beams, baseline=baseline, progress=lambda done, n: show("translate", done, n)
+                load(model),
+                corpus,
+                beams=beams,
+                baseline=baseline,
+                progress=lambda done, n: show("translate", done, n, ""),
             )
     if out:
         stamp.write_json(out, quality)
@@ -249,6 +254,10 @@ def evaluate(
         f"BLEU {quality['bleu']:.2f}  {quality['signature']}",
         f"chrF {quality['chrf']:.2f}  {quality['chrf_signature']}",
     ]
+    if truncated := quality["truncated"]:
+        lines.append(
+            f"{truncated} of {quality['sentences']} sentences were longer than the model takes and were truncated"
+        )
     if versus := quality["baseline"]:
         lines.append(f"baseline {versus['name']}: BLEU {versus['bleu']:.2f}, p = {versus['p_value']:.4f}")
     terminal.answer(quality, as_json=json, lines=lines)
@@ -265,6 +274,9 @@ def export(
     target: Target = "de",
     split: str = "val",
     limit: Annotated[int, typer.Option(help="Sentences of the parity check.", min=1)] = 50,
+    trim_vocabulary: Annotated[
+        str | None, typer.Option(help="Leave out the tokens that the target side of this split never uses.")
+    ] = None,
     threads: Threads = 1,
     json: Json = False,
 ) -> None:
@@ -272,12 +284,19 @@ def export(
     from export.to_onnx import to_onnx
     from tprune import corpus as texts
     from tprune.checkpoint import load
+    from tprune.vocabulary import trim
 
     terminal.one_of("--to", to, ("onnx",))
     terminal.one_of("--precision", precision, ("fp32",))
     stamp.check_vacant(out)
-    sentences = texts.load(data, split=split, source=source, target=target, limit=limit).source
-    manifest = to_onnx(load(model), out, sentences=sentences, threads=threads)
+    sides: Any = {"source": source, "target": target}
+    sentences = texts.load(data, split=split, limit=limit, **sides).source
+    checkpoint = load(model)
+    if trim_vocabulary:
+        words = texts.load(data, split=trim_vocabulary, **sides)
+        limit_ids = checkpoint.model.config.max_position_embeddings
+        checkpoint = trim(checkpoint, texts.tokenise(words, checkpoint.tokenizer, limit_ids).target)
+    manifest = to_onnx(checkpoint, out, sentences=sentences, threads=threads)
     size = sum(entry.bytes for entry in manifest.files.values())
     parity = manifest.parity
     lines = [
@@ -343,13 +362,18 @@ def report(
         list[Path], typer.Argument(help="Files and folders: quality.json, records.jsonl, artefacts.", metavar="RUN...")
     ],
     out: Out,
+    split: Annotated[str | None, typer.Option(help="The split to report, where the runs hold several.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Also write the rows alone to this file.")] = None,
     json: Json = False,
 ) -> None:
     """Join quality and records into report.html, .md, .csv, .json and the Pareto figure."""
     from bench import report as reports
+    from bench import results as rows
     from bench import table
 
-    document = reports.report(runs, out)
+    document = reports.report(runs, out, split=split)
+    if results:
+        rows.write(results, document["rows"], inputs=document["inputs"])
     lines = [*document["findings"], f"report: {out / 'report.html'}"]
     terminal.answer(document, as_json=json, table=table.terminal(document["rows"]), lines=lines)
 
@@ -369,7 +393,7 @@ def demo(
         made = ingredients.build(out, seed=seed, watch=lambda done, n, loss: show("train", done, n, f"loss {loss:.2f}"))
     for call in ingredients.journey(out, made):
         terminal.talk.print("$ tprune " + " ".join(call), style="bold", highlight=False, soft_wrap=True)
-        app(call, standalone_mode=False)
+        terminal.call(app, call)
 
 
 def _threads(threads: int) -> None:
@@ -426,15 +450,18 @@ def _evaluate_artefact(
 
     artefact = runtime.open(folder, threads=threads)
     encode = tokens.read(folder).encode
-    ids = []
+    ids, truncated, limit = [], 0, artefact.manifest.limits.source
     for done, sentence in enumerate(corpus.source, 1):
         source = encode(sentence)
+        if len(source) > limit:  # as tprune.translate does it
+            source, truncated = [*source[: limit - 1], source[-1]], truncated + 1
         ids.append(artefact.greedy(source).ids if beams == 1 else artefact.beam(source, beams))
         show("translate", done, len(corpus.source))
     manifest = artefact.manifest
     system = System(asdict(manifest.model), manifest.id, manifest.runtime, manifest.precision)
     tokenizer = MarianTokenizer.from_pretrained(str(folder))
-    return evaluate_ids(ids, tokenizer, corpus, system=system, beams=beams, baseline=baseline)
+    quality = evaluate_ids(ids, tokenizer, corpus, system=system, beams=beams, baseline=baseline)
+    return {**quality, "truncated": truncated}
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tprune.marian import PrunedMarianMTModel
+from tprune.vocabulary import kept_ids
 
 TOKENS = 16  # of source and of target: a caption-length sentence
 
@@ -42,7 +43,7 @@ def count(model: PrunedMarianMTModel, *, source: int = TOKENS, target: int = TOK
         prunable += own + cross + 2 * d * sizes["ffn"]
         decoder += target * (own + 2 * d * sizes["ffn"]) + seen * mix
         decoder += target * cross // 2 + source * cross // 2 + target * source * cross_mix
-    decoder += target * d * model.lm_head.out_features
+    decoder += target * d * len(kept_ids(model))
     params = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return Size(params, prunable, encoder, decoder)
 

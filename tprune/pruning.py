@@ -71,6 +71,9 @@ class Settings:
             if not 0 < getattr(self, name) < 1:
                 flag = f"--{name.replace('_', '-')}"
                 raise BadInput(f"{flag} {getattr(self, name):g}: must lie between 0 and 1, e.g. 5e-4")
+        self._check_penalty()
+
+    def _check_penalty(self) -> None:
         if self.penalised and self.steps < MIN_STEPS:
             raise BadInput(
                 f"--steps {self.steps}: a penalty needs at least {MIN_STEPS} (0: cut without training first)"

@@ -8,13 +8,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import click
+import typer
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError
 
 from tprune.errors import BadInput, WorkFailed
 
 talk = Console(stderr=True)
+# A wrong call, in click's words. Newer typers bring their own copy of click; only its leaves have public names.
+UsageError: Any = typer.BadParameter.__bases__[0]
+INTERRUPTED = 130  # what a newer typer returns for Ctrl-C instead of raising
 
 
 def answer(
@@ -49,12 +53,13 @@ def bar() -> Iterator[Callable[[str, int, int, str], None]]:
 def run(app: Callable[..., object]) -> None:
     """Run the command line; every failure that is not a bug is one line on stderr and an exit code."""
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Abort:
+        call(app)
+    except (KeyboardInterrupt, typer.Abort):
         fail(1, "interrupted; give the same command again to continue")
-    except KeyboardInterrupt:
-        fail(1, "interrupted; give the same command again to continue")
-    except click.ClickException as error:
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # no arguments at all: the message is the whole help
+            sys.stderr.write(f"{error.format_message()}\n")
+            raise SystemExit(2) from None
         fail(2, error.format_message())
     except BadInput as error:
         fail(2, str(error))
@@ -62,6 +67,14 @@ def run(app: Callable[..., object]) -> None:
         fail(1, str(error))
     except OSError as error:
         fail(1, f"{error.strerror or error} ({error.filename})" if error.filename else str(error))
+    except SafetensorError as error:  # a disk that is full, as safetensors says it
+        fail(1, str(error))
+
+
+def call(app: Callable[..., object], *args: object) -> None:
+    """Run one call of the command line and let its exceptions through, KeyboardInterrupt among them."""
+    if app(*args, standalone_mode=False) == INTERRUPTED:
+        raise KeyboardInterrupt
 
 
 def fail(code: int, message: str) -> None:

@@ -1,0 +1,139 @@
+"""The whole journey through the command line on a tiny random model, and what only real artefacts can show of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from command import contents, start, tprune, wait_for, write_data, write_model
+from conftest import SENTENCES
+from transformers import MarianMTModel, MarianTokenizer
+
+from bench import record
+
+
+@pytest.fixture(scope="module")
+def walked(tiny_config, tiny_tokenizer_folder: Path, tmp_path_factory) -> Path:
+    """A folder in which every verb has done its part, each with one JSON object in `said/VERB-...`."""
+    root = tmp_path_factory.mktemp("journey")
+    dense = write_model(root / "dense", tiny_config(), tiny_tokenizer_folder)
+    data = ("--data", write_data(root / "data"))
+    small, wide, onnx, quality = root / "small", root / "wide", root / "onnx", root / "quality"
+    budget = ("--keep", "0.5", "--sensitivity", root / "analysis" / "sensitivity.json")
+    (root / "said").mkdir()
+
+    def step(name: str, *args: object) -> None:
+        (root / "said" / name).write_text(json.dumps(tprune(*args, "--json").json))
+
+    step("analyse", "analyse", dense, *data, "--out", root / "analysis", "--quick", "--steps", "1")
+    steps = ("--steps", "7", "--finetune-steps", "3", "--round-to", "2", "--distill")
+    step("prune", "prune", dense, *data, "--out", small, *budget, *steps)
+    step("verify", "verify", small)
+    step("expand", "expand", small, "--out", wide)
+    for name, folder in (("dense", dense), ("small", small)):
+        step(f"export-{name}", "export", folder, *data, "--out", onnx / name, "--limit", "3")
+    step("evaluate-dense", "evaluate", onnx / "dense", *data, "--out", quality / "dense.json")
+    versus = ("--baseline", quality / "dense.json")
+    step("evaluate-small", "evaluate", onnx / "small", *data, "--out", quality / "small.json", *versus)
+    step("evaluate-torch", "evaluate", small, *data)
+    records = root / "records.jsonl"
+    some = ("--blocks", "2", "--limit", "5", "--warmup", "2")
+    step("bench", "bench", onnx / "dense", onnx / "small", *data, "--out", records, *some)
+    step("report", "report", quality, records, onnx, "--out", root / "report")
+    return root
+
+
+def said(walked: Path, name: str) -> dict:
+    return json.loads((walked / "said" / name).read_text())
+
+
+def test_the_report_has_both_models_with_their_numbers(walked: Path) -> None:
+    report = json.loads((walked / "report" / "report.json").read_text())
+    assert report == said(walked, "report")
+    dense, small = report["rows"]
+    pruned, verified = said(walked, "prune"), said(walked, "verify")
+    assert (dense["criterion"], small["criterion"]) == ("dense", "shs")
+    assert (dense["params"], small["params"]) == (pruned["dense_params"], pruned["params"])
+    assert (dense["macs"], small["macs"]) == (pruned["dense_macs"], pruned["macs"])
+    assert small["params"] == verified["params"] < dense["params"]
+    low, high = small["speedup_interval"]
+    assert 0 < low <= small["speedup"] <= high
+    assert small["p_value"] == said(walked, "evaluate-small")["baseline"]["p_value"]
+    assert small["bleu"] == said(walked, "evaluate-torch")["bleu"]
+    assert contents(walked / "report") == {"report.html", "report.md", "report.csv", "report.json", "pareto.png"}
+
+
+def test_pytorch_onnx_and_the_stock_expansion_say_the_same(walked: Path) -> None:
+    ours, theirs = said(walked, "evaluate-torch"), said(walked, "evaluate-small")
+    assert ours["hypotheses"] == theirs["hypotheses"]
+    assert (ours["runtime"], theirs["runtime"]) == ("torch", "onnxruntime")
+    assert ours["model"] == theirs["model"]
+    assert said(walked, "export-small")["identical"] == 3
+    stock, tokenizer = MarianMTModel.from_pretrained(walked / "wide"), MarianTokenizer.from_pretrained(walked / "wide")
+    assert json.loads((walked / "wide" / "config.json").read_text())["model_type"] == "marian"
+    batch = tokenizer(list(SENTENCES[:6]), return_tensors="pt", padding=True)
+    with torch.inference_mode():
+        ids = stock.generate(**batch, num_beams=1, do_sample=False)
+    assert tokenizer.batch_decode(ids, skip_special_tokens=True) == ours["hypotheses"]
+    assert len(set(ours["hypotheses"])) > 1  # a model that says one thing always would prove nothing
+
+
+def test_every_artefact_names_what_it_was_made_from(walked: Path) -> None:
+    pruned = said(walked, "prune")
+    assert (
+        said(walked, "analyse")["model"]["id"] == pruned["source_id"] == said(walked, "evaluate-dense")["model"]["id"]
+    )
+    assert said(walked, "evaluate-small")["model"]["id"] == pruned["id"] == said(walked, "verify")["id"]
+    assert said(walked, "evaluate-small")["artefact"] == said(walked, "export-small")["id"]
+    assert {found.artefact for found in record.read(walked / "records.jsonl")} == {
+        said(walked, f"export-{name}")["id"] for name in ("dense", "small")
+    }
+    left = {path.name for path in walked.iterdir()}
+    assert left == {
+        *("dense", "data", "said", "analysis", "small", "wide", "onnx", "quality", "records.jsonl", "report")
+    }
+
+
+def test_a_sentence_of_5000_words(walked: Path, tmp_path: Path) -> None:
+    """An artefact translates it as PyTorch does: cut at the model's positions. It is too long to measure."""
+    data = Path(shutil.copytree(walked / "data", tmp_path / "data"))
+    for language in ("en", "de"):
+        with (data / f"test.{language}").open("a", encoding="utf-8") as file:
+            file.write("dog " * 5000 + "\n")
+    torch_says, onnx_says = (
+        tprune("evaluate", walked / name, "--data", data, "--json").json for name in ("small", "onnx/small")
+    )
+    assert torch_says["hypotheses"] == onnx_says["hypotheses"]
+    assert torch_says["truncated"] == onnx_says["truncated"] == 1
+    measured = tprune("bench", walked / "onnx" / "small", "--data", data, "--out", tmp_path / "records.jsonl")
+    measured.check_failed(2, "sentence 7 has ")
+    assert not (tmp_path / "records.jsonl").exists()
+
+
+def test_a_benchmark_that_is_killed_goes_on(walked: Path, tmp_path: Path) -> None:
+    out = tmp_path / "records.jsonl"
+    artefacts = (walked / "onnx" / "dense", walked / "onnx" / "small")
+    call = ("bench", *artefacts, "--data", walked / "data", "--out", out, "--blocks", "60", "--warmup", "0")
+    process = start(*call)
+    wait_for(process, lambda: out.exists() and len(out.read_bytes().splitlines()) >= 3)
+    process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    kept = record.read(out)
+    assert 3 <= len(kept) < 2 * 61
+    assert tprune(*call, "--json").json == {"out": str(out), "records": 2 * 61}
+    done = record.read(out)
+    assert done[: len(kept)] == kept
+    assert len(done) == 2 * 61 and all(found.valid for found in done)
+
+
+def test_a_damaged_artefact(walked: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(walked / "onnx" / "small", tmp_path / "broken"))
+    graph = broken / "decoder_step.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1])
+    call = ("evaluate", broken, "--data", walked / "data")
+    tprune(*call).check_failed(2, "is damaged: decoder_step.onnx has ")
