@@ -29,7 +29,7 @@ class Evidence:
 
 
 def collect(runs: Sequence[Path | str], *, split: str | None = None) -> Evidence:
-    """Read files, and folders recursively: quality*.json, records*.jsonl and the manifest.json of artefacts.
+    """Read files, and folders recursively: records*.jsonl, and of *.json the quality documents and manifests.
 
     One split and one corpus are kept, because BLEU of different sentences cannot be compared: `split`, or the records'
     split, or the only one. Raises BadInput when nothing is found, and for a file that is not what its name says.
@@ -50,7 +50,9 @@ def collect(runs: Sequence[Path | str], *, split: str | None = None) -> Evidence
             raise BadInput(f"{str(path)!r} has kind {document.get('kind')!r}; a report reads quality and artefact")
     timed = tuple(found for found in sessions.values() if found)
     if not (qualities or timed or artefacts):
-        raise BadInput(f"no quality*.json, records*.jsonl or manifest.json in {', '.join(repr(str(r)) for r in runs)}")
+        raise BadInput(
+            f"no quality document, records*.jsonl or manifest.json in {', '.join(repr(str(r)) for r in runs)}"
+        )
     kept, remarks = _one_corpus(tuple(qualities.values()), timed, split)
     return Evidence(kept, timed, tuple(artefacts.values()), remarks)
 
@@ -61,7 +63,7 @@ def _files(runs: Sequence[Path | str]) -> Iterator[tuple[Path, bool]]:
         if run.is_file():
             yield run, True
         elif run.is_dir():
-            for pattern in ("quality*.json", "records*.jsonl", "manifest.json"):
+            for pattern in ("*.json", "records*.jsonl"):
                 yield from ((path, False) for path in sorted(run.rglob(pattern)) if path.is_file())
         else:
             raise BadInput(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 from conftest import SENTENCES
 from transformers import MarianTokenizer
 
+from tprune.checkpoint import Checkpoint
 from tprune.corpus import Corpus
+from tprune.count import count
 from tprune.errors import BadInput
 from tprune.evaluate import System, compare, evaluate, evaluate_ids, model_facts, read_quality, score
+from tprune.marian import PrunedMarianMTModel
 from tprune.stamp import write_json
 from tprune.translate import translate
 
@@ -116,7 +119,7 @@ def corpus():
 def checkpoint(tiny_model, tiny_tokenizer_folder):
     tiny_model.generation_config.max_length = 12
     tokenizer = MarianTokenizer.from_pretrained(tiny_tokenizer_folder)
-    return SimpleNamespace(model=tiny_model, tokenizer=tokenizer, id="0" * 16, name="tiny-dense", facts={})
+    return Checkpoint(PrunedMarianMTModel.from_stock(tiny_model), tokenizer, id="0" * 16, name="tiny-dense")
 
 
 def test_quality_document(checkpoint, corpus):
@@ -136,18 +139,18 @@ def test_quality_document(checkpoint, corpus):
 
 def test_facts_of_a_stock_and_of_a_pruned_model(checkpoint):
     facts = model_facts(checkpoint)
-    params = sum(p.numel() for p in checkpoint.model.parameters())
-    assert (facts["criterion"], facts["seed"], facts["keep"], facts["params"]) == ("dense", None, 1.0, params)
-    checkpoint.facts = {"criterion": "shs", "seed": 3, "keep": 0.5, "params": 7, "macs": 9, "strength": 1e-4}
-    assert model_facts(checkpoint) == {
+    size = count(checkpoint.model)
+    assert facts == {
         "id": "0" * 16,
         "name": "tiny-dense",
-        "criterion": "shs",
-        "seed": 3,
-        "keep": 0.5,
-        "params": 7,
-        "macs": 9,
+        "criterion": "dense",
+        "seed": None,
+        "keep": 1.0,
+        "params": size.params,
+        "macs": size.macs,
     }
+    pruned = replace(checkpoint, facts={"criterion": "shs", "seed": 3, "keep": 0.5, "strength": 1e-4})
+    assert model_facts(pruned) == facts | {"criterion": "shs", "seed": 3, "keep": 0.5}
 
 
 def test_ids_from_a_device_give_the_same_document(checkpoint, corpus):

@@ -239,6 +239,8 @@ def _load_model(folder: Path, kind: str, complaints: list[str]) -> PrunedMarianM
     complaints += [complaint for complaint in found if "embed_positions" not in complaint]  # a fixed table of sines
     # Out of the memory-mapped file: weights that lie unaligned there would round differently in the last bit.
     model = copy.deepcopy(model).eval()
+    for stack in (model.model.encoder, model.model.decoder):
+        stack.embed_positions.weight.requires_grad_(False)  # loading thaws the table of sines
     return model if isinstance(model, PrunedMarianMTModel) else PrunedMarianMTModel.from_stock(model)
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +18,6 @@ from tprune import stamp, terminal
 if TYPE_CHECKING:
     from tprune.checkpoint import Checkpoint
     from tprune.corpus import Corpus
-    from tprune.pruning import Pruned
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -122,7 +120,8 @@ def prune(
     command is given again.
     """
     from tprune import pruning
-    from tprune.search import bleu_loss, check_limit, smallest
+    from tprune.checkpoint import save
+    from tprune.search import check_limit, prune_within
 
     _threads(threads)
     terminal.only_one({"--keep": keep, "--strength": strength, "--max-bleu-drop": max_bleu_drop})
@@ -147,25 +146,15 @@ def prune(
         return terminal.answer({"dry_run": True, "settings": asdict(settings)}, as_json=json, lines=[str(settings)])
     run_dir = out.parent / f".{out.name}.run"
     with terminal.bar() as show:
-
-        def run(budget: float | None) -> Pruned:
-            return pruning.prune(
-                checkpoint,
-                corpus,
-                replace(settings, keep=budget),
-                dev=dev,
-                strengths=strengths,
-                run_dir=run_dir / f"keep-{budget}",
-                watch=lambda phase, done, n, loss: show(f"{phase} {budget or ''}", done, n, f"loss {loss:.3f}"),
-            )
-
-        result, trials = (
-            smallest(run, bleu_loss(checkpoint, dev), limit=max_bleu_drop)
-            if max_bleu_drop is not None
-            else (run(settings.keep), [])
-        )
+        result, trials = prune_within(
+            checkpoint, corpus, dev, settings, limit=max_bleu_drop, strengths=strengths, run_dir=run_dir,
+            watch=lambda what, done, n, loss: show(what, done, n, f"loss {loss:.3f}"),
+        )  # fmt: skip
     facts = {**result.facts, "trials": [asdict(trial) for trial in trials]} if trials else result.facts
-    made = _save(result, checkpoint, out, facts)
+    plan = result.plan.to_json()
+    made = save(
+        result.model, checkpoint.tokenizer, out, facts=facts, plan=plan, inputs={checkpoint.name: checkpoint.id}
+    )
     shutil.rmtree(run_dir, ignore_errors=True)
     terminal.answer({"out": str(out), "id": made.id, **facts}, as_json=json, lines=_pruned_lines(out, facts))
 
@@ -236,18 +225,17 @@ def evaluate(
     _threads(threads)
     corpus = texts.load(data, split=split, source=source, target=target, limit=limit)
     with terminal.bar() as show:
+        options: Any = {
+            "beams": beams, "baseline": baseline, "progress": lambda done, n: show("translate", done, n, "")
+        }  # fmt: skip
         if (Path(model) / "manifest.json").is_file():
-            quality = _evaluate_artefact(Path(model), corpus, beams, baseline, threads, show)
+            from export.quality import evaluate as of_artefact
+
+            quality = of_artefact(Path(model), corpus, threads=threads, **options)
         else:
             from tprune.checkpoint import load
 
-            quality = measure(
-                load(model),
-                corpus,
-                beams=beams,
-                baseline=baseline,
-                progress=lambda done, n: show("translate", done, n, ""),
-            )
+            quality = measure(load(model), corpus, **options)
     if out:
         stamp.write_json(out, quality)
     lines = [
@@ -414,14 +402,6 @@ def _inputs(
     return load(model), train, dev
 
 
-def _save(result: Pruned, dense: Checkpoint, out: Path, facts: dict[str, Any]) -> Checkpoint:
-    from tprune.checkpoint import save
-
-    return save(
-        result.model, dense.tokenizer, out, facts=facts, plan=result.plan.to_json(), inputs={dense.name: dense.id}
-    )
-
-
 def _strengths(path: Path | None) -> dict[str, float] | None:
     if path is None:
         return None
@@ -436,32 +416,6 @@ def _pruned_lines(out: Path, facts: dict[str, Any]) -> list[str]:
         f"{facts['params']:,}, MACs {facts['macs'] / facts['dense_macs']:.1%}",
         f"development loss {facts['dev_loss']:.3f} nats a token; next: tprune verify {out}",
     ]
-
-
-def _evaluate_artefact(
-    folder: Path, corpus: Corpus, beams: int, baseline: Path | None, threads: int, show: Callable[..., None]
-) -> dict[str, Any]:
-    """Translate with an exported artefact and score its token ids."""
-    from transformers import MarianTokenizer
-
-    from bench import tokens
-    from export import runtime
-    from tprune.evaluate import System, evaluate_ids
-
-    artefact = runtime.open(folder, threads=threads)
-    encode = tokens.read(folder).encode
-    ids, truncated, limit = [], 0, artefact.manifest.limits.source
-    for done, sentence in enumerate(corpus.source, 1):
-        source = encode(sentence)
-        if len(source) > limit:  # as tprune.translate does it
-            source, truncated = [*source[: limit - 1], source[-1]], truncated + 1
-        ids.append(artefact.greedy(source).ids if beams == 1 else artefact.beam(source, beams))
-        show("translate", done, len(corpus.source))
-    manifest = artefact.manifest
-    system = System(asdict(manifest.model), manifest.id, manifest.runtime, manifest.precision)
-    tokenizer = MarianTokenizer.from_pretrained(str(folder))
-    quality = evaluate_ids(ids, tokenizer, corpus, system=system, beams=beams, baseline=baseline)
-    return {**quality, "truncated": truncated}
 
 
 def main() -> None:

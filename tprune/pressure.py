@@ -42,7 +42,7 @@ class Pressure:
 
 
 def boundary(weights: Sequence[Tensor], keep: float) -> float:
-    """Return the weight of the best line that has to go when a share `keep` of the lines stays."""
+    """Return the weight of the worst line that stays when a share `keep` of the lines stays: the next one has to go."""
     ranked = torch.cat(list(weights)).sort().values
     return float(ranked[min(int((1 - keep) * len(ranked)), len(ranked) - 1)])
 

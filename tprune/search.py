@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tprune.checkpoint import Checkpoint
 from tprune.corpus import Corpus
 from tprune.errors import BadInput, WorkFailed
 from tprune.evaluate import score
-from tprune.pruning import Pruned
+from tprune.pruning import Pruned, Settings, Watch, prune
 from tprune.translate import translate
 
 LOW, HIGH = 0.05, 1.0  # shares of the prunable weights between which the answer is looked for
@@ -22,6 +23,39 @@ class Trial:
 
     keep: float
     bleu_loss_percent: float
+
+
+def prune_within(
+    checkpoint: Checkpoint,
+    corpus: Corpus,
+    dev: Corpus,
+    settings: Settings,
+    *,
+    limit: float | None,
+    strengths: Mapping[str, float] | None = None,
+    run_dir: Path | None = None,
+    watch: Watch | None = None,
+) -> tuple[Pruned, list[Trial]]:
+    """Prune once by `settings`, or with a `limit` (per cent of BLEU on `dev`) search the smallest `keep` within it.
+
+    Every budget has a folder of its own in `run_dir`, so that a killed search continues. Raises as `prune` and
+    `smallest` do.
+    """
+
+    def run(keep: float | None) -> Pruned:
+        return prune(
+            checkpoint,
+            corpus,
+            replace(settings, keep=keep),
+            dev=dev,
+            strengths=strengths,
+            run_dir=run_dir / f"keep-{keep}" if run_dir else None,
+            watch=(lambda phase, *rest: watch(f"{phase} {keep}", *rest)) if watch and limit is not None else watch,
+        )
+
+    if limit is None:
+        return run(settings.keep), []
+    return smallest(run, bleu_loss(checkpoint, dev), limit=limit)
 
 
 def smallest(
