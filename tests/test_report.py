@@ -324,7 +324,7 @@ def test_calls_that_are_wrong(small, tmp_path):
         report([], tmp_path / "out")
     with pytest.raises(BadInput, match=r"absent' does not exist"):
         report([tmp_path / "absent"], tmp_path / "out")
-    with pytest.raises(BadInput, match=r"no quality\*\.json"):
+    with pytest.raises(BadInput, match="no quality document"):
         report([tmp_path / "empty"], tmp_path / "out")
     with pytest.raises(BadInput, match="split 'train': there is quality of test_2016_flickr only"):
         report([small], tmp_path / "out", split="train")
