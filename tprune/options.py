@@ -1,0 +1,22 @@
+"""The arguments and flags that several verbs share, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str, typer.Argument(help="Folder or hub id of a Marian checkpoint, stock or pruned.", metavar="MODEL")
+]
+Data = Annotated[str, typer.Option(help="Parallel text: folder, file, hub id or sacrebleu:SET/PAIR.", metavar="DATA")]
+Out = Annotated[Path, typer.Option(help="New folder for the result.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Dry = Annotated[bool, typer.Option("--dry-run", help="Check the call, say what would be done, do nothing.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
+Threads = Annotated[int, typer.Option(help="CPU threads.", min=1)]
+Limit = Annotated[int | None, typer.Option(help="Use only the first N sentences.", min=1)]
+Source = Annotated[str, typer.Option(help="Source language or column.")]
+Target = Annotated[str, typer.Option(help="Target language or column.")]
+DevSplit = Annotated[str, typer.Option(help="Split that every choice is made on.")]
