@@ -93,7 +93,7 @@ def prune(
     round_to: Annotated[int, typer.Option(help="Widths are multiples of this.")] = 8,
     distill: Annotated[bool, typer.Option("--distill", help="Learn from the dense model's outputs too.")] = False,
     lr: Annotated[float, typer.Option(help="Learning rate under the penalty.")] = 5e-4,
-    finetune_lr: Annotated[float, typer.Option(help="Peak learning rate after the cut.")] = 1e-3,
+    finetune_lr: Annotated[float, typer.Option(help="Peak learning rate after the cut.")] = 5e-4,
     sensitivity: Annotated[Path | None, typer.Option(help="sensitivity.json of `tprune analyse`.")] = None,
     limit: Limit = None,
     seed: Seed = 0,
@@ -366,7 +366,7 @@ def demo(
     stamp.check_vacant(out)
     with terminal.bar() as show:
         made = ingredients.build(out, seed=seed, watch=lambda done, n, loss: show("train", done, n, f"loss {loss:.2f}"))
-    for call in ingredients.journey(out, made):
+    for call in ingredients.journey(out, made, threads=threads):
         terminal.talk.print("$ tprune " + " ".join(call), style="bold", highlight=False, soft_wrap=True)
         terminal.call(app, call)
 

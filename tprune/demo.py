@@ -27,7 +27,14 @@ VOCABULARY = 800
 WIDTH = 192
 MAX_TOKENS = 64  # the grammar's longest sentence has fewer pieces
 RECIPE = Recipe(steps=600, lr=1e-3, warmup=50, tokens=1024, dropout=0.0)  # 90 seconds of one core
-STEPS = ["--steps", "60", "--finetune-steps", "240"]  # of a pruning run, half a minute on two cores
+STEPS = [
+    "--steps",
+    "60",
+    "--finetune-steps",
+    "240",
+    "--finetune-lr",
+    "1e-3",
+]  # of a pruning run, half a minute on two cores
 
 
 @dataclass(frozen=True)
@@ -56,18 +63,20 @@ def build(out: Path | str, *, seed: int = 0, recipe: Recipe = RECIPE, watch: Wat
     return demo
 
 
-def journey(out: Path | str, demo: Demo) -> list[list[str]]:
+def journey(out: Path | str, demo: Demo, *, threads: int = 2) -> list[list[str]]:
     """Return the calls of the `tprune` command that make the whole journey of a built demo, each as its arguments."""
     dense, data, onnx = str(demo.dense), ["--data", str(demo.data)], f"{out}/onnx"
     models = {"dense": dense, **{f"keep-{keep}": f"{out}/keep-{keep}" for keep in (50, 25)}}
-    calls = [["analyse", dense, *data, "--out", f"{out}/analysis", "--quick"]]
+    cores = ["--threads", str(threads)]
+    calls = [["analyse", dense, *data, "--out", f"{out}/analysis", "--quick", *cores]]
     for name in list(models)[1:]:
         budget = ["--keep", f"0.{name[-2:]}", "--sensitivity", f"{out}/analysis/sensitivity.json"]
-        calls.append(["prune", dense, *data, "--out", models[name], *budget, *STEPS])
+        calls.append(["prune", dense, *data, "--out", models[name], *budget, *STEPS, *cores])
         calls.append(["verify", models[name]])
     for name, folder in models.items():
+        trim = [] if name == "dense" else ["--trim-vocabulary", "train"]
         versus = [] if name == "dense" else ["--baseline", f"{out}/quality/dense.json"]
-        calls.append(["export", folder, *data, "--out", f"{onnx}/{name}", "--limit", "30"])
+        calls.append(["export", folder, *data, "--out", f"{onnx}/{name}", "--limit", "30", *trim])
         calls.append(["evaluate", f"{onnx}/{name}", *data, "--out", f"{out}/quality/{name}.json", *versus])
     records = f"{out}/records.jsonl"
     calls.append(

@@ -49,7 +49,7 @@ class Settings:
     criterion: str = "shs"
     steps: int = 200
     finetune_steps: int = 400
-    lr: float = 1e-3
+    lr: float = 5e-4
     finetune_lr: float = 5e-4
     strength: float | None = None
     round_to: int = 8
