@@ -92,6 +92,9 @@ def prune(
     finetune_steps: Annotated[int, typer.Option(help="Optimiser steps after the cut.")] = 400,
     round_to: Annotated[int, typer.Option(help="Widths are multiples of this.")] = 8,
     distill: Annotated[bool, typer.Option("--distill", help="Learn from the dense model's outputs too.")] = False,
+    teacher: Annotated[
+        str | None, typer.Option(help="Learn from this checkpoint's outputs too.", metavar="MODEL")
+    ] = None,
     lr: Annotated[float, typer.Option(help="Learning rate under the penalty.")] = 5e-4,
     finetune_lr: Annotated[float, typer.Option(help="Peak learning rate after the cut.")] = 5e-4,
     sensitivity: Annotated[Path | None, typer.Option(help="sensitivity.json of `tprune analyse`.")] = None,
@@ -107,7 +110,7 @@ def prune(
     command is given again.
     """
     from tprune import pruning
-    from tprune.checkpoint import save
+    from tprune.checkpoint import load, save
     from tprune.search import check_limit, prune_within
 
     _threads(threads)
@@ -135,6 +138,7 @@ def prune(
     with terminal.bar() as show:
         result, trials = prune_within(
             checkpoint, corpus, dev, settings, limit=max_bleu_drop, strengths=strengths, run_dir=run_dir,
+            teacher=load(teacher) if teacher else None,
             watch=lambda what, done, n, loss: show(what, done, n, f"loss {loss:.3f}"),
         )  # fmt: skip
     facts = {**result.facts, "trials": [asdict(trial) for trial in trials]} if trials else result.facts

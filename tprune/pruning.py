@@ -106,12 +106,14 @@ def prune(
     *,
     dev: Corpus | None = None,
     strengths: Mapping[str, float] | None = None,
+    teacher: Checkpoint | None = None,
     run_dir: Path | None = None,
     watch: Watch | None = None,
 ) -> Pruned:
     """Prune `checkpoint` with `corpus` as training data; the checkpoint itself is left as it was.
 
-    `strengths` are the per-site factors of BSSL (`Sensitivity.strengths`). With `run_dir` a killed run continues where
+    `strengths` are the per-site factors of BSSL (`Sensitivity.strengths`). Distillation is from `teacher`, or with
+    `Settings.distill` from the checkpoint itself. With `run_dir` a killed run continues where
     it was. Raises BadInput for settings that cannot be and WorkFailed when training diverges.
     """
     if not sites(checkpoint.model):
@@ -119,10 +121,10 @@ def prune(
     limit = checkpoint.model.config.max_position_embeddings
     pairs = tokenise(corpus, checkpoint.tokenizer, limit)
     big = copy.deepcopy(checkpoint.model)
-    teacher = checkpoint.model if settings.distill else None
+    guide = (teacher or checkpoint).model if teacher or settings.distill else None
     facts = _facts(checkpoint, settings)
     if settings.penalised:
-        scores, about = _sparsify(big, pairs, settings, strengths, teacher, _sub(run_dir, "sparsify"), watch)
+        scores, about = _sparsify(big, pairs, settings, strengths, guide, _sub(run_dir, "sparsify"), watch)
         facts |= about
     else:
         scores = score(big, pairs, settings)
@@ -138,7 +140,7 @@ def prune(
     if steps:
         recipe = _recipe(settings, steps, settings.finetune_lr, final=0.0)
         done = train(
-            small, pairs, recipe, teacher=teacher, run_dir=_sub(run_dir, "finetune"), watch=_phase(watch, "fine-tune")
+            small, pairs, recipe, teacher=guide, run_dir=_sub(run_dir, "finetune"), watch=_phase(watch, "fine-tune")
         )
         facts["finetune_seconds"] = round(done.seconds, 1)
     if dev_batches:
@@ -220,7 +222,13 @@ def _recipe(settings: Settings, steps: int, lr: float, *, final: float) -> Recip
 
 
 def _facts(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
-    return {**asdict(settings), "source": checkpoint.name, "source_id": checkpoint.id}
+    """Return what the small model's stamp says; a model that was pruned before stays under its first criterion."""
+    facts: dict[str, Any] = {**asdict(settings), "source": checkpoint.name, "source_id": checkpoint.id}
+    before = checkpoint.facts
+    if before.get("keep") and settings.keep:
+        facts["keep"] = round(before["keep"] * settings.keep, 6)
+        facts["criterion"] = before["criterion"] if settings.keep == 1 else settings.criterion
+    return facts
 
 
 def _sizes(dense: PrunedMarianMTModel, small: PrunedMarianMTModel) -> dict[str, Any]:

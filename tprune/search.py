@@ -33,6 +33,7 @@ def prune_within(
     *,
     limit: float | None,
     strengths: Mapping[str, float] | None = None,
+    teacher: Checkpoint | None = None,
     run_dir: Path | None = None,
     watch: Watch | None = None,
 ) -> tuple[Pruned, list[Trial]]:
@@ -49,6 +50,7 @@ def prune_within(
             replace(settings, keep=keep),
             dev=dev,
             strengths=strengths,
+            teacher=teacher,
             run_dir=run_dir / f"keep-{keep}" if run_dir else None,
             watch=(lambda phase, *rest: watch(f"{phase} {keep}", *rest)) if watch and limit is not None else watch,
         )
