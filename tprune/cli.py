@@ -92,9 +92,7 @@ def prune(
     finetune_steps: Annotated[int, typer.Option(help="Optimiser steps after the cut.")] = 400,
     round_to: Annotated[int, typer.Option(help="Widths are multiples of this.")] = 8,
     distill: Annotated[bool, typer.Option("--distill", help="Learn from the dense model's outputs too.")] = False,
-    teacher: Annotated[
-        str | None, typer.Option(help="Learn from this checkpoint's outputs too.", metavar="MODEL")
-    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="Learn from this model's outputs.", metavar="MODEL")] = None,
     lr: Annotated[float, typer.Option(help="Learning rate under the penalty.")] = 5e-4,
     finetune_lr: Annotated[float, typer.Option(help="Peak learning rate after the cut.")] = 5e-4,
     sensitivity: Annotated[Path | None, typer.Option(help="sensitivity.json of `tprune analyse`.")] = None,
