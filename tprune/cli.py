@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,9 +135,11 @@ def prune(
         return terminal.answer({"dry_run": True, "settings": asdict(settings)}, as_json=json, lines=[str(settings)])
     run_dir = out.parent / f".{out.name}.run"
     with terminal.bar() as show:
+        run = partial(
+            pruning.prune, checkpoint, corpus, dev=dev, strengths=strengths, teacher=load(teacher) if teacher else None
+        )
         result, trials = prune_within(
-            checkpoint, corpus, dev, settings, limit=max_bleu_drop, strengths=strengths, run_dir=run_dir,
-            teacher=load(teacher) if teacher else None,
+            run, settings, dense=checkpoint, dev=dev, limit=max_bleu_drop, run_dir=run_dir,
             watch=lambda what, done, n, loss: show(what, done, n, f"loss {loss:.3f}"),
         )  # fmt: skip
     facts = {**result.facts, "trials": [asdict(trial) for trial in trials]} if trials else result.facts

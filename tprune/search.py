@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tprune.checkpoint import Checkpoint
 from tprune.corpus import Corpus
 from tprune.errors import BadInput, WorkFailed
 from tprune.evaluate import score
-from tprune.pruning import Pruned, Settings, Watch, prune
+from tprune.pruning import Pruned, Settings, Watch
 from tprune.translate import translate
 
 LOW, HIGH = 0.05, 1.0  # shares of the prunable weights between which the answer is looked for
@@ -26,38 +26,28 @@ class Trial:
 
 
 def prune_within(
-    checkpoint: Checkpoint,
-    corpus: Corpus,
-    dev: Corpus,
+    run: Callable[..., Pruned],
     settings: Settings,
     *,
+    dense: Checkpoint,
+    dev: Corpus,
     limit: float | None,
-    strengths: Mapping[str, float] | None = None,
-    teacher: Checkpoint | None = None,
-    run_dir: Path | None = None,
-    watch: Watch | None = None,
+    run_dir: Path,
+    watch: Watch,
 ) -> tuple[Pruned, list[Trial]]:
     """Prune once by `settings`, or with a `limit` (per cent of BLEU on `dev`) search the smallest `keep` within it.
 
-    Every budget has a folder of its own in `run_dir`, so that a killed search continues. Raises as `prune` and
-    `smallest` do.
+    `run` is `pruning.prune` with everything bound but settings, `run_dir` and `watch`. Every budget has a folder of its
+    own in `run_dir`, so that a killed search continues. Raises as `prune` and `smallest` do.
     """
 
-    def run(keep: float | None) -> Pruned:
-        return prune(
-            checkpoint,
-            corpus,
-            replace(settings, keep=keep),
-            dev=dev,
-            strengths=strengths,
-            teacher=teacher,
-            run_dir=run_dir / f"keep-{keep}" if run_dir else None,
-            watch=(lambda phase, *rest: watch(f"{phase} {keep}", *rest)) if watch and limit is not None else watch,
-        )
+    def at(keep: float | None) -> Pruned:
+        named = watch if limit is None else lambda phase, *rest: watch(f"{phase} {keep}", *rest)
+        return run(settings=replace(settings, keep=keep), run_dir=run_dir / f"keep-{keep}", watch=named)
 
     if limit is None:
-        return run(settings.keep), []
-    return smallest(run, bleu_loss(checkpoint, dev), limit=limit)
+        return at(settings.keep), []
+    return smallest(at, bleu_loss(dense, dev), limit=limit)
 
 
 def smallest(
