@@ -21,19 +21,17 @@ table() { # CRITERION...: the comparison, the same 300 steps for every criterion
   for criterion in "$@"; do
     for run in 0.5:0 0.3:0 0.7:0 0.5:1; do
       prune "$criterion-${run%:*}-s${run#*:}" --criterion "$criterion" --keep "${run%:*}" --seed "${run#*:}" \
-        --steps 60 --finetune-steps 240
+        --steps 60 --finetune-steps 240 --lr 5e-4 --finetune-lr 1e-3
     done
   done
 }
 
-longer() { # KEEP...: SHS with distillation from the dense model and more steps
-  for keep in "$@"; do
-    prune "shs-$keep-long" --keep "$keep" --distill --steps 60 --finetune-steps 440
-  done
+long() { # CRITERION KEEP LR: 360 steps with distillation from the dense model
+  prune "$1-$2-long" --criterion "$1" --keep "$2" --distill --steps 60 --finetune-steps 300 --lr 5e-4 --finetune-lr "$3"
 }
 
-(table shs group-lasso && longer 0.6) &
-(table magnitude random && longer 0.25) &
+(table shs group-lasso && long shs 0.6 5e-4) &
+(table magnitude random && long magnitude 0.6 5e-4 && long shs 0.25 1e-3) &
 wait -n
 wait -n
 
@@ -51,8 +49,8 @@ score() { # NAME MODEL|ARTEFACT
 
 export_ dense "$model"
 export_ dense+trim "$model" --trim-vocabulary train
-export_ shs-0.5-s0 "$out/models/shs-0.5-s0"
-for name in shs-0.7-s0 shs-0.5-s0 shs-0.3-s0 shs-0.6-long shs-0.25-long; do
+export_ magnitude-0.6-long "$out/models/magnitude-0.6-long"
+for name in shs-0.5-s0 shs-0.3-s0 shs-0.6-long shs-0.25-long magnitude-0.6-long; do
   export_ "$name+trim" "$out/models/$name" --trim-vocabulary train
 done
 
