@@ -85,7 +85,8 @@ def _criteria(joined: Sequence[Joined]) -> list[str]:
         row = item.row
         if row.bleu is not None and row.keep is not None and row.criterion is not None:
             group = groups.setdefault((round(row.keep, 2), row.precision, row.beams), {})
-            group.setdefault(row.criterion, {})[row.seed, row.name] = row.bleu
+            # the same model with a trimmed vocabulary is not a second observation
+            group.setdefault(row.criterion, {})[row.seed, row.name.removesuffix("+trim")] = row.bleu
     sentences = []
     for (keep, precision, beams), group in sorted(groups.items(), key=lambda entry: -entry[0][0]):
         if len(group) < 2:

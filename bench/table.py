@@ -131,7 +131,9 @@ def terminal(rows: Sequence[RowData]) -> Table:
     table = Table(caption=context_line(rows))
     shown = [column for column in columns(rows) if column.key in ON_A_TERMINAL]
     for column in shown:
-        table.add_column(column.heading, justify="right" if column.number else "left", no_wrap=column.key in {"name", "speedup"})
+        table.add_column(
+            column.heading, justify="right" if column.number else "left", no_wrap=column.key in {"name", "speedup"}
+        )
     for row in rows:
         table.add_row(*(column.cell(row) for column in shown))
     return table
