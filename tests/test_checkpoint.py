@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from command import small_disk
 from hypothesis import given
 from hypothesis import strategies as st
 from marians import PLANS, configs, few, generated, inputs, logits, random_plan, stock
@@ -350,28 +350,12 @@ def test_an_output_folder_that_is_not_empty(original: Path, tmp_path: Path) -> N
 # ---- a disk that fills up
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB, gone after the test."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
-    try:
-        done = subprocess.run(mount, capture_output=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("needs the mount command")
-    if done.returncode:
-        pytest.skip("needs the right to mount a tmpfs (root)")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
-def test_a_full_disk_leaves_nothing_behind(original: Path, small_disk: Path) -> None:
-    dense = checkpoint.load(original)
-    with pytest.raises(
-        WorkFailed, match=r"checkpoint '.*out' cannot be written \(.*[Nn]o space left.*nothing was left"
-    ):
-        checkpoint.save(dense.model, dense.tokenizer, small_disk / "out", facts={})
-    assert list(small_disk.iterdir()) == []
+def test_a_full_disk_leaves_nothing_behind(original: Path, tmp_path: Path) -> None:
+    dense, complaint = (
+        checkpoint.load(original),
+        r"checkpoint '.*out' cannot be written \(.*[Nn]o space left.*nothing was left",
+    )
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        with pytest.raises(WorkFailed, match=complaint):
+            checkpoint.save(dense.model, dense.tokenizer, disk / "out", facts={})
+        assert list(disk.iterdir()) == []

@@ -1,96 +1,218 @@
-"""Penalties over a model against autograd of the formula written naively."""
+"""One step of the decoupled penalty against its formula, written out in numpy on the weights of one site."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
-from marians import random_plan
-from torch import Tensor
+from marians import stock
 
 from tprune.marian import PrunedMarianMTModel
-from tprune.penalty import FORMULAS, over_sites, site_norms, squared_norms
-from tprune.sites import sites
-from tprune.surgery import cut
+from tprune.penalty import FORMULAS, Decoupled
+from tprune.sites import line_norms, site_parameters
+
+Array = npt.NDArray[np.float64]
+UNIT = 0.7
 
 
 @pytest.fixture
-def model(tiny_model) -> PrunedMarianMTModel:
-    big = PrunedMarianMTModel.from_stock(tiny_model)
-    return cut(big, random_plan(big, 5))
+def model(tiny_config) -> PrunedMarianMTModel:
+    return PrunedMarianMTModel.from_stock(stock(tiny_config()))
 
 
-def naive_norms(model: PrunedMarianMTModel) -> dict[str, Tensor]:
-    """Line norms by the book: one concatenated row of owned weights a line."""
-    norms = {}
-    for side, stack in (("encoder", model.model.encoder), ("decoder", model.model.decoder)):
-        for i, layer in enumerate(stack.layers):
-            blocks = {"self_attn": layer.self_attn} | (
-                {"encoder_attn": layer.encoder_attn} if side == "decoder" else {}
-            )
-            for name, attention in blocks.items():
-                if attention.num_heads:
-                    q, k, v, o = (getattr(attention, f"{x}_proj") for x in ("q", "k", "v", "out"))
-                    qk = torch.cat([q.weight, q.bias[:, None], k.weight, k.bias[:, None]], 1)
-                    vo = torch.cat([v.weight, v.bias[:, None], o.weight.T], 1)
-                    norms[f"{side}.layers.{i}.{name}.qk"] = qk.norm(dim=1)
-                    norms[f"{side}.layers.{i}.{name}.vo"] = vo.norm(dim=1)
-            if layer.fc1.out_features:
-                rows = torch.cat([layer.fc1.weight, layer.fc1.bias[:, None], layer.fc2.weight.T], 1)
-                norms[f"{side}.layers.{i}.ffn"] = rows.norm(dim=1)
-    return norms
+def pressing(model: PrunedMarianMTModel, formula: str, factors: dict[str, float] | None = None) -> Decoupled:
+    """Return a press that has looked: every line of every site has a cost of its own, from 0.5 to 2."""
+    press = Decoupled(model, FORMULAS[formula], factors)
+    press.costs = [torch.linspace(0.5, 2.0, site.lines) for site, _ in press.places]
+    press.memory["unit"] = UNIT
+    return press
 
 
-NAIVE = {"shs": lambda n: n.sum() ** 2 / (n**2).sum(), "group-lasso": lambda n: n.sum()}
+@dataclass(frozen=True)
+class Lines:
+    """One site in numpy: all that a line owns, side by side (lines, elements), and its cost d."""
+
+    owned: Array
+    cost: Array
+
+    @classmethod
+    def of(cls, press: Decoupled, place: int) -> Lines:
+        site, members = press.places[place]
+        parts = [
+            parameter.detach().double().numpy().reshape(site.lines, -1)
+            if dim == 0
+            else parameter.detach().double().numpy().T
+            for parameter, dim in members
+        ]
+        return cls(np.concatenate(parts, axis=1), press.costs[place].double().numpy())
+
+    @property
+    def weight(self) -> Array:
+        """m = ||w|| d / unit."""
+        return np.sqrt((self.owned**2).sum(1)) * self.cost / UNIT
+
+    def after(self, step: Array) -> Array:
+        """w <- w max(0, m - step) / m, and no line may grow."""
+        ratio = np.minimum(np.maximum(0.0, self.weight - step) / self.weight, 1.0)
+        return self.owned * ratio[:, None]
 
 
-@pytest.mark.parametrize("name", sorted(FORMULAS))
-@pytest.mark.parametrize("strengths", [None, {"encoder.layers.0.ffn": 0.0, "decoder.layers.1.encoder_attn.qk": 2.5}])
-def test_value_and_gradient_are_the_naive_ones(model, name: str, strengths: dict | None) -> None:
-    trained = [p for p in model.parameters() if p.requires_grad and p.numel()]
-    value = over_sites(model, FORMULAS[name], strengths)()
-    ours = torch.autograd.grad(value, trained, allow_unused=True)
-    norms = naive_norms(model)
-    assert list(norms) == [place.name for place in sites(model)]
-    expected = sum((strengths or {}).get(site, 1.0) * NAIVE[name](n) for site, n in norms.items())
-    theirs = torch.autograd.grad(expected, trained, allow_unused=True)
-    torch.testing.assert_close(value, expected)
-    for parameter, mine, other in zip(trained, ours, theirs, strict=True):
-        zero = torch.zeros_like(parameter)
-        torch.testing.assert_close(zero if mine is None else mine, zero if other is None else other)
+@pytest.mark.parametrize("place", range(6))
+def test_group_lasso_is_soft_thresholding_of_the_lines(model, place: int) -> None:
+    press = pressing(model, "group-lasso")
+    before = Lines.of(press, place)
+    strength = float(np.median(before.weight))
+    press(strength)
+    np.testing.assert_allclose(Lines.of(press, place).owned, before.after(np.full(1, strength)), atol=1e-5)
+    dead = before.weight < strength
+    assert dead.any() and not dead.all()
+    assert not Lines.of(press, place).owned[dead].any()  # exactly zero, biases included
 
 
-@pytest.mark.parametrize("name", sorted(FORMULAS))
-def test_gradcheck(name: str) -> None:
-    torch.manual_seed(0)
-    members = [torch.randn(5, 3), torch.randn(5), torch.randn(4, 5)]
-    members = [member.double().requires_grad_() for member in members]
-    assert torch.autograd.gradcheck(
-        lambda *parts: FORMULAS[name](squared_norms(list(zip(parts, (0, 0, 1), strict=True)))), members
-    )
+@pytest.mark.parametrize("place", range(6))
+def test_shs_shrinks_the_weak_and_leaves_the_strong_alone(model, place: int) -> None:
+    press = pressing(model, "shs")
+    before = Lines.of(press, place)
+    m = before.weight
+    s, q = m.sum(), (m**2).sum()
+    slope = 2 * s / q * (1 - m * s / q)
+    strength = 0.05 * float(m.mean())
+    press(strength)
+    after = Lines.of(press, place)
+    np.testing.assert_allclose(after.owned, before.after(strength * slope), atol=1e-5)
+    strong = m > q / s
+    assert strong.any() and not strong.all()
+    assert np.array_equal(after.owned[strong], before.owned[strong])  # bit for bit: the formula would let them grow
+    assert (after.weight[~strong] < m[~strong]).all()
+    lost = (m - after.weight)[~strong]
+    weakest = np.argsort(m[~strong])
+    assert (np.diff(lost[weakest]) <= 1e-6).all()  # the weaker a line, the faster it goes
 
 
-def test_sites_of_strength_zero_get_no_gradient(model) -> None:
-    over_sites(model, FORMULAS["shs"], {place.name: 0.0 for place in sites(model)[1:]})().backward()
-    touched = [name for name, parameter in model.named_parameters() if parameter.grad is not None]
-    assert touched and all(name.startswith(f"model.{sites(model)[0].sub_block}") for name in touched)
+def test_a_factor_multiplies_the_strength_of_its_site_alone(model) -> None:
+    site = pressing(model, "group-lasso").places[1][0]
+    other = PrunedMarianMTModel(model.config)
+    other.load_state_dict(model.state_dict())
+    plain, steered = pressing(model, "group-lasso"), pressing(other, "group-lasso", {site.name: 2.0})
+    strength = 0.1 * float(Lines.of(plain, 1).weight.min())
+    before = Lines.of(plain, 1)
+    plain(strength)
+    steered(strength)
+    np.testing.assert_allclose(before.weight - Lines.of(plain, 1).weight, strength, rtol=1e-3)
+    np.testing.assert_allclose(before.weight - Lines.of(steered, 1).weight, 2 * strength, rtol=1e-3)
+    for place in (0, 2, 3, 4, 5):
+        assert np.array_equal(Lines.of(plain, place).owned, Lines.of(steered, place).owned)
 
 
-def test_a_model_without_sites_costs_nothing(tiny_model) -> None:
-    big = PrunedMarianMTModel.from_stock(tiny_model)
-    assert float(over_sites(cut(big, random_plan(big, 0, "nothing")), FORMULAS["shs"])()) == 0
+@pytest.mark.parametrize("formula", sorted(FORMULAS))
+def test_without_strength_or_a_look_nothing_happens(model, formula: str) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    pressing(model, formula)(0.0)
+    Decoupled(model, FORMULAS[formula])(1.0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_site_norms_are_the_naive_ones(model) -> None:
-    norms = naive_norms(model)
-    for site, values in site_norms(model).items():
-        assert not values.requires_grad
-        torch.testing.assert_close(values, norms[site.name].detach())
-
-
-def test_shs_over_the_model_does_not_see_scale(model) -> None:
-    penalty = over_sites(model, FORMULAS["shs"])
-    before = float(penalty().detach())
+@pytest.mark.parametrize("formula", sorted(FORMULAS))
+def test_a_dead_line_stays_dead(model, formula: str) -> None:
+    press = pressing(model, formula)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3)
-    assert float(penalty().detach()) == pytest.approx(before, rel=1e-5)
+        for parameter, dim in press.places[0][1]:
+            parameter.index_fill_(dim, torch.tensor([3]), 0.0)
+    press(0.01)
+    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+    assert not Lines.of(press, 0).owned[3].any()
+    assert press.scores()[press.places[0][0].name][3] == 0
+
+
+@pytest.fixture
+def adam(model) -> torch.optim.Optimizer:
+    """Adam after one step of gradients that differ from line to line."""
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    generator = torch.Generator().manual_seed(5)
+    for parameter in optimiser.param_groups[0]["params"]:
+        parameter.grad = torch.randn(parameter.shape, generator=generator) * torch.rand(1, generator=generator)
+    optimiser.step()
+    return optimiser
+
+
+def expected_costs(press: Decoupled, adam: torch.optim.Optimizer) -> list[Array]:
+    """d_g = root mean square of Adam's second moment over line g, relative to that over all lines."""
+    found = []
+    for site, members in press.places:
+        moments = [adam.state[parameter]["exp_avg_sq"].double().numpy() for parameter, _ in members]
+        rows = [
+            moment.reshape(site.lines, -1) if dim == 0 else moment.T
+            for moment, (_, dim) in zip(moments, members, strict=True)
+        ]
+        found.append(np.sqrt(np.concatenate(rows, axis=1).mean(1)))
+    return [cost / np.sqrt((np.concatenate(found) ** 2).mean()) for cost in found]
+
+
+def test_a_look_reads_the_costs_and_the_unit(model, adam) -> None:
+    press = Decoupled(model, FORMULAS["shs"])
+    press.look(torch.optim.AdamW(model.parameters()))  # no step taken yet: there is nothing to see
+    assert (press.costs, press.memory) == ([], {})
+    press.look(adam)
+    costs = expected_costs(press, adam)
+    for found, wanted in zip(press.costs, costs, strict=True):
+        np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-4)
+    prices = np.concatenate(
+        [line_norms(model, site).numpy() * cost for (site, _), cost in zip(press.places, costs, strict=True)]
+    )
+    lower_median = np.sort(prices)[(len(prices) - 1) // 2]  # torch takes the lower of the two in the middle
+    assert press.memory == {"unit": pytest.approx(lower_median, rel=1e-4)}
+    assert float(torch.cat(press.weights()).median()) == pytest.approx(1, rel=1e-5)
+    assert list(press.scores()) == [site.name for site, _ in press.places]
+
+
+def test_the_unit_is_that_of_the_first_look_and_survives_a_resume(model, adam) -> None:
+    press = Decoupled(model, FORMULAS["shs"])
+    press.look(adam)
+    unit = press.memory["unit"]
+    shrink(model, press, 0.5)
+    press.look(adam)
+    assert press.memory["unit"] == unit
+    resumed = Decoupled(model, FORMULAS["shs"])
+    resumed.memory.update(press.memory)  # what tprune.train does with the state
+    resumed.look(adam)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(resumed.weights(), press.weights(), strict=True))
+    fresh = Decoupled(model, FORMULAS["shs"])
+    fresh.look(adam)
+    assert fresh.memory["unit"] == pytest.approx(unit / 2, rel=1e-5)
+
+
+def test_louder_gradients_everywhere_change_nothing(model, adam) -> None:
+    quiet, loud = Decoupled(model, FORMULAS["shs"]), Decoupled(model, FORMULAS["shs"])
+    quiet.look(adam)
+    each_state(adam, lambda state: state["exp_avg_sq"].mul_(100))
+    loud.look(adam)
+    for ours, theirs in zip(quiet.weights(), loud.weights(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_weight_that_no_gradient_reached_costs_nothing(model, adam) -> None:
+    press = Decoupled(model, FORMULAS["shs"])
+    site, members = press.places[0]
+    for parameter, _ in members:
+        del adam.state[parameter]
+    press.look(adam)
+    assert not press.scores()[site.name].any()
+    press(0.1)
+    assert all(torch.isfinite(parameter).all() for parameter, _ in site_parameters(model, site))
+
+
+def shrink(model: PrunedMarianMTModel, press: Decoupled, by: float) -> None:
+    with torch.no_grad():
+        for _, members in press.places:
+            for parameter, _ in members:
+                parameter.mul_(by)
+
+
+def each_state(optimiser: torch.optim.Optimizer, change: Callable[[dict[str, Any]], object]) -> None:
+    for state in optimiser.state.values():
+        change(state)

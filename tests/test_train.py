@@ -7,21 +7,20 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from command import small_disk
 from marians import random_plan, stock
 from safetensors import safe_open
 
 import tprune.state
 from tprune.corpus import Pairs
 from tprune.errors import BadInput, WorkFailed
-from tprune.hoyer import group_hoyer_square
 from tprune.marian import PrunedMarianMTModel
-from tprune.penalty import over_sites
+from tprune.penalty import FORMULAS, Decoupled
 from tprune.state import Progress, load_state, save_state
 from tprune.surgery import cut
 from tprune.train import LOOK_EVERY, Recipe, Regulariser, Trained, train
@@ -44,19 +43,14 @@ def some_pairs(count: int = 24) -> Pairs:
     return Pairs(*rows)
 
 
-def regulariser(model: PrunedMarianMTModel, *, fail_at: int | None = None) -> Regulariser:
-    """SHS whose strength grows with the steps; its value is NaN at step `fail_at` of a fresh run (from 1)."""
-    penalty, steps = over_sites(model, group_hoyer_square), [0]
-
-    def value() -> torch.Tensor:
-        steps[0] += 1
-        return penalty() * (torch.nan if steps[0] == fail_at else 1.0)
-
-    return Regulariser(1e-3, penalty=value, adjust=lambda step, strength: strength * 1.1, name="test")
+def regulariser(model: PrunedMarianMTModel) -> Regulariser:
+    """SHS whose strength grows with the steps."""
+    press = Decoupled(model, FORMULAS["shs"])
+    return Regulariser(1e-2, press, adjust=lambda step, strength: strength * 1.1, name="test")
 
 
 def run(model: PrunedMarianMTModel, run_dir: Path | None = None, recipe: Recipe = RECIPE, **options) -> Trained:
-    return train(model, some_pairs(), recipe, regulariser=regulariser(model, **options), run_dir=run_dir)
+    return train(model, some_pairs(), recipe, regulariser=regulariser(model), run_dir=run_dir, **options)
 
 
 def check_identical(ours: PrunedMarianMTModel, theirs: PrunedMarianMTModel) -> None:
@@ -81,7 +75,7 @@ def test_training_learns_and_repeats(model, tiny_config) -> None:
     assert run(again).losses == first.losses
     check_identical(model, again)
     assert [step for step, _ in first.losses] == list(range(16))
-    assert first.strength == pytest.approx(1e-3 * 1.1 ** len(range(0, 16, LOOK_EVERY)))
+    assert first.strength == pytest.approx(1e-2 * 1.1 ** len(range(0, 16, LOOK_EVERY)))
     assert not torch.equal(model.model.shared.weight, start.model.shared.weight)
     assert not model.training
     longer = train(model_for(tiny_config()), some_pairs(), replace(RECIPE, steps=60, dropout=0.0))
@@ -218,46 +212,32 @@ def test_the_state_holds_moments_and_no_pickle(model, tmp_path: Path) -> None:
     assert {"weight.model.shared.weight", "exp_avg.model.shared.weight", "exp_avg_sq.model.shared.weight"} <= names
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB: one state fits, a second beside it does not."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
-    try:
-        done = subprocess.run(mount, capture_output=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("needs the mount command")
-    if done.returncode:
-        pytest.skip("needs the right to mount a tmpfs (root)")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
-def test_a_full_disk_keeps_the_old_state(model, tiny_config, small_disk: Path) -> None:
-    with pytest.raises(
-        WorkFailed, match=r"training state '.*' cannot be written \(.*[Nn]o space left.*run again to cont"
-    ):
-        run(model, small_disk)
-    assert [p.name for p in small_disk.iterdir()] == ["state.safetensors"]
-    assert step_of(small_disk) == 5
+def test_a_full_disk_keeps_the_old_state(model, tiny_config, tmp_path: Path) -> None:
+    complaint = r"training state '.*' cannot be written \(.*[Nn]o space left.*run again to cont"
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        with pytest.raises(WorkFailed, match=complaint):
+            run(model, disk)
+        assert [p.name for p in disk.iterdir()] == ["state.safetensors"]
+        assert step_of(disk) == 5
 
 
 # ---- what cannot go on
 
 
-def test_a_broken_weight_stops_at_once(model) -> None:
+def poison(model: PrunedMarianMTModel) -> None:
     with torch.no_grad():
         model.model.decoder.layers[0].fc1.weight[0, 0] = torch.nan
+
+
+def test_a_broken_weight_stops_at_once(model) -> None:
+    poison(model)
     with pytest.raises(WorkFailed, match="loss is nan at step 1; no state was saved; try a smaller --lr or --strength"):
         run(model)
 
 
 def test_nan_in_mid_run_keeps_the_last_good_state(model, tiny_config, tmp_path: Path) -> None:
     with pytest.raises(WorkFailed, match=r"loss is nan at step 12; the last good state is kept in '.*'; try a smaller"):
-        run(model, tmp_path, fail_at=12)
+        run(model, tmp_path, watch=lambda done, *_: poison(model) if done == 11 else None)
     assert step_of(tmp_path) == 10
     good, unbroken = model_for(tiny_config()), model_for(tiny_config())
     assert run(good, tmp_path).resumed_at == 10
@@ -280,15 +260,15 @@ def other_data() -> Pairs:
     ],
 )
 def test_the_folder_of_another_run(model, tiny_config, tmp_path: Path, pairs, recipe, name: str) -> None:
-    penalty = Regulariser(1e-3, name="test")
+    asked = Regulariser(1e-3, Decoupled(model, FORMULAS["shs"]), name="test")
     with pytest.raises(KeyboardInterrupt, match="step 12"):
-        train(model, some_pairs(200), RECIPE, regulariser=penalty, run_dir=tmp_path, watch=interrupt)
+        train(model, some_pairs(200), RECIPE, regulariser=asked, run_dir=tmp_path, watch=interrupt)
     with pytest.raises(BadInput, match=r"belongs to another run .*; remove it or choose another folder"):
         train(
             model_for(tiny_config()),
             pairs,
             recipe,
-            regulariser=replace(penalty, name=name),
+            regulariser=replace(asked, name=name),
             run_dir=tmp_path,
         )
 

@@ -1,7 +1,7 @@
 """How lines are scored: one function a criterion, all comparable over the whole model.
 
 `magnitude` reads the norms; `taylor` the change of the loss that removing a line would cause, to first order; `random`
-is the control. `shs` and `group-lasso` train first and then rank by what their penalty has left (`tprune.decoupled`);
+is the control. `shs` and `group-lasso` train first and then rank by what their penalty has left (`tprune.penalty`);
 with no steps to train in they read the norms.
 """
 
@@ -16,8 +16,7 @@ from torch import Tensor
 from tprune.batches import Batch
 from tprune.marian import PrunedMarianMTModel
 from tprune.objective import cross_entropy, target_logits
-from tprune.penalty import site_norms
-from tprune.sites import line_sums, site_parameters, sites
+from tprune.sites import line_norms, line_sums, site_parameters, sites
 
 LineScores = dict[str, Tensor]  # site name -> (lines,)
 
@@ -35,9 +34,8 @@ Criterion = Callable[[PrunedMarianMTModel, Evidence], LineScores]
 
 def relative_norms(model: PrunedMarianMTModel, evidence: Evidence) -> LineScores:
     """Return every line's norm over the root mean square norm of its site, so that sites of any scale compare."""
-    return {
-        site.name: norms / norms.square().mean().sqrt().clamp_min(1e-12) for site, norms in site_norms(model).items()
-    }
+    found = {site.name: line_norms(model, site) for site in sites(model)}
+    return {name: norms / norms.square().mean().sqrt().clamp_min(1e-12) for name, norms in found.items()}
 
 
 def taylor(model: PrunedMarianMTModel, evidence: Evidence) -> LineScores:

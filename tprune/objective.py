@@ -1,8 +1,7 @@
-"""The training loss: label-smoothed cross-entropy, optionally mixed with a teacher's distribution, plus a penalty."""
+"""The training loss: label-smoothed cross-entropy, optionally mixed with a teacher's distribution."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from tprune.batches import IGNORED, Batch
 from tprune.marian import PrunedMarianMTModel
 
-Penalty = Callable[[], Tensor]  # closes over the model it regularises
 NEVER = -1e4  # a logit whose probability is zero in float32, yet finite when multiplied by zero
 
 
@@ -86,26 +84,20 @@ class Objective(nn.Module):
         smoothing: float,
         teacher: PrunedMarianMTModel | None = None,
         distill_share: float = 0.5,
-        penalty: Penalty | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.smoothing = smoothing
         self.distill_share = distill_share
-        self.penalty = penalty
         self._teacher: list[Any] = [teacher]  # a list, so that the teacher's weights are not parameters of ours
 
-    def forward(self, batch: Batch, strength: float) -> tuple[Tensor, Tensor]:
-        """Return (loss to differentiate, task loss alone); both scalars in nats per token."""
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the loss to differentiate, a scalar in nats per token."""
         pad = self.model.config.pad_token_id
         logits, labels = target_logits(self.model, batch)
         teacher = self._teacher[0]
         soft = teacher_target(teacher, batch, self.distill_share) if teacher is not None else None
-        task = cross_entropy(logits, labels, smoothing=self.smoothing, pad=pad, soft=soft)
-        loss = task
-        if self.penalty is not None and strength:
-            loss = loss + strength * self.penalty()
-        return loss, task.detach()
+        return cross_entropy(logits, labels, smoothing=self.smoothing, pad=pad, soft=soft)
 
 
 @torch.inference_mode()

@@ -1,7 +1,7 @@
 """How hard a penalty presses: the strength follows the lines that must die, instead of being guessed.
 
 To keep a share k of the prunable weights, the best line that has to go must shrink to nothing. Its weight m (see
-`tprune.decoupled`) has to fall by m in the steps that are left, so with a penalty that takes about `strength` off a
+`tprune.penalty`) has to fall by m in the steps that are left, so with a penalty that takes about `strength` off a
 line per step the strength is
 
     strength = GAIN * m / (steps left)
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tprune.decoupled import Decoupled
+from tprune.penalty import Decoupled
 from tprune.train import LOOK_EVERY
 
 DEAD = 0.1  # weight below which a line counts as dead: a tenth of the dense model's median line

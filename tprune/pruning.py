@@ -20,11 +20,10 @@ from tprune.checkpoint import Checkpoint
 from tprune.corpus import Corpus, Pairs, tokenise
 from tprune.count import count
 from tprune.criteria import CRITERIA, Evidence, LineScores
-from tprune.decoupled import Decoupled
 from tprune.errors import BadInput
 from tprune.marian import PrunedMarianMTModel
 from tprune.objective import dev_loss
-from tprune.penalty import FORMULAS
+from tprune.penalty import FORMULAS, Decoupled
 from tprune.plan import Plan
 from tprune.pressure import DEAD, Pressure, dead_share
 from tprune.sites import sites

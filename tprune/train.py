@@ -29,7 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tprune.batches import Batch, collate, schedule
 from tprune.errors import BadInput, WorkFailed
 from tprune.marian import PrunedMarianMTModel, set_dropout
-from tprune.objective import Objective, Penalty
+from tprune.objective import Objective
 from tprune.state import Progress, load_state, save_state
 
 
@@ -90,21 +90,20 @@ class Press(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Regulariser:
-    """What is asked of the weights besides the task: a `penalty` in the loss, or a `press` after every step.
+    """What is asked of the weights besides the task: a `press` after every step.
 
     Every `LOOK_EVERY` steps the press looks at the optimiser and `adjust(step, strength)` gives the new strength.
     """
 
     strength: float
-    penalty: Penalty | None = None
-    press: Press | None = None
+    press: Press
     adjust: Callable[[int, float], float] | None = None
     name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came out: the losses (step, nats per token without penalty), the last strength, seconds and tokens."""
+    """What came out: the losses (step, nats per token), the last strength, seconds and tokens."""
 
     losses: tuple[tuple[int, float], ...]
     strength: float
@@ -141,7 +140,6 @@ def train(
         smoothing=recipe.smoothing,
         teacher=teacher,
         distill_share=recipe.distill_share,
-        penalty=regulariser.penalty if regulariser else None,
     )
     trained = [p for p in model.parameters() if p.requires_grad and p.numel()]
     optimiser = torch.optim.AdamW(trained, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
@@ -162,7 +160,7 @@ def train(
     for step in range(at.step, recipe.steps):
         if regulariser and step % LOOK_EVERY == 0:
             strength = _look(regulariser, step, strength, optimiser)
-        loss = _step(prepared, next(stream), step, strength, recipe, accelerator, stepper)
+        loss = _step(prepared, next(stream), step, recipe, accelerator, stepper)
         if not math.isfinite(loss):
             raise WorkFailed(_not_finite(step, loss, state))
         if press:
@@ -180,8 +178,7 @@ def train(
 
 
 def _look(regulariser: Regulariser, step: int, strength: float, optimiser: torch.optim.Optimizer) -> float:
-    if regulariser.press:
-        regulariser.press.look(optimiser)
+    regulariser.press.look(optimiser)
     return regulariser.adjust(step, strength) if regulariser.adjust else strength
 
 
@@ -189,7 +186,6 @@ def _step(
     objective: nn.Module,
     batch: Batch,
     step: int,
-    strength: float,
     recipe: Recipe,
     accelerator: Accelerator,
     optimiser: torch.optim.Optimizer,
@@ -199,14 +195,14 @@ def _step(
     for group in optimiser.param_groups:
         group["lr"] = recipe.lr_at(step)
     with accelerator.autocast(), _attention_kernel(batch):
-        loss, task = objective(batch, strength)
+        loss = objective(batch)
     accelerator.backward(loss)
     norm = accelerator.clip_grad_norm_(objective.parameters(), 1.0)
     if not (math.isfinite(float(loss.detach())) and math.isfinite(float(norm))):
         return math.nan
     optimiser.step()
     optimiser.zero_grad()
-    return float(task)
+    return float(loss.detach())
 
 
 def _attention_kernel(batch: Batch) -> contextlib.AbstractContextManager[None]:
