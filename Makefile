@@ -1,4 +1,4 @@
-# One of setup, test, lint, demo, clean. Everything lives in .venv; nothing outside this folder is touched.
+# One of setup, test, lint, demo, runner, clean. Everything lives in .venv; nothing outside this folder is touched.
 #
 # torch: on Linux the default index serves a build with several GB of CUDA libraries. To get the CPU build, point pip at
 # the CPU index that pytorch.org names for pip (environment variable PIP_EXTRA_INDEX_URL, or PIP_FIND_LINKS for wheels on
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHECKED := tprune export bench
 
-.PHONY: setup lint test demo clean
+.PHONY: setup lint test demo runner clean
 .DEFAULT_GOAL := setup
 
 setup: $(INSTALLED)
@@ -33,6 +33,16 @@ demo: setup
 	rm -rf demo
 	$(BIN)/tprune demo --out demo
 
+# The C++ runner for this machine and, where the cross compiler is, for 64-bit ARM; tprune-et where ExecuTorch's wheel
+# for that machine can be had.
+wheel = $$($(BIN)/python -c 'from bench import abi, wheels; print(wheels.files("executorch", $(1)).folder / "executorch")' 2>/dev/null)
+build_runner = wheel="$(call wheel,$(2))"; cd android_runner && cmake --preset $(1) -DEXECUTORCH_ROOT="$$wheel" && cmake --build --preset $(1) --parallel
+
+runner: setup
+	$(call build_runner,host,next(a for a in abi.ABIS if a.native))
+	@command -v aarch64-linux-gnu-g++ >/dev/null || echo 'no aarch64-linux-gnu-g++ (Debian: g++-aarch64-linux-gnu): nothing built for phones'
+	@! command -v aarch64-linux-gnu-g++ >/dev/null || { $(call build_runner,arm64,abi.named("arm64-v8a")); }
+
 clean:
-	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo build android_runner/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,7 +10,8 @@ from typing import Any
 
 def device() -> dict[str, Any]:
     """Return the `device` of a record that was measured on this machine."""
-    return {"kind": "host", "serial": None, "model": cpu_model(), "abi": platform.machine(), "emulated": False}
+    facts = {"kind": "host", "serial": None, "model": cpu_model(), "abi": platform.machine(), "emulated": False}
+    return {**facts, "soc": None, "android": None}
 
 
 def cpu_model(cpuinfo: str | None = None) -> str:
@@ -31,25 +32,6 @@ def now() -> dict[str, Any]:
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "mhz": round(int(frequency) / 1000) if frequency else None,
     }
-
-
-def peak_kib(status: str | None = None) -> int:
-    """Return the largest resident size this process ever had, in KiB (`VmHWM` of /proc/self/status)."""
-    text = _read("/proc/self/status") if status is None else status
-    for line in (text or "").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1])
-    raise OSError("/proc/self/status has no VmHWM line: peak memory needs Linux")
-
-
-def allowed_cpus() -> list[int]:
-    """Return the CPUs that any thread of this process may run on, read back from the kernel."""
-    threads = Path("/proc/self/task")
-    names = [int(entry.name) for entry in threads.iterdir()] if threads.is_dir() else [0]
-    found: set[int] = set()
-    for thread in names:
-        found |= os.sched_getaffinity(thread)
-    return sorted(found)
 
 
 def _read(path: str) -> str | None:

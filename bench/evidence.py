@@ -31,16 +31,17 @@ class Evidence:
 def collect(runs: Sequence[Path | str], *, split: str | None = None) -> Evidence:
     """Read files, and folders recursively: records*.jsonl, and of *.json the quality documents and manifests.
 
-    One split and one corpus are kept, because BLEU of different sentences cannot be compared: `split`, or the records'
-    split, or the only one. Raises BadInput when nothing is found, and for a file that is not what its name says.
+    One split is kept, and one corpus for the host and for every device whose own tokens were scored, because BLEU of
+    different sentences cannot be compared: `split`, or the records' split, or the only one. Raises BadInput when
+    nothing is found, and for a file that is not what its name says.
     """
     qualities: dict[str, Quality] = {}
     sessions: dict[tuple[Any, ...], tuple[Record, ...]] = {}
     artefacts: dict[str, Artefact] = {}
     for path, asked in _files(runs):
         if path.suffix == ".jsonl":
-            found = tuple(record.newest(record.read(path)).values())
-            sessions[tuple((item.nonce, item.artefact, item.block) for item in found)] = found  # a copy counts once
+            found = tuple(record.newest(record.read(path)))
+            sessions[tuple((item.nonce, item.key) for item in found)] = found  # a copy counts once
         elif (document := _document(path, asked)).get("kind") == "quality":
             qualities[json.dumps(document, sort_keys=True)] = _checked(document, path)
         elif document.get("kind") == "artefact":
@@ -55,6 +56,12 @@ def collect(runs: Sequence[Path | str], *, split: str | None = None) -> Evidence
         )
     kept, remarks = _one_corpus(tuple(qualities.values()), timed, split)
     return Evidence(kept, timed, tuple(artefacts.values()), remarks)
+
+
+def place_of(quality: Quality) -> str | None:
+    """Return the device whose own tokens were scored; None when the host translated for the score."""
+    device = quality.get("device")
+    return None if device is None else record.place_name(device)
 
 
 def _files(runs: Sequence[Path | str]) -> Iterator[tuple[Path, bool]]:
@@ -88,6 +95,9 @@ def _document(path: Path, asked: bool) -> dict[str, Any]:
 def _checked(document: Quality, path: Path) -> Quality:
     if missing := [name for name in NEEDED if document.get(name) is None]:
         raise BadInput(f"quality {str(path)!r} lacks {', '.join(missing)}")
+    device = document.get("device")
+    if device is not None and not {"serial", "model", "emulated"} <= device.keys():
+        raise BadInput(f"quality {str(path)!r} has a device without serial, model and emulated")
     return document
 
 
@@ -104,11 +114,14 @@ def _one_corpus(
     elif split is not None and qualities and split not in splits:
         raise BadInput(f"split {split!r}: there is quality of {', '.join(splits)} only")
     chosen = [quality for quality in qualities if split in {None, quality["split"]}]
-    corpora = Counter(quality["corpus"] for quality in chosen)
-    kept = tuple(quality for quality in chosen if quality["corpus"] == corpora.most_common(1)[0][0])
+    kept: list[Quality] = []
+    for place in dict.fromkeys(map(place_of, chosen)):
+        own = [quality for quality in chosen if place_of(quality) == place]
+        usual = Counter(quality["corpus"] for quality in own).most_common(1)[0][0]
+        kept += [quality for quality in own if quality["corpus"] == usual]
     remarks = []
     if len(chosen) < len(qualities):
         remarks.append(f"Quality of other splits than {split} was left out ({len(qualities) - len(chosen)} files).")
     if len(kept) < len(chosen):
         remarks.append(f"{len(chosen) - len(kept)} quality files score other sentences and were left out.")
-    return kept, tuple(remarks)
+    return tuple(kept), tuple(remarks)

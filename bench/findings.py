@@ -5,49 +5,80 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.join import Joined, Row
+from bench.row import Joined, Row
 
 TOLERATED = (1.0, 8.0)  # percent of BLEU; the second is the upper end of what the paper reports
 SIGNIFICANT = 0.05
-OVERHEAD = 5.0  # percent of a sentence's time that may pass outside the runtime before it is worth a warning
-BUSY = 0.95  # share of the wall time a single-threaded worker should have been on a CPU
+OVERHEAD = 5.0  # percent of a sentence's time that may pass outside the engine before it is worth a warning
+MEANING = {
+    "THROTTLED": "Blocks that ran hot are not in the numbers.",
+    "MIGRATED": "What ran on other CPUs than asked is not in the numbers.",
+    "INTERRUPTED": "What did not come to its end is not in the numbers.",
+    "WRONG_TOKENS": "What translates otherwise is not the same program, however fast: its times are left out.",
+}
+BUSY = 0.95  # share of the wall time a single-threaded run should have been on a CPU
 
 
 def labels(joined: Sequence[Joined]) -> list[str]:
-    """Return a name for every row that no other row has."""
-    found = []
-    for item in joined:
-        row, same = item.row, [other.row for other in joined if other.row.name == item.row.name]
-        parts = [row.name]
-        for key, text in (
-            ("precision", f"{row.precision}"),
-            ("beams", f"{row.beams} beams" if row.beams != 1 else "greedy"),
-            ("threads", f"{row.threads} thread{'s' if row.threads != 1 else ''}"),
-            ("device", f"{row.device}"),
-        ):
-            if len({getattr(other, key) for other in same} - {None}) > 1 and getattr(row, key) is not None:
-                parts.append(text)
-        found.append(", ".join(parts))
+    """Return a name for every row that no other row has: its own, and as much of its setting as that takes."""
+    rows = [item.row for item in joined]
+    found = [_label(row, [other for other in rows if other.name == row.name]) for row in rows]
     return [label if found.count(label) == 1 else f"{label} #{number}" for number, label in enumerate(found, start=1)]
+
+
+def _label(row: Row, same: Sequence[Row]) -> str:
+    parts = [row.name]
+    for key, text in (
+        ("device", f"{row.device}"),
+        ("precision", f"{row.precision}"),
+        ("beams", f"{row.beams} beams" if row.beams != 1 else "greedy"),
+        ("threads", f"{row.threads} thread{'s' if row.threads != 1 else ''}"),
+        ("mode", f"{row.mode}"),
+        ("runtime", f"{row.runtime}"),
+    ):
+        own = getattr(row, key)
+        if own is not None and len({getattr(other, key) for other in same} - {None}) > 1:
+            parts.append(text)
+            same = [other for other in same if getattr(other, key) == own]
+    return ", ".join(parts)
 
 
 def findings(joined: Sequence[Joined]) -> list[str]:
     """Return the findings, most important first; each sentence rests on rows that were measured."""
     names = dict(zip(map(id, joined), labels(joined), strict=True))
     return [
-        *_best(joined, names),
+        *_best_by_device(joined),
         *_criteria(joined),
         *_significance(joined, names),
         *_calm(joined, names),
     ]
 
 
+def warnings(joined: Sequence[Joined]) -> list[str]:
+    """Say which rows stand on runs that are not to be trusted; why is among the notes."""
+    found: dict[str, list[str]] = {}
+    for item, name in zip(joined, labels(joined), strict=True):
+        if item.row.verdict not in {None, "VALID", "EMULATED"}:
+            found.setdefault(str(item.row.verdict), []).append(name)
+    return [f"{verdict}: {', '.join(listed)}. {MEANING[verdict]}" for verdict, listed in sorted(found.items())]
+
+
+def _best_by_device(joined: Sequence[Joined]) -> list[str]:
+    """Return the best of every device that was timed; no finding spans two devices."""
+    devices = list(dict.fromkeys(item.row.device for item in joined if item.details))
+    if len(devices) < 2:
+        return _best(joined)
+    groups = {device: [item for item in joined if item.row.device == device] for device in devices}
+    return [f"{device}: {sentence}" for device, own in groups.items() for sentence in _best(own)]
+
+
 def _pruned(joined: Sequence[Joined]) -> list[Joined]:
     return [item for item in joined if item.row.criterion != "dense"]
 
 
-def _best(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
+def _best(joined: Sequence[Joined]) -> list[str]:
     """Say which point is the fastest within each tolerated loss."""
+    names = dict(zip(map(id, joined), labels(joined), strict=True))
     timed = [item for item in _pruned(joined) if item.row.speedup is not None and item.row.speedup_low is not None]
     if not timed:
         return ["No pruned model was timed against the dense one, so nothing can be said about its speed."]
@@ -70,7 +101,9 @@ def _best_sentence(row: Row, name: str, percent: float) -> str:
         what += ", which the measurement cannot tell from none"
     change = f"{-row.bleu_loss_percent:+.1f} %".replace("-", "−")
     threads = f"{row.threads} thread{'s' if row.threads != 1 else ''}"
-    where = f"{row.precision}, {threads}, batch 1, {'greedy' if row.beams == 1 else f'{row.beams} beams'}"
+    search = "greedy" if row.beams == 1 else f"{row.beams} beams"
+    mode = "" if row.mode == "warm" else f", {row.mode}"
+    where = f"{row.runtime} {row.precision}, {threads}, batch 1, {search}{mode}"
     return f"Fastest within {percent:g} % BLEU loss: {name}, BLEU {row.bleu:.2f} ({change}), {what}; {where}."
 
 
@@ -84,16 +117,20 @@ def _criteria(joined: Sequence[Joined]) -> list[str]:
     for item in _pruned(joined):
         row = item.row
         if row.bleu is not None and row.keep is not None and row.criterion is not None:
-            group = groups.setdefault((round(row.keep, 2), row.precision, row.beams), {})
+            group = groups.setdefault((round(row.keep, 2), row.precision, row.beams, row.scored or 0), {})
             # the same model with a trimmed vocabulary is not a second observation
             group.setdefault(row.criterion, {})[row.seed, row.name.removesuffix("+trim")] = row.bleu
     sentences = []
-    for (keep, precision, beams), group in sorted(groups.items(), key=lambda entry: -entry[0][0]):
+    several = len({scored for *_, scored in groups}) > 1
+    for (keep, precision, beams, scored), group in sorted(
+        groups.items(), key=lambda entry: (-entry[0][0], *entry[0][1:])
+    ):
         if len(group) < 2:
             continue
         means = sorted(((sum(own.values()) / len(own), name, len(own)) for name, own in group.items()), reverse=True)
         ranked = ", ".join(f"{name} {mean:.2f}" + (f" (mean of {n})" if n > 1 else "") for mean, name, n in means)
         where = f"{precision}, {'greedy' if beams == 1 else f'{beams} beams'}"
+        where += f", {scored} sentences" if several else ""
         sentences.append(f"BLEU at {100 * keep:.0f} % kept ({where}): {ranked}.")
     return sentences
 
@@ -111,13 +148,13 @@ def _significance(joined: Sequence[Joined], names: Mapping[int, str]) -> list[st
 
 
 def _calm(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
-    """Warn when the loop around the runtime, or other work on the machine, took a share of the times."""
+    """Warn when the loop around the engine, or other work on the machine, took a share of the times."""
     timed = [(names[id(item)], item) for item in joined if item.details]
     sentences = []
     outside = [(item.details["overhead_percent"], name) for name, item in timed]
     if outside and max(outside)[0] > OVERHEAD:
         share, name = max(outside)
-        sentences.append(f"Up to {share:.1f} % of a sentence's time passed outside the runtime ({name}).")
+        sentences.append(f"Up to {share:.1f} % of a sentence's time passed outside the engine ({name}).")
     shares = [
         (item.details["cpu_share"], name)
         for name, item in timed

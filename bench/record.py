@@ -7,6 +7,7 @@ off before it writes the next.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -16,10 +17,12 @@ from typing import Any
 
 from tprune.errors import BadInput, WorkFailed
 
-SCHEMA = 1
+SCHEMA = 2
 MEMORY_BLOCK = -1  # the block number of the memory pass, which is never timed
-VERDICTS = ("VALID", "INTERRUPTED", "WRONG_TOKENS", "MIGRATED")
-SERIES = ("samples_ns", "encoder_ns", "step_ns", "run_ns", "steps", "output_ids")
+VERDICTS = ("VALID", "EMULATED", "THROTTLED", "MIGRATED", "INTERRUPTED", "WRONG_TOKENS")
+MODES = ("warm", "cold", "spaced", "sustained")
+LOOPS = ("runner", "python")
+SERIES = ("samples_ns", "encoder_ns", "step_ns", "run_ns", "steps")
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,16 @@ class Record:
     """One measured run of one artefact: one block of sentences, or (block -1) its memory pass.
 
     `samples_ns` is the time of a whole sentence, token ids in to token ids out; `run_ns` the part of it spent inside
-    the runtime's own calls; `encoder_ns` and `step_ns` split it by graph; `steps` counts decoder steps. All are lists
-    with one entry a sentence. `memory` is {"peak_kib", "base_kib"}: the peak of the process and what it held before the
-    artefact was opened. VALID is only what is complete; INTERRUPTED says why in `error`; WRONG_TOKENS gave other
-    tokens than an earlier block of the same artefact; MIGRATED ran on other CPUs than asked.
+    the engine's own calls; `encoder_ns` and `step_ns` split it by graph; `steps` counts decoder steps. All are lists
+    with one entry a sentence and pass (only the mode `sustained` has several passes); `output_ids` has one a sentence.
+    `memory` is in KiB: the peak of the process, what it held before the artefact was opened, and what it held at the
+    end as anonymous and as file-backed pages. `device` has kind, serial, model, abi, emulated, soc and android.
+    `session` is one call of the benchmark, `nonce` one process. `identical` counts the sentences with the same tokens
+    as on the reference, None where there was none.
+
+    Verdicts: VALID; EMULATED is complete but no phone, its times mean nothing; THROTTLED ran hot; MIGRATED ran on other
+    CPUs than asked; WRONG_TOKENS gave other tokens than the reference or an earlier block; INTERRUPTED says why in
+    `error` and has no numbers.
     """
 
     artefact: str
@@ -41,9 +50,12 @@ class Record:
     bytes: int
     device: Mapping[str, Any]
     settings: Mapping[str, Any]
+    session: str
     nonce: str
     block: int
     verdict: str
+    mode: str
+    loop: str
     threads: int
     affinity: Mapping[str, list[int] | None]
     beams: int
@@ -51,6 +63,7 @@ class Record:
     limit: int | None
     blocks: int
     conditions: Mapping[str, Any]
+    threads_got: int | None = None
     load_ns: int | None = None
     first_ns: int | None = None
     samples_ns: list[int] = field(default_factory=list)
@@ -59,7 +72,10 @@ class Record:
     run_ns: list[int] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
     output_ids: list[list[int]] = field(default_factory=list)
+    identical: int | None = None
     memory: Mapping[str, int] | None = None
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    machine: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     argv: list[str] = field(default_factory=list)
@@ -67,47 +83,78 @@ class Record:
 
     def __post_init__(self) -> None:
         """Refuse a record that contradicts itself (ValueError)."""
-        if self.schema != SCHEMA:
-            raise ValueError(f"schema {self.schema}; this version reads {SCHEMA}")
-        if self.verdict not in VERDICTS:
-            raise ValueError(f"verdict {self.verdict!r}; legal are {', '.join(VERDICTS)}")
+        for name, value, legal in (
+            ("verdict", self.verdict, VERDICTS),
+            ("mode", self.mode, MODES),
+            ("loop", self.loop, LOOPS),
+        ):
+            if value not in legal:
+                raise ValueError(f"{name} {value!r}; legal are {', '.join(legal)}")
         if not isinstance(self.block, int) or self.block < MEMORY_BLOCK:
             raise ValueError(f"block {self.block!r}; legal are {MEMORY_BLOCK} (memory), 0, 1, …")
         if (self.verdict == "INTERRUPTED") != (self.error is not None):
             raise ValueError(f"verdict {self.verdict} with error {self.error!r}; an error goes with INTERRUPTED only")
+        if self.verdict == "VALID" and self.device["emulated"]:
+            raise ValueError("verdict VALID of an emulated device; its complete runs are EMULATED")
         lengths = {name: len(getattr(self, name)) for name in SERIES}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"series of different lengths: {lengths}")
         if self.verdict != "INTERRUPTED":
-            self._check_complete()
+            self._check_numbers()
 
-    def _check_complete(self) -> None:
+    def _check_numbers(self) -> None:
         if self.block == MEMORY_BLOCK:
             if self.samples_ns or not self.memory or self.memory.get("peak_kib", 0) <= 0:
                 raise ValueError("a memory pass has no samples and a peak_kib above 0")
         elif not self.samples_ns or min(self.samples_ns) <= 0:
             raise ValueError("a timed block has samples, all above 0 ns")
+        elif not self.output_ids or len(self.samples_ns) % len(self.output_ids):
+            raise ValueError(f"{len(self.samples_ns)} samples of {len(self.output_ids)} sentences")
 
     @property
     def valid(self) -> bool:
-        """Whether the numbers may be used."""
+        """Whether its times may stand in a table of speed."""
         return self.verdict == "VALID"
+
+    @property
+    def complete(self) -> bool:
+        """Whether it ran as asked to its end, so that it need not be measured again."""
+        return self.verdict in {"VALID", "EMULATED"}
+
+    @property
+    def series(self) -> tuple[str, int, int, str]:
+        """What its artefacts may be compared within: place, threads, beams and mode."""
+        return (place_name(self.device), self.threads, self.beams, self.mode)
+
+    @property
+    def key(self) -> tuple[tuple[str, int, int, str], str, int]:
+        """What this is the measurement of: a later record with the same key replaces it."""
+        return (self.series, self.artefact, self.block)
 
     def to_line(self) -> str:
         """Return the record as one line of JSON, newline included."""
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
 
 
+def place_name(device: Mapping[str, Any]) -> str:
+    """Return what tells a device from every other: its serial, or its model where it has none (a host)."""
+    return str(device["serial"] or device["model"])
+
+
 def from_json(document: object) -> Record:
     """Return the record that `document` (a parsed line) says; ValueError names the field that is wrong."""
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")
+    if document.get("schema") != SCHEMA:
+        raise ValueError(
+            f"schema {document.get('schema')!r}; this version reads {SCHEMA}: measure again into a new file"
+        )
     known = {item.name for item in fields(Record)}
     if unknown := sorted(set(document) - known):
         raise ValueError(f"unknown fields {', '.join(unknown)}")
     try:
         return Record(**document)
-    except TypeError as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(str(error).replace("Record.__init__() ", "")) from None
 
 
@@ -133,11 +180,13 @@ def read(path: Path | str) -> list[Record]:
 def append(path: Path | str, record: Record) -> None:
     """Add one line to `path` and sync it; a line that an earlier kill cut is removed first.
 
-    When the disk is full nothing of the line stays and WorkFailed says so.
+    Several threads and processes may append to one file. When the disk is full nothing of the line stays and WorkFailed
+    says so.
     """
     path = Path(path)
     line = record.to_line().encode("utf-8")
     with path.open("ab", buffering=0) as file:  # unbuffered: nothing may be written after the file was cut back
+        fcntl.flock(file, fcntl.LOCK_EX)
         end = _whole_end(file.seek(0, os.SEEK_END), path)
         try:
             file.truncate(end)
@@ -156,6 +205,6 @@ def _whole_end(size: int, path: Path) -> int:
         return size if file.read(1) in {b"\n", b""} else path.read_bytes().rfind(b"\n") + 1
 
 
-def newest(records: Iterable[Record]) -> dict[tuple[str, int], Record]:
-    """Return the last record of every (artefact, block): a block measured again replaces its interrupted one."""
-    return {(record.artefact, record.block): record for record in records}
+def newest(records: Iterable[Record]) -> list[Record]:
+    """Return the last record of every key, in the order of the first: one measured again replaces what it failed."""
+    return list({record.key: record for record in records}.values())

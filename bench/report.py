@@ -10,24 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import evidence, figure, page, table
+from bench import evidence, figure, measured, page, table
 from bench.evidence import Evidence
-from bench.findings import findings, labels
-from bench.join import Joined, join, row_documents
+from bench.findings import findings, labels, warnings
+from bench.join import join
 from bench.page import Contents
+from bench.row import Joined, row_documents
 from tprune import stamp
 from tprune.errors import BadInput
 
 TITLE = "Pruned Marian models: quality and speed"
-STATISTIC = (
-    "Batch 1, one process per artefact, warm-up thrown away. Blocks of all artefacts ran back to back in turn. "
-    "Times are of a whole sentence, token ids in to token ids out; tokenisation is not in them. {ratio}"
-    "Peak memory is that of a fresh process over the longest sentences, Python and ONNX Runtime included."
-)
-RATIO = (
-    "The speed-up is the ratio of the summed times of the same sentences in the same blocks; its 95 % interval comes "
-    "from 2,000 draws over sentences and blocks. "
-)
 
 
 def report(runs: Sequence[Path | str], out: Path | str, *, split: str | None = None) -> dict[str, Any]:
@@ -55,59 +47,36 @@ def report(runs: Sequence[Path | str], out: Path | str, *, split: str | None = N
 
 
 def _document(found: Evidence, joined: Sequence[Joined]) -> dict[str, Any]:
-    names = labels(joined)
-    inputs = {f"artefact {item.artefact}": item.nonce for session in found.sessions for item in session}
+    timed = [item for item in joined if item.functional is None]
+    emulated = [item for item in joined if item.functional is not None]
+    inputs = {f"artefact {item.artefact}": item.session for session in found.sessions for item in session}
     inputs |= {
         f"quality {quality['model']['name']} beams {quality['beams']} {quality['precision']}": quality["model"]["id"]
         for quality in found.qualities
     }
+    compared = any(item.row.speedup is not None for item in timed)
     return {
         **stamp.stamp("report", inputs),
-        "findings": findings(joined),
-        "rows": row_documents(joined),
-        "notes": [f"{name}: {note}." for name, item in zip(names, joined, strict=True) for note in item.notes]
-        + list(found.remarks),
-        "measured": _measured(found, joined),
-        "details": [{"name": name, **item.details} for name, item in zip(names, joined, strict=True) if item.details],
+        "warnings": warnings(joined),
+        "findings": findings(timed),
+        "rows": row_documents(timed),
+        "functional": [
+            {**row, **item.functional}
+            for row, item in zip(row_documents(emulated), emulated, strict=True)
+            if item.functional is not None
+        ],
+        "notes": [*_notes(joined), *found.remarks],
+        "measured": measured.shared(found, compared=compared),
+        "devices": measured.devices(found),
+        "details": [
+            {"name": name, **item.details} for name, item in zip(labels(timed), timed, strict=True) if item.details
+        ],
         "commands": _commands(found),
     }
 
 
-def _measured(found: Evidence, joined: Sequence[Joined]) -> dict[str, str]:
-    """Return how everything was measured, heading -> text; a text lists every value where there are several."""
-    records = [item for session in found.sessions for item in session if item.valid and item.samples_ns]
-    facts: dict[str, list[Any]] = {
-        "device": [f"{item.device['model']} ({item.device['abi']}, {item.device['kind']})" for item in records],
-        "threads": [item.threads for item in records],
-        "CPUs allowed": [_cpus(item.affinity) for item in records],
-        "blocks": [item.blocks for item in records],
-        "sentences": [len(item.samples_ns) for item in records],
-        "warm-up sentences per block": [item.settings.get("warmup", "not recorded") for item in records],
-        "split": [item.split for item in records] or [quality["split"] for quality in found.qualities],
-        "sentences scored": [quality.get("sentences") for quality in found.qualities],
-        "sacreBLEU signature": [quality["signature"] for quality in found.qualities],
-        "chrF signature": [quality.get("chrf_signature") for quality in found.qualities],
-        "load average before a block": [_loads([item.conditions["before"]["loadavg"][0] for item in records])],
-        "governor": [item.conditions["before"].get("governor") or "not readable" for item in records],
-        "Python": [item.versions.get("python") for item in records],
-        "ONNX Runtime": [item.versions.get("onnxruntime") for item in records],
-        "PyTorch (quality)": [quality.get("versions", {}).get("torch") for quality in found.qualities],
-    }
-    texts = {name: ", ".join(dict.fromkeys(str(v) for v in values if v)) for name, values in facts.items()}
-    measured = {name: text for name, text in texts.items() if text}
-    if records:
-        compared = any(item.row.speedup is not None for item in joined)
-        measured["method"] = STATISTIC.format(ratio=RATIO if compared else "")
-    return measured
-
-
-def _cpus(affinity: Mapping[str, list[int] | None]) -> str:
-    got = affinity["got"] or []
-    return f"{' '.join(map(str, got))} ({'pinned' if affinity['asked'] else 'not pinned'})"
-
-
-def _loads(loads: Sequence[float]) -> str:
-    return f"{min(loads):.2f} to {max(loads):.2f}" if loads else ""
+def _notes(joined: Sequence[Joined]) -> list[str]:
+    return [f"{name}: {note}." for name, item in zip(labels(joined), joined, strict=True) for note in item.notes]
 
 
 def _commands(found: Evidence) -> list[str]:
@@ -122,28 +91,38 @@ def _commands(found: Evidence) -> list[str]:
 
 
 def _contents(document: Mapping[str, Any], joined: Sequence[Joined]) -> Contents:
-    rows = document["rows"]
+    rows, functional = document["rows"], document["functional"]
+    devices = ", ".join(dict.fromkeys(row["device"] for row in [*rows, *functional] if row["device"])) or "no device"
+    return Contents(
+        title=TITLE,
+        made=f"{document['created'].replace('T', ' ').replace('+00:00', ' UTC')} · {devices} · "
+        f"tprune {document['versions'].get('tprune', 'from source')}",
+        warnings=document["warnings"],
+        findings=document["findings"],
+        rows=rows,
+        figures=_figures(rows),
+        functional=functional,
+        notes=document["notes"],
+        measured=document["measured"],
+        devices=document["devices"],
+        details=[_told_details(details) for details in document["details"]],
+        commands=document["commands"],
+    )
+
+
+def _figures(rows: Sequence[table.RowData]) -> dict[str, list[table.RowData]]:
+    """Return the groups of rows that get a figure each: one device, one setting, scored on the same sentences."""
     groups: dict[str, list[table.RowData]] = {}
     for row in rows:
         if row["speedup"] is not None:
             beams = "greedy" if row["beams"] == 1 else f"{row['beams']} beams"
             threads = f"{row['threads']} thread{'s' if row['threads'] != 1 else ''}"
-            name = f"{row['runtime']} {row['precision']}, {row['device']}, {threads}, {beams}"
+            mode = "" if row["mode"] == "warm" else f", {row['mode']}"
+            scored = f", BLEU of {row['scored']} sentences" if row["scored"] else ""
+            name = f"{row['device']}, {row['runtime']} {row['precision']}, {threads}, {beams}{mode}{scored}"
             groups.setdefault(name, []).append(row)
     drawn = {name: own for name, own in groups.items() if len(figure.points(own)) > 1}
-    devices = ", ".join(dict.fromkeys(row["device"] for row in rows if row["device"])) or "no device"
-    return Contents(
-        title=TITLE,
-        made=f"{document['created'].replace('T', ' ').replace('+00:00', ' UTC')} · {devices} · "
-        f"tprune {document['versions'].get('tprune', 'from source')}",
-        findings=document["findings"],
-        rows=rows,
-        figures=dict(sorted(drawn.items(), key=lambda entry: -len(entry[1]))),
-        notes=document["notes"],
-        measured=document["measured"],
-        details=[_told_details(details) for details in document["details"]],
-        commands=document["commands"],
-    )
+    return dict(sorted(drawn.items(), key=lambda entry: -len(entry[1])))
 
 
 def _told_details(details: Mapping[str, Any]) -> dict[str, str | None]:
@@ -160,16 +139,31 @@ def _told_details(details: Mapping[str, Any]) -> dict[str, str | None]:
         "decoder step mean (ms)": told("step_ms", "{:.3f}"),
         "p99 (ms)": told("p99_ms", "{:.2f}"),
         "tokens/s": told("tokens_per_s", "{:.0f}"),
-        "outside runtime": told("overhead_percent", "{:.1f} %"),
+        "outside engine": told("overhead_percent", "{:.1f} %"),
+        "slower at the end": told("slowdown_percent", "{:+.1f} %"),
+        "threads in process": told("threads_got", "{}"),
         "least CPU share": None if details["cpu_share"] is None else f"{100 * details['cpu_share']:.0f} %",
-        "process before opening (MiB)": told("base_mib", "{:.0f}"),
+        "tokens as on the host": None if details["identical"] is None else _of(details),
+        "before opening (MiB)": told("base_mib", "{:.0f}"),
+        "anonymous (MiB)": told("anon_mib", "{:.0f}"),
+        "file-backed (MiB)": told("file_mib", "{:.0f}"),
     }
 
 
+def _of(details: Mapping[str, Any]) -> str:
+    return f"{details['identical']} of {details['sentences']}"
+
+
 def _markdown(contents: Contents, figures: Sequence[str]) -> str:
-    parts = [f"# {contents.title}", contents.made, "\n".join(f"- {sentence}" for sentence in contents.findings)]
+    parts = [f"# {contents.title}", contents.made, *(f"**{sentence}**" for sentence in contents.warnings)]
+    parts.append("\n".join(f"- {sentence}" for sentence in contents.findings))
     parts += [f"![BLEU against speed-up]({name})" for name in figures]
-    parts += ["## Table", table.markdown(contents.rows).rstrip()]
+    for name, rows in table.groups(contents.rows).items():
+        parts += [f"## {page.table_heading(name)}", table.markdown(rows, table.columns(rows))]
+        parts.append(table.context_line(rows, mark="`"))
+    if contents.functional:
+        parts += [f"## {page.FUNCTIONAL}", page.FUNCTIONAL_ONLY]
+        parts.append(table.markdown(contents.functional, table.functional_columns(contents.functional)))
     if contents.notes:
         parts += ["## What is missing, and why", "\n".join(f"- {note}" for note in contents.notes)]
     if contents.details:
@@ -178,6 +172,12 @@ def _markdown(contents: Contents, figures: Sequence[str]) -> str:
         lines += ["| " + " | ".join(row[key] or table.BLANK for key in headings) + " |" for row in contents.details]
         parts += ["## Where the time goes", "\n".join(lines)]
     if contents.measured:
-        parts += ["## How it was measured", "\n".join(f"- {name}: {text}" for name, text in contents.measured.items())]
+        parts += ["## How it was measured", _pairs(contents.measured)]
+    for name, facts in contents.devices.items():
+        parts += [f"### {name}", _pairs(facts)]
     parts += ["## Commands", "```\n" + "\n".join(contents.commands) + "\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def _pairs(facts: Mapping[str, str]) -> str:
+    return "\n".join(f"- {name}: {text}" for name, text in facts.items())

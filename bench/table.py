@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 
-from bench.join import Row
+from bench.row import Row
 
 RowData = Mapping[str, Any]
 BLANK = "–"
@@ -79,7 +81,27 @@ CONTEXT = (
     Column("device", "device", _plain("device"), number=False),
     Column("threads", "threads", _plain("threads")),
     Column("beams", "beams", _plain("beams")),
+    Column("mode", "mode", _plain("mode"), number=False),
+    Column("verdict", "verdict", _plain("verdict"), number=False),
+    Column("scored", "sentences scored", _plain("scored")),
     Column("signature", "sacreBLEU signature", _plain("signature"), number=False),
+)
+
+
+# What emulated devices prove; nothing of it is a time.
+FUNCTIONAL = (
+    Column("name", "model", _plain("name"), number=False),
+    Column("device", "device", lambda row: f"{row['device']} ({row['abi']}, emulated)", number=False),
+    Column("runtime", "runtime", _plain("runtime"), number=False),
+    Column("precision", "precision", _plain("precision"), number=False),
+    Column("beams", "beams", _plain("beams")),
+    Column("verdict", "verdict", _plain("verdict"), number=False),
+    Column("identical", "tokens as on the host", lambda row: f"{row['identical']} of {row['sentences']}"),
+    Column("bleu", "BLEU", _fixed("bleu", 2)),
+    Column("bleu_loss_percent", "BLEU change", _change),
+    Column("p_value", "p", _p_value),
+    Column("scored", "sentences scored", _plain("scored")),
+    Column("bytes", "size (MB)", _fixed("bytes", 1, 1e6)),
 )
 
 
@@ -94,11 +116,19 @@ ON_A_TERMINAL = {
 }  # 80 characters' worth
 
 
+FUNCTIONAL_ON_A_TERMINAL = {"name", "device", "runtime", "verdict", "identical", "bleu"}
+
+
 def columns(rows: Sequence[RowData]) -> list[Column]:
     """Return the columns worth showing: those that are not blank in every row."""
     usual = context(rows)
     shown = [column for column in COLUMNS if any(row[column.key] is not None for row in rows)]
     return [Column("name", "model", lambda row: _name(row, usual), number=False), *shown[1:]]
+
+
+def functional_columns(rows: Sequence[RowData]) -> list[Column]:
+    """Return the columns worth showing of what emulated devices prove."""
+    return [column for column in FUNCTIONAL if any(row[column.key] is not None for row in rows)]
 
 
 def context(rows: Sequence[RowData]) -> dict[str, str]:
@@ -126,28 +156,56 @@ def _name(row: RowData, usual: Mapping[str, str]) -> str:
     return row["name"] + (f" ({', '.join(unusual)})" if unusual else "")
 
 
-def terminal(rows: Sequence[RowData]) -> Table:
-    """Return the rows as a rich table of what fits a terminal, what they share below it."""
-    table = Table(caption=context_line(rows))
-    shown = [column for column in columns(rows) if column.key in ON_A_TERMINAL]
-    for column in shown:
-        table.add_column(
-            column.heading, justify="right" if column.number else "left", no_wrap=column.key in {"name", "speedup"}
-        )
+def groups(rows: Sequence[RowData]) -> dict[str, list[RowData]]:
+    """Return the rows that share a table: all of them, or where there are several devices, by device."""
+    devices = list(dict.fromkeys(row["device"] for row in rows if row["device"] is not None))
+    if len(devices) < 2:
+        return {"": list(rows)} if rows else {}
+    named = {device: [row for row in rows if row["device"] == device] for device in devices}
+    untimed = [row for row in rows if row["device"] is None]
+    return {**named, "not timed": untimed} if untimed else named
+
+
+def terminal(document: Mapping[str, Any]) -> Group:
+    """Return a report's rows as rich tables of what fits a terminal, what they share below each."""
+    tables = []
+    for name, rows in groups(document["rows"]).items():
+        shown = [column for column in columns(rows) if column.key in ON_A_TERMINAL]
+        tables.append(_terminal(rows, shown, title=name or None, caption=context_line(rows)))
+    if emulated := document["functional"]:
+        shown = [column for column in functional_columns(emulated) if column.key in FUNCTIONAL_ON_A_TERMINAL]
+        tables.append(_terminal(emulated, shown, title="functional only: emulated devices"))
+    return Group(*tables)
+
+
+def _terminal(
+    rows: Sequence[RowData], shown: Sequence[Column], *, title: str | None, caption: str | None = None
+) -> Table:
+    table = Table(title=title, caption=caption)
+    for column in shown:  # where room is scarce names are folded, numbers never
+        if column.number:
+            heading = "\n".join(textwrap.wrap(column.heading, 8, break_long_words=False))
+            table.add_column(heading, justify="right", no_wrap=True)
+        else:
+            table.add_column(column.heading, overflow="fold")
     for row in rows:
-        table.add_row(*(column.cell(row) for column in shown))
+        table.add_row(*(column.cell(row) for column in shown), style="red" if is_bad(row) else "")
     return table
 
 
-def markdown(rows: Sequence[RowData]) -> str:
-    """Return the rows as a Markdown table and a line on what they share."""
-    shown = columns(rows)
+def markdown(rows: Sequence[RowData], shown: Sequence[Column]) -> str:
+    """Return the rows as a Markdown table."""
     lines = [
         "| " + " | ".join(column.heading for column in shown) + " |",
         "|" + "|".join("---:" if column.number else "---" for column in shown) + "|",
         *("| " + " | ".join(column.cell(row).replace("|", "\\|") for column in shown) + " |" for row in rows),
     ]
-    return "\n".join(lines) + f"\n\n{context_line(rows, mark='`')}\n"
+    return "\n".join(lines)
+
+
+def is_bad(row: RowData) -> bool:
+    """Say whether a row stands on a run that is not to be trusted: it is drawn in red."""
+    return row["verdict"] not in {None, "VALID", "EMULATED"}
 
 
 def csv_text(rows: Sequence[RowData]) -> str:

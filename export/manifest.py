@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from tprune.stamp import SCHEMA, file_sha256, stamp, write_json
 
 FILE = "manifest.json"
 KIND = "artefact"
-GRAPHS = {"encoder": "encoder.onnx", "decoder_step": "decoder_step.onnx"}
+GRAPHS = {"encoder": "encoder.onnx", "decoder_step": "decoder_step.onnx"}  # of an onnxruntime artefact
+PROGRAM = "model.pte"  # of an executorch artefact: both graphs are methods of this file
 RUNTIMES = ("onnxruntime", "executorch")
 PRECISIONS = ("fp32", "int8")
 DTYPES = ("float32", "int64")
@@ -99,6 +100,14 @@ class ParityResult:
 
 
 @dataclass(frozen=True)
+class Delegation:
+    """The share of a program's operators that its back end XNNPACK runs, and operator -> count of all others."""
+
+    share: float
+    outside: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One artefact: graphs, their tensors, special ids, limits, source model and parity result."""
 
@@ -112,6 +121,7 @@ class Manifest:
     model: ModelFacts
     parity: ParityResult
     output_ids: tuple[int, ...] | None = None  # of a trimmed vocabulary: token id of each row; None: row i is token i
+    delegation: Delegation | None = None  # of an executorch artefact
     header: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -187,7 +197,8 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
         graph: Tensors(*(tuple(_tensor(port) for port in borders[side]) for side in ("inputs", "outputs")))
         for graph, borders in document["tensors"].items()
     }
-    body = ("id", "runtime", "precision", "files", "tensors", "special", "limits", "model", "parity", "output_ids")
+    body = {entry.name for entry in fields(Manifest)}
+    delegation = document.get("delegation")
     return Manifest(
         id=document["id"],
         runtime=document["runtime"],
@@ -199,6 +210,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
         model=ModelFacts(**document["model"]),
         parity=ParityResult(**document["parity"]),
         output_ids=None if document.get("output_ids") is None else tuple(document["output_ids"]),
+        delegation=None if delegation is None else Delegation(**delegation),
         header={key: value for key, value in document.items() if key not in body},
     )
 

@@ -90,9 +90,9 @@ class EncoderGraph(nn.Module):
             )
         ]
         self.blocks: Any = nn.ModuleList(blocks)  # iterating a ModuleList gives plain Modules to the type checker
-        self.register_buffer("table", _scaled_table(encoder))
-        self.register_buffer("positions", _positions(encoder) + _fold_biases(blocks))
-        self.cross = [layer.encoder_attn for layer in model.model.decoder.layers if _heads(layer.encoder_attn)]
+        self.register_buffer("table", scaled_table(encoder))
+        self.register_buffer("positions", position_table(encoder) + _fold_biases(blocks))
+        self.cross = [layer.encoder_attn for layer in model.model.decoder.layers if head_count(layer.encoder_attn)]
         projections = [part for attention in self.cross for part in (attention.k_proj, attention.v_proj)]
         if projections:
             self.register_buffer("cross_weight", torch.cat([p.weight.detach() for p in projections]).T.contiguous())
@@ -111,7 +111,7 @@ class EncoderGraph(nn.Module):
         if not self.cross:
             return (mask,)
         joint = torch.addmm(self.cross_bias, hidden, self.cross_weight).unflatten(0, (batch, time))
-        heads = [_heads(attention) for attention in self.cross for _ in range(2)]
+        heads = [head_count(attention) for attention in self.cross for _ in range(2)]
         parts = joint.split([p.out_features for a in self.cross for p in (a.k_proj, a.v_proj)], dim=-1)
         return (mask, *(p.unflatten(-1, (h, -1)).transpose(1, 2) for p, h in zip(parts, heads, strict=True)))
 
@@ -142,10 +142,10 @@ class StepGraph(nn.Module):
             )
         ]
         self.blocks: Any = nn.ModuleList(blocks)  # iterating a ModuleList gives plain Modules to the type checker
-        self.crosses = any(_heads(layer.encoder_attn) for layer in decoder.layers)
+        self.crosses = any(head_count(layer.encoder_attn) for layer in decoder.layers)
         kept = torch.tensor(kept_ids(model))  # what is never produced is never read either
-        self.register_buffer("table", _scaled_table(decoder)[kept])
-        self.register_buffer("positions", _positions(decoder) + _fold_biases(blocks))
+        self.register_buffer("table", scaled_table(decoder)[kept])
+        self.register_buffer("positions", position_table(decoder) + _fold_biases(blocks))
         self.tied = bool(blocks) and model.lm_head.weight is decoder.embed_tokens.weight
         if self.tied:  # the table is stored once, scaled; the last norm takes the scale off again
             blocks[-1].norm.scale(1.0 / _embed_scale(decoder))
@@ -177,11 +177,11 @@ def ports(model: MarianMTModel) -> dict[str, tuple[tuple[Port, ...], tuple[Port,
     states: dict[str, list[Port]] = {"past": [], "present": []}
     step: list[Port] = []
     for i, layer in enumerate(model.model.decoder.layers):
-        for part, heads, width in _states(layer.self_attn):
+        for part, heads, width in state_widths(layer.self_attn):
             for time, found in states.items():
                 found.append(Port(f"{time}_{part}_{i}", "float32", ("batch", heads, time, width)))
             step.append(states["past"][-1])
-        for part, heads, width in _states(layer.encoder_attn):
+        for part, heads, width in state_widths(layer.encoder_attn):
             cross.append(Port(f"cross_{part}_{i}", "float32", ("batch", heads, "source", width)))
             step.append(cross[-1])
     ids = tuple(Port(name, "int64", ("batch", "source")) for name in ("input_ids", "attention_mask"))
@@ -250,7 +250,7 @@ class _Attention(_SubBlock):
     """Self-attention, or cross-attention to keys and values that exist already."""
 
     def __init__(self, attention: Part, norm: nn.LayerNorm, attend: Attend, *, cross: bool) -> None:
-        heads = _heads(attention)
+        heads = head_count(attention)
         projections = [attention.q_proj, attention.k_proj, attention.v_proj] if heads else []
         used = projections[:1] if cross else projections
         super().__init__(used, attention.out_proj, norm, [attention.scaling, 1.0, 1.0][: len(used)])
@@ -299,7 +299,7 @@ def _fold_biases(blocks: Sequence[_SubBlock]) -> Tensor:
     return blocks[0].take_bias().float() if blocks else torch.zeros(())
 
 
-def _scaled_table(side: Part) -> Tensor:
+def scaled_table(side: Part) -> Tensor:
     return side.embed_tokens.weight.detach() * _embed_scale(side)
 
 
@@ -308,17 +308,17 @@ def _embed_scale(side: Part) -> float:
     return math.sqrt(side.config.d_model) if side.config.scale_embedding else 1.0
 
 
-def _positions(side: Part) -> Tensor:
+def position_table(side: Part) -> Tensor:
     return side.embed_positions.weight.detach()
 
 
-def _heads(attention: Part) -> int:
+def head_count(attention: Part) -> int:
     return int(attention.num_heads)
 
 
-def _states(attention: Part) -> list[tuple[str, int, int]]:
+def state_widths(attention: Part) -> list[tuple[str, int, int]]:
     """("key" or "value", heads, width of one head); nothing when there are no heads."""
-    heads = _heads(attention)
+    heads = head_count(attention)
     parts = (("key", attention.k_proj), ("value", attention.v_proj)) if heads else ()
     return [(name, heads, projection.out_features // heads) for name, projection in parts]
 

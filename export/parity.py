@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import MarianMTModel
 
-from export import runtime
 from export.manifest import ParityResult
+from export.translator import open_translator
 from tprune.vocabulary import NEVER
 
 TOLERANCE = 1.0e-3
@@ -45,7 +45,7 @@ def compare(model: MarianMTModel, folder: Path, sources: Sequence[Sequence[int]]
 
     Logits are compared along PyTorch's tokens, `<pad>` left out (the artefact forbids it, PyTorch's search does).
     """
-    artefact = runtime.open(folder, threads)
+    artefact = open_translator(folder, threads)
     limit, pad = artefact.manifest.limits.target, artefact.manifest.special.pad
     different, largest = list[int](), 0.0
     for i, source in enumerate(sources):

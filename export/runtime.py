@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ class Decoded:
     """One translated sentence (or the timing of one batch): ids, and where the time went.
 
     `encoder_ns`: ids in to cross keys and values bound. `step_ns`: every decoder step, choice of the token included.
-    `run_ns`: inside ONNX Runtime, both graphs. `total_ns`: ids in to ids out.
+    `run_ns`: inside the runtime, both graphs. `total_ns`: ids in to ids out.
     """
 
     ids: tuple[int, ...]
@@ -63,17 +63,41 @@ def open(folder: str | Path, threads: int = 1) -> Artefact:  # noqa: A001 - `run
     if manifest.runtime != "onnxruntime":
         raise BadInput(f"{str(folder)!r} is for {manifest.runtime}; this opens onnxruntime artefacts only")
     manifest.check_files(folder)
-    return Artefact(Path(folder), manifest, threads)
+    encoder, step = (_session(Path(folder) / GRAPHS[name], threads) for name in ("encoder", "decoder_step"))
+    tensors = manifest.tensors
+    return Artefact(manifest, threads, _Encoder(encoder, tensors["encoder"]), _Step(step, tensors["decoder_step"]))
+
+
+class Encoder(Protocol):
+    """An encoder graph, opened by some runtime."""
+
+    def run(self, ids: Ints, mask: Ints) -> tuple[dict[str, Any], int]:
+        """Encode (batch, source) ids: (output name -> value for `Step.start`, ns inside the runtime)."""
+
+
+class Step(Protocol):
+    """A decoder graph with its cache, opened by some runtime. `logits` is one array (batch, vocabulary) for a batch."""
+
+    logits: Floats
+
+    def start(self, encoded: Mapping[str, Any], batch: int) -> None:
+        """Begin `batch` new sentences with empty caches; what one encoded sentence gave serves all of them."""
+
+    def run(self, position: int, token: int | Ints) -> int:
+        """Run one step: `logits` are new, the cache has grown. Returns ns inside the runtime."""
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Let row i of the cache be what row `rows[i]` was (beam search)."""
 
 
 class Artefact:
-    """Two open sessions and the search loops over them. Not safe for use from several threads at once."""
+    """Two open graphs and the search loops over them. Not safe for use from several threads at once."""
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
+    def __init__(self, manifest: Manifest, threads: int, encoder: Encoder, step: Step) -> None:
         self.manifest = manifest
         self.threads = threads
-        self._encoder = _Encoder(_session(folder / GRAPHS["encoder"], threads), manifest.tensors["encoder"])
-        self._step = _Step(_session(folder / GRAPHS["decoder_step"], threads), manifest.tensors["decoder_step"])
+        self._encoder = encoder
+        self._step = step
         # decoder tokens are numbered by the rows of the output matrix, which a trimmed vocabulary makes fewer
         self._ids = manifest.output_ids
         self._rows = {token: row for row, token in enumerate(self._ids or ())}
@@ -145,8 +169,7 @@ class Artefact:
         if beams < 1:
             raise BadInput(f"beams must be at least 1, not {beams}")
         limit, special, step = self._limit(max_length), self._special, self._step
-        copies = {name: np.repeat(array, beams, axis=0) for name, array in self.encode([ids]).items()}
-        step.start({name: _value(array) for name, array in copies.items()}, beams)
+        step.start(self._encode([ids])[0], beams)
         search = Beams(beams, special.eos, limit, early_stopping)
         tokens = np.full(beams, special.start, dtype=np.int64)
         for position in range(limit - 1):
@@ -182,7 +205,7 @@ class Artefact:
         return full
 
     def _encode(self, sources: Sequence[Sequence[int]]) -> tuple[dict[str, Any], int]:
-        """(output name -> value to bind, ns inside ONNX Runtime)."""
+        """(output name -> value for the step, ns inside the runtime)."""
         self._check(sources)
         ids = np.full((len(sources), max(map(len, sources))), self.manifest.special.pad, dtype=np.int64)
         mask = np.zeros_like(ids)
@@ -207,7 +230,7 @@ class Artefact:
 
 
 class _Encoder:
-    """The encoder graph with its outputs left inside ONNX Runtime."""
+    """An `Encoder` with its outputs left inside ONNX Runtime."""
 
     def __init__(self, session: ort.InferenceSession, tensors: Tensors) -> None:
         self._session = session._sess
@@ -215,7 +238,6 @@ class _Encoder:
         self._names = [port.name for port in tensors.outputs]
 
     def run(self, ids: Ints, mask: Ints) -> tuple[dict[str, Any], int]:
-        """(output name -> value to bind, ns inside ONNX Runtime)."""
         binding = self._binding
         binding.bind_ortvalue_input("input_ids", _value(ids))
         binding.bind_ortvalue_input("attention_mask", _value(mask))
@@ -229,7 +251,7 @@ class _Encoder:
 
 
 class _Step:
-    """The decoder graph with everything bound. The cache never leaves ONNX Runtime: a step's outputs are bound as the
+    """A `Step` with everything bound. The cache never leaves ONNX Runtime: a step's outputs are bound as the
     next step's inputs; token, position and logits are arrays that the session reads and writes in place.
 
     The objects below onnxruntime's Python wrappers are used: the wrappers cost as much again as what they wrap, a few
@@ -252,19 +274,21 @@ class _Step:
         self._bind("position", self._position)
 
     def start(self, encoded: Mapping[str, Any], batch: int) -> None:
-        """Begin new sentences: bind what the encoder gave and empty self keys and values."""
         if batch != self._batch:
             self._allocate(batch)
         bind = self._binding.bind_ortvalue_input
+        self._copies = []  # kept: the session reads them in place
         for name, value in encoded.items():
-            if name in self._inputs:
+            if name in self._inputs and value.shape()[0] == batch:
                 bind(name, value)
+            elif name in self._inputs:
+                self._copies.append(np.repeat(value.numpy(), batch, axis=0))
+                self._bind(name, self._copies[-1])
         for (_, output, following), empty in zip(self._links, self._empty, strict=True):
             bind(following, empty)
             self._binding.bind_output(output, CPU)
 
     def run(self, position: int, token: int | Ints) -> int:
-        """Run one step: `logits` are new, the cache has grown. Returns ns inside ONNX Runtime."""
         self._token[:] = token
         self._position[0] = position
         binding = self._binding
@@ -281,7 +305,6 @@ class _Step:
         return run_ns
 
     def reorder(self, rows: Sequence[int]) -> None:
-        """Let row i of the cache be what row `rows[i]` was (beam search)."""
         self._chosen = [value.numpy()[list(rows)] for value in self._grown]  # kept: the session reads them in place
         for port, array in zip(self._past, self._chosen, strict=True):
             self._bind(port.name, array)

@@ -11,7 +11,6 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,59 +19,33 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import ops
 
-from export import parity
-from export.manifest import (
-    GRAPHS,
-    Limits,
-    Manifest,
-    ModelFacts,
-    ParityResult,
-    Special,
-    Tensors,
-    TensorSpec,
-    artefact_id,
-    describe_files,
-)
+from export.artefact import Programs, publish
+from export.manifest import GRAPHS, Manifest
 from export.marian_graphs import EncoderGraph, Port, StepGraph, ports
-from tprune.count import count
-from tprune.errors import BadInput, WorkFailed
-from tprune.stamp import new_folder
-from tprune.vocabulary import kept_ids
+from tprune.errors import WorkFailed
 
 if TYPE_CHECKING:
     from tprune.checkpoint import Checkpoint
-    from tprune.marian import PrunedMarianMTModel
 
 OPSET = 23
 EXAMPLE = {"batch": 2, "source": 5, "past": 3, "present": 4}  # >= 2 and all different: torch.export fixes sizes 0 and 1
 
 
 def to_onnx(checkpoint: Checkpoint, out: str | Path, *, sentences: Sequence[str], threads: int = 1) -> Manifest:
-    """Write `checkpoint` as an ONNX artefact folder and return its manifest.
+    """Write `checkpoint` as an ONNX artefact folder and return its manifest; see `artefact.publish` for what it raises.
 
-    `sentences` are real source sentences for the parity check. Raises BadInput when there are none or `out` is taken,
-    WorkFailed when the artefact does not translate like PyTorch; nothing is left behind then.
+    `sentences` are real source sentences for the parity check.
     """
-    if not sentences:
-        raise BadInput("to_onnx: no sentences for the parity check; give at least one real source sentence")
     model = checkpoint.model.eval()
-    with new_folder(out) as folder:
-        for name, graph in {
-            "encoder": EncoderGraph(model, onnx_attend),
-            "decoder_step": StepGraph(model, onnx_attend),
-        }.items():
-            write_graph(graph, ports(model)[name], folder / GRAPHS[name])
-        checkpoint.tokenizer.save_pretrained(folder)
-        manifest = _manifest(checkpoint, folder)
-        manifest.write(folder)  # parity opens the folder as a user would
-        limit = manifest.limits.source
-        sources = [checkpoint.tokenizer(text, truncation=True, max_length=limit)["input_ids"] for text in sentences]
-        found = parity.compare(model, folder, sources, threads=threads)
-        if not found.passed:
-            raise WorkFailed(f"export of {checkpoint.name!r} refused: {found.complaint()}")
-        manifest = replace(manifest, parity=found.result)
-        manifest.write(folder)
-    return manifest
+
+    def write(folder: Path) -> Programs:
+        graphs = {"encoder": EncoderGraph(model, onnx_attend), "decoder_step": StepGraph(model, onnx_attend)}
+        borders = ports(model)
+        for name, graph in graphs.items():
+            write_graph(graph, borders[name], folder / GRAPHS[name])
+        return Programs("onnxruntime", tuple(GRAPHS.values()), borders)
+
+    return publish(checkpoint, out, write, sentences=sentences, threads=threads)
 
 
 def write_graph(graph: nn.Module, borders: tuple[Sequence[Port], Sequence[Port]], path: Path) -> None:
@@ -125,59 +98,6 @@ def onnx_attend(
         "Attention", inputs, attributes, dtypes=[q.dtype] * 3, shapes=[shape, *grown], version=OPSET
     )
     return output, keys, values
-
-
-def _manifest(checkpoint: Checkpoint, folder: Path) -> Manifest:
-    """Describe the graphs in `folder`; the parity result is still empty."""
-    model, facts = checkpoint.model, checkpoint.facts
-    size, kept = count(model), kept_ids(model)
-    files = describe_files(folder, tuple(GRAPHS.values()))
-    return Manifest(
-        id=artefact_id(files),
-        runtime="onnxruntime",
-        precision="fp32",
-        files=files,
-        tensors={name: Tensors(*map(_specs, borders)) for name, borders in ports(model).items()},
-        special=_special(checkpoint),
-        limits=_limits(model),
-        model=ModelFacts(
-            id=checkpoint.id,
-            name=checkpoint.name,
-            criterion=facts.get("criterion", "dense"),
-            seed=facts.get("seed"),
-            keep=facts.get("keep", 1.0),
-            params=size.params,
-            macs=size.macs,
-        ),
-        parity=ParityResult(0, 0, 0.0),
-        output_ids=tuple(kept) if len(kept) < model.config.decoder_vocab_size else None,
-    )
-
-
-def _special(checkpoint: Checkpoint) -> Special:
-    """Token ids as HF `generate` would take them: the generation configuration first, then the model's."""
-    config, generation = checkpoint.model.config, checkpoint.model.generation_config
-    found: dict[str, Any] = {}
-    for name in ("decoder_start_token_id", "eos_token_id", "forced_eos_token_id"):
-        value = getattr(generation, name, None)
-        value = getattr(config, name, None) if value is None else value
-        found[name] = value[0] if isinstance(value, list) else value
-    return Special(
-        start=found["decoder_start_token_id"],
-        eos=found["eos_token_id"],
-        pad=config.pad_token_id,
-        unk=checkpoint.tokenizer.unk_token_id,
-        forced_eos=found["forced_eos_token_id"],
-    )
-
-
-def _limits(model: PrunedMarianMTModel) -> Limits:
-    positions = model.config.max_position_embeddings
-    return Limits(source=positions, target=min(positions, model.generation_config.max_length or positions))
-
-
-def _specs(borders: Sequence[Port]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(port.name, port.dtype, port.shape) for port in borders)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 import sentencepiece
 import torch
 from transformers import MarianConfig, MarianMTModel
+
+pytest_plugins = ("double.fixtures", "fake_session")
 
 torch.set_num_threads(1)  # two cores are shared with whatever else runs; tiny matrices gain nothing from a second
 
@@ -128,3 +131,14 @@ def shared() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip(f"needs the shared models and data in {folder.name}/ beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_artefact(
+    tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[..., MarianConfig], tiny_tokenizer_folder: Path
+) -> Callable[[str], Path]:
+    """Return a function from "onnxruntime" or "executorch" to a randomly pruned tiny Marian, exported for it once."""
+    from exports import export  # only where it is asked for: exporters take seconds to import
+
+    place = tmp_path_factory.mktemp("artefacts")
+    return cache(lambda runtime: export(runtime, tiny_config(), tiny_tokenizer_folder, place / runtime))

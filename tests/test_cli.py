@@ -177,7 +177,10 @@ def test_a_wrong_call_of_prune(here: Path, flags: tuple[str, ...], complaint: st
     [
         (("prune", "dense", "--out", "out"), "Missing option '--data'"),
         (("verify",), "Missing argument 'MODEL'"),
-        (("export", "dense", "--data", "data", "--out", "o", "--to", "executorch"), "--to 'executorch': must be onnx"),
+        (
+            ("export", "dense", "--data", "data", "--out", "o", "--to", "tflite"),
+            "--to 'tflite': must be onnx or executorch",
+        ),
         (
             ("export", "dense", "--data", "data", "--out", "o", "--precision", "int8"),
             "--precision 'int8': must be fp32",

@@ -214,3 +214,16 @@ def test_shared_model_has_the_bleu_of_its_recipe(shared):
     corpus = load(shared / "data" / "multi30k", split="test_2016_flickr")
     got = score(translate(model, tokenizer, corpus.source).text, corpus.target, language="de")
     assert round(got.bleu, 2) == 39.74
+
+
+def test_a_baseline_of_more_sentences_is_compared_on_the_shared_ones(checkpoint, corpus, tmp_path):
+    whole = evaluate(checkpoint, corpus)
+    (tmp_path / "dense.json").write_text(json.dumps(whole), encoding="utf-8")
+    first = replace(corpus, source=corpus.source[:2], target=corpus.target[:2], limit=2)
+    kept = read_quality(tmp_path / "dense.json", first, corpus)
+    assert kept["hypotheses"] == whole["hypotheses"][:2]
+    with pytest.raises(BadInput, match="was made on corpus .* with 6 sentences, but this one is .* with 2"):
+        read_quality(tmp_path / "dense.json", first)
+    other = replace(corpus, source=corpus.source[::-1], target=corpus.target[::-1])
+    with pytest.raises(BadInput, match="was made on corpus"):
+        read_quality(tmp_path / "dense.json", first, other)

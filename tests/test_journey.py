@@ -13,7 +13,7 @@ from command import contents, start, tprune, wait_for, write_data, write_model
 from conftest import SENTENCES
 from transformers import MarianMTModel, MarianTokenizer
 
-from bench import record
+from bench import record, runner
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,8 @@ def walked(tiny_config, tiny_tokenizer_folder: Path, tmp_path_factory) -> Path:
     records = root / "records.jsonl"
     some = ("--blocks", "2", "--limit", "5", "--warmup", "2")
     step("bench", "bench", onnx / "dense", onnx / "small", *data, "--out", records, *some)
+    said_on_device = ("evaluate", records, *data, "--artefact", onnx / "small", *versus)
+    step("evaluate-records", *said_on_device, "--out", root / "said.json")
     step("report", "report", quality, records, onnx, "--out", root / "report")
     return root
 
@@ -93,8 +95,30 @@ def test_every_artefact_names_what_it_was_made_from(walked: Path) -> None:
     }
     left = {path.name for path in walked.iterdir()}
     assert left == {
-        *("dense", "data", "said", "analysis", "small", "wide", "onnx", "quality", "records.jsonl", "report")
+        *("dense", "data", "said", "said.json", "analysis", "small", "wide", "onnx", "quality", "records.jsonl"),
+        "report",
     }
+
+
+def test_the_records_are_of_the_runner_and_are_scored_as_the_artefact_is(walked: Path) -> None:
+    records = record.read(walked / "records.jsonl")
+    assert {found.loop for found in records} == {"python" if runner.missing_tools() else "runner"}
+    device, artefact = said(walked, "evaluate-records"), said(walked, "evaluate-small")
+    assert device["hypotheses"] == artefact["hypotheses"][:5]
+    assert (device["sentences"], device["limit"], device["artefact"]) == (5, 5, artefact["artefact"])
+    assert (device["device"]["kind"], device["device"]["emulated"]) == ("host", False)
+    assert 0 < device["baseline"]["p_value"] <= 1
+
+
+def test_records_are_scored_on_the_sentences_they_were_measured_on(walked: Path) -> None:
+    call = ("evaluate", walked / "records.jsonl", "--data", walked / "data")
+    small = ("--artefact", walked / "onnx" / "small")
+    tprune(*call).check_failed(2, "--artefact is missing")
+    tprune(*call, *small, "--limit", "6").check_failed(2, "--limit 6: the records were measured with 5; leave it out")
+    tprune(*call, *small, "--split", "val").check_failed(2, "--split val: the records were measured with test")
+    tprune(*call, *small, "--device", "S1").check_failed(2, "device 'S1'")
+    tprune(*call[:2], *call[2:3], walked / "data", "--artefact", walked / "small").check_failed(2, "is not an artefact")
+    tprune("evaluate", walked / "small", *call[2:], *small).check_failed(2, "--artefact: only for records.jsonl")
 
 
 def test_a_sentence_of_5000_words(walked: Path, tmp_path: Path) -> None:
@@ -116,18 +140,18 @@ def test_a_sentence_of_5000_words(walked: Path, tmp_path: Path) -> None:
 def test_a_benchmark_that_is_killed_goes_on(walked: Path, tmp_path: Path) -> None:
     out = tmp_path / "records.jsonl"
     artefacts = (walked / "onnx" / "dense", walked / "onnx" / "small")
-    call = ("bench", *artefacts, "--data", walked / "data", "--out", out, "--blocks", "60", "--warmup", "0")
+    call = ("bench", *artefacts, "--data", walked / "data", "--out", out, "--blocks", "12", "--warmup", "0")
     process = start(*call)
     wait_for(process, lambda: out.exists() and len(out.read_bytes().splitlines()) >= 3)
     process.kill()
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     kept = record.read(out)
-    assert 3 <= len(kept) < 2 * 61
-    assert tprune(*call, "--json").json == {"out": str(out), "records": 2 * 61}
+    assert 3 <= len(kept) < 2 * 13
+    assert tprune(*call, "--json").json == {"out": str(out), "records": 2 * 13}
     done = record.read(out)
     assert done[: len(kept)] == kept
-    assert len(done) == 2 * 61 and all(found.valid for found in done)
+    assert len(done) == 2 * 13 and all(found.valid for found in done)
 
 
 def test_a_damaged_artefact(walked: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -26,9 +27,12 @@ def block() -> Record:
         bytes=1234,
         device={"kind": "host", "serial": None, "model": "CPU", "abi": "x86_64", "emulated": False},
         settings={"warmup": 1},
+        session="s",
         nonce="n",
         block=0,
         verdict="VALID",
+        mode="warm",
+        loop="runner",
         threads=1,
         affinity={"asked": None, "got": [0, 1]},
         beams=1,
@@ -56,8 +60,12 @@ def test_line_and_back(block):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "schema 2; this version reads 1"),
-        ({"verdict": "FINE"}, "verdict 'FINE'; legal are VALID"),
+        ({"verdict": "FINE"}, "verdict 'FINE'; legal are VALID, EMULATED, THROTTLED"),
+        ({"mode": "hot"}, "mode 'hot'; legal are warm, cold, spaced, sustained"),
+        ({"loop": "shell"}, "loop 'shell'; legal are runner, python"),
+        ({"device": {"emulated": True}}, "verdict VALID of an emulated device"),
+        ({"output_ids": [[1], [2], [3]]}, "2 samples of 3 sentences"),
+        ({"output_ids": []}, "2 samples of 0 sentences"),
         ({"block": -2}, "block -2; legal are -1"),
         ({"verdict": "INTERRUPTED"}, "an error goes with INTERRUPTED only"),
         ({"error": "died"}, "verdict VALID with error 'died'"),
@@ -75,7 +83,13 @@ def test_a_record_that_contradicts_itself(block, change, message):
 
 @pytest.mark.parametrize(
     ("document", "message"),
-    [([], "not a JSON object"), ({"speed": 9}, "unknown fields speed"), ({"schema": 1}, "missing 18 required")],
+    [
+        ([], "not a JSON object"),
+        ({"schema": 2, "speed": 9}, "unknown fields speed"),
+        ({"schema": 2}, "missing 21 required"),
+        ({"schema": 1, "nonce": "n"}, "schema 1; this version reads 2: measure again into a new file"),
+        ({}, "schema None"),
+    ],
 )
 def test_from_json_refuses(document, message):
     with pytest.raises(ValueError, match=message):
@@ -114,7 +128,35 @@ def test_a_missing_file(tmp_path):
 
 def test_newest_keeps_the_block_that_was_measured_again(block):
     failed = replace(block, verdict="INTERRUPTED", error="died", **dict.fromkeys(record.SERIES, []))
-    assert record.newest([failed, block]) == {(block.artefact, 0): block}
+    assert record.newest([failed, block]) == [block]
+
+
+def test_newest_keeps_what_was_measured_elsewhere_or_otherwise(block):
+    phone = {"kind": "phone", "serial": "S1", "model": "CPU", "abi": "arm64-v8a", "emulated": False}
+    others = [
+        replace(block, device=phone),
+        replace(block, threads=2),
+        replace(block, mode="cold"),
+        replace(block, beams=4),
+    ]
+    assert record.newest([block, *others]) == [block, *others]
+
+
+def test_what_is_complete_and_what_is_valid(block):
+    emulated = replace(block, verdict="EMULATED", device={"serial": "S", "emulated": True})
+    hot = replace(block, verdict="THROTTLED")
+    assert [(item.valid, item.complete) for item in (block, emulated, hot)] == [
+        (True, True),
+        (False, True),
+        (False, False),
+    ]
+
+
+def test_several_threads_append_to_one_file(block, tmp_path):
+    path = tmp_path / "records.jsonl"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: record.append(path, replace(block, block=number)), range(64)))
+    assert sorted(found.block for found in record.read(path)) == list(range(64))
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -11,142 +12,31 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from runs import (  # noqa: F401 - the fixtures are used by name
+    DENSE,
+    DEVICE,
+    HALF,
+    draw_once,
+    drawn_figures,
+    failed,
+    model,
+    quality,
+    rows_of,
+    small_runs,
+    timed,
+    weighed,
+    write,
+)
 
-from bench import figure, record, results, table
-from bench.join import Row
-from bench.record import Record
+from bench import figure, results, table
 from bench.report import report
+from bench.row import Row
 from tprune.errors import BadInput
 
-DEVICE = "Made-up CPU @ 2.00GHz"
-SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.5.1"
 FIELDS = (
     "name criterion seed keep beams runtime precision device threads bleu chrf signature bleu_loss_percent p_value "
-    "params macs bytes median_ms p90_ms speedup speedup_low speedup_high peak_mib command"
+    "params macs bytes median_ms p90_ms speedup speedup_low speedup_high peak_mib mode verdict scored command"
 ).split()
-
-
-def model(name: str, criterion: str, keep: float, seed: int | None = 1) -> dict[str, Any]:
-    params = int(9.4e6 * (0.22 + 0.78 * keep))
-    facts = {"criterion": criterion, "seed": seed, "keep": keep, "params": params, "macs": int(params * 0.7)}
-    return {"id": f"id-{name}", "name": name, **facts}
-
-
-def quality(of: dict[str, Any], bleu: float, **changes) -> dict[str, Any]:
-    document = {
-        "schema": 1,
-        "kind": "quality",
-        "created": "2026-01-01T00:00:00+00:00",
-        "versions": {"torch": "2.13.0"},
-        "argv": ["tprune", "evaluate", of["name"], "--data", "multi30k"],
-        "model": of,
-        "artefact": None,
-        "runtime": "torch",
-        "precision": "fp32",
-        "split": "test_2016_flickr",
-        "limit": None,
-        "beams": 1,
-        "bleu": bleu,
-        "chrf": bleu + 22.5,
-        "signature": SIGNATURE,
-        "chrf_signature": "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.5.1",
-        "baseline": None if of["criterion"] == "dense" else {"name": "dense", "bleu": 39.74, "p_value": 0.012},
-        "hypotheses": ["x"],
-        "sentences": 1000,
-        "corpus": "c0ffee",
-    }
-    return document | changes
-
-
-def timed(of: dict[str, Any], block: int, samples_ms, **changes) -> Record:
-    """Return one block's record; the last tenth of every sentence's time is outside the runtime."""
-    samples = [round(ms * 1e6) for ms in samples_ms]
-    facts: dict[str, Any] = {
-        "artefact": f"artefact-{of['name']}",
-        "model": of,
-        "name": f"{of['name']}-onnx",
-        "runtime": "onnxruntime",
-        "precision": "fp32",
-        "bytes": 4 * of["params"],
-        "device": {"kind": "host", "serial": None, "model": DEVICE, "abi": "x86_64", "emulated": False},
-        "settings": {"warmup": 10, "max_length": 512, "sentences": len(samples), "sentences_id": "5e47"},
-        "nonce": "n0",
-        "block": block,
-        "verdict": "VALID",
-        "threads": 1,
-        "affinity": {"asked": [1], "got": [1]},
-        "beams": 1,
-        "split": "test_2016_flickr",
-        "limit": 200,
-        "blocks": 3,
-        "conditions": {
-            "before": {"loadavg": [0.4, 0.3, 0.2], "governor": None},
-            "after": {"loadavg": [0.9, 0.3, 0.2], "cpu_share": 0.99},
-        },
-        "load_ns": 95_000_000,
-        "first_ns": 41_000_000,
-        "samples_ns": samples,
-        "encoder_ns": [ns // 10 for ns in samples],
-        "step_ns": [ns * 8 // 10 for ns in samples],
-        "run_ns": [ns * 97 // 100 for ns in samples],
-        "steps": [12] * len(samples),
-        "output_ids": [[5, 0]] * len(samples),
-        "versions": {"python": "3.11.7", "onnxruntime": "1.31.1"},
-        "argv": ["tprune", "bench", "artefacts/dense", "artefacts/shs-50", "--on", "host", "--data", "multi30k"],
-    }
-    return Record(**(facts | changes))
-
-
-def weighed(of: dict[str, Any], kib: int) -> Record:
-    nothing: dict[str, Any] = {name: [] for name in record.SERIES}
-    return timed(of, -1, [], **nothing, memory={"peak_kib": kib, "base_kib": 61_000}, load_ns=None, first_ns=None)
-
-
-def failed(of: dict[str, Any], block: int, why: str) -> Record:
-    nothing: dict[str, Any] = {name: [] for name in record.SERIES}
-    return timed(of, block, [], **nothing, verdict="INTERRUPTED", error=why)
-
-
-def write(folder: Path, qualities=(), records=()) -> Path:
-    for number, document in enumerate(qualities):
-        place = folder / f"run{number}"
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "quality.json").write_text(json.dumps(document))
-    for item in records:
-        folder.mkdir(parents=True, exist_ok=True)
-        record.append(folder / "records.jsonl", item)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def _drawn_once(monkeypatch, drawn):
-    """Draw one figure a look for the whole file: what the others show is not what most tests ask."""
-    real = figure.pareto
-    monkeypatch.setattr(
-        figure, "pareto", lambda rows, look=figure.LIGHT: drawn.get(look) or drawn.setdefault(look, real(rows, look))
-    )
-
-
-@pytest.fixture(scope="module")
-def drawn() -> dict[figure.Look, bytes]:
-    return {}
-
-
-DENSE, HALF = model("dense", "dense", 1.0, None), model("shs-50", "shs", 0.5)
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """Two models, two blocks, two sentences: the numbers of the row can be checked by hand."""
-    records = [
-        timed(DENSE, 0, [10, 30]), timed(HALF, 0, [5, 15]), timed(HALF, 1, [5, 15]), timed(DENSE, 1, [10, 30]),
-        weighed(DENSE, 153_600), weighed(HALF, 102_400),
-    ]  # fmt: skip
-    return write(tmp_path / "runs", [quality(DENSE, 40.0), quality(HALF, 39.0)], records)
-
-
-def rows_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {row["name"]: row for row in document["rows"]}
 
 
 def test_a_row_by_hand(small, tmp_path):
@@ -190,7 +80,7 @@ def test_the_page_needs_nothing_from_outside(small, tmp_path):
     assert not re.findall(r"https?://|<script|<link|@import|url\(", page)
     assert set(re.findall(r'(?:src|srcset)="(.{21})', page)) == {"data:image/png;base64"}
     assert page.count("prefers-color-scheme: dark") == 3
-    for text in ("2.00x (2.00–2.00)", "python", "1.31.1", "tprune evaluate dense", "TPrune paper"):
+    for text in ("2.00x (2.00–2.00)", "onnx runtime 1.31.1", "the runner", "tprune evaluate dense", "TPrune paper"):
         assert text.lower() in page.lower()
 
 
@@ -207,7 +97,7 @@ def test_findings(small, tmp_path):
     assert found[0] == "No timed model stays within 1 % BLEU loss."
     assert found[1] == (
         "Fastest within 8 % BLEU loss: shs-50, BLEU 39.00 (−2.5 %), speed-up 2.00x (95 % interval 2.00–2.00); "
-        "fp32, 1 thread, batch 1, greedy."
+        "onnxruntime fp32, 1 thread, batch 1, greedy."
     )
     assert found[2] == "Every BLEU difference to the dense model is significant (paired bootstrap, p < 0.05)."
 
@@ -257,7 +147,7 @@ def test_what_is_missing_is_blank_and_said(tmp_path, qualities, records, note, b
 
 
 def test_blocks_of_different_sessions_are_mentioned(tmp_path):
-    records = [timed(DENSE, 0, [9]), timed(HALF, 0, [5], nonce="n1")]
+    records = [timed(DENSE, 0, [9]), timed(HALF, 0, [5], session="s1")]
     document = report([write(tmp_path / "runs", [], records)], tmp_path / "out")
     assert "shs-50: 1 of 1 blocks ran in another session than the dense artefact's." in document["notes"]
 
@@ -287,7 +177,7 @@ def test_a_busy_machine_and_a_slow_loop_are_mentioned(tmp_path):
     slow = timed(HALF, 0, [10.0], conditions=conditions, run_ns=[8_000_000])
     document = report([write(tmp_path / "runs", [], [timed(DENSE, 0, [20.0]), slow])], tmp_path / "out")
     said = " ".join(document["findings"])
-    assert "Up to 20.0 % of a sentence's time passed outside the runtime (shs-50)." in said
+    assert "Up to 20.0 % of a sentence's time passed outside the engine (shs-50)." in said
     assert "shs-50 had a CPU for only 50 % of the time" in said
 
 
@@ -345,9 +235,11 @@ def test_a_figure_needs_points(monkeypatch):
 
 
 def test_the_terminal_table_shows_what_differs(small, tmp_path):
-    rows = report([small], tmp_path / "out")["rows"]
-    console = Console(width=220, record=True, file=None, quiet=True)
-    console.print(table.terminal(rows))
+    document = report([small], tmp_path / "out")
+    rows = document["rows"]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table.terminal(document))
+    assert "2.00x (2.00–2.00)" in console.export_text()
     headings = [column.heading for column in table.columns(rows)]
     assert "speed-up (95\u00a0%)" in headings
     assert "signature" not in headings
@@ -395,7 +287,7 @@ def realistic(folder: Path) -> Path:
             noise = random.lognormal(0, 0.06, 200) * (1 + 0.02 * random.normal())
             records.append(timed(of, block, lengths * 1.4 / gain * noise))
     records += [weighed(of, int(118_000 + of["params"] / 90)) for of, _, _ in models[:-1]]
-    records.append(failed(models[-1][0], -1, "the worker was killed by SIGKILL"))
+    records.append(failed(models[-1][0], -1, "the runner was killed by SIGKILL"))
     return write(folder, qualities, records)
 
 

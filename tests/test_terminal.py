@@ -147,3 +147,9 @@ def test_one_of_the_legal_values() -> None:
     terminal.one_of("--to", "onnx", ("onnx", "tflite"))
     with pytest.raises(BadInput, match="--to 'coreml': must be onnx or tflite"):
         terminal.one_of("--to", "coreml", ("onnx", "tflite"))
+
+
+def test_a_flag_that_means_something_elsewhere_only():
+    terminal.only_for("records.jsonl", {"--artefact": None})
+    with pytest.raises(BadInput, match=r"--artefact and --device: only for records\.jsonl"):
+        terminal.only_for("records.jsonl", {"--artefact": "x", "--device": "y"})

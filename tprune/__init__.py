@@ -9,6 +9,7 @@ The public names are imported when they are first used; importing the package al
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import Any
 
@@ -34,6 +35,8 @@ _PUBLIC = {
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605 - the table above is the one list
 
 register_with_transformers()
+for _name in ("torchao", "torch.utils._pytree"):  # transformers loads torchao, which tells what it was not built with
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 def __getattr__(name: str) -> Any:

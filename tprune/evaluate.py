@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,9 +116,14 @@ def evaluate_ids(
     system: System,
     beams: int = 1,
     baseline: Path | None = None,
+    whole: Corpus | None = None,
 ) -> dict[str, Any]:
-    """Return the quality document of target token ids that an artefact or a device produced, one list a sentence."""
-    against = None if baseline is None else read_quality(baseline, corpus)
+    """Return the quality document of target token ids that an artefact or a device produced, one list a sentence.
+
+    `whole` is what `corpus` is the beginning of: a `baseline` of more of its sentences is then compared on the shared
+    ones.
+    """
+    against = None if baseline is None else read_quality(baseline, corpus, whole)
     return _document(decode(tokenizer, ids), corpus, system, beams, against)
 
 
@@ -136,8 +141,8 @@ def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def read_quality(path: Path, corpus: Corpus) -> dict[str, Any]:
-    """Return a quality document that was made on `corpus`.
+def read_quality(path: Path, corpus: Corpus, whole: Corpus | None = None) -> dict[str, Any]:
+    """Return a quality document that was made on `corpus`, or on a longer beginning of `whole`; that one is cut.
 
     Raises BadInput when the file is none, or was made on other sentences.
     """
@@ -151,12 +156,20 @@ def read_quality(path: Path, corpus: Corpus) -> dict[str, Any]:
     if missing:
         raise BadInput(f"baseline {str(path)!r} lacks {', '.join(missing)}; evaluate the baseline again")
     there, here = (document["corpus"], document["sentences"]), (corpus.id, len(corpus))
+    if whole is not None and isinstance(there[1], int) and here[1] < there[1]:
+        if _is_beginning(whole, *here) and _is_beginning(whole, *there):
+            return {**document, "hypotheses": document["hypotheses"][: here[1]]}
     if there != here:
         raise BadInput(
             f"baseline {str(path)!r} was made on corpus {there[0]} with {there[1]} sentences, but this one is "
             f"{here[0]} with {here[1]}; evaluate both on the same data, split and limit"
         )
     return document
+
+
+def _is_beginning(whole: Corpus, identity: str, sentences: int) -> bool:
+    cut = replace(whole, source=whole.source[:sentences], target=whole.target[:sentences])
+    return (cut.id, len(cut)) == (identity, sentences)
 
 
 def _document(

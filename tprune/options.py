@@ -20,3 +20,10 @@ Limit = Annotated[int | None, typer.Option(help="Use only the first N sentences.
 Source = Annotated[str, typer.Option(help="Source language or column.")]
 Target = Annotated[str, typer.Option(help="Target language or column.")]
 DevSplit = Annotated[str, typer.Option(help="Split that every choice is made on.")]
+
+
+def use_threads(threads: int) -> None:
+    """Let torch compute with `threads` CPU threads."""
+    import torch
+
+    torch.set_num_threads(threads)

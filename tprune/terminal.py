@@ -90,6 +90,12 @@ def only_one(flags: dict[str, float | None]) -> None:
         raise BadInput(f"{' and '.join(given)} exclude each other: give one of {', '.join(flags)}")
 
 
+def only_for(what: str, flags: dict[str, object]) -> None:
+    """Raise BadInput when a flag is given that means something for `what` alone."""
+    if given := [name for name, value in flags.items() if value is not None]:
+        raise BadInput(f"{' and '.join(given)}: only for {what}")
+
+
 def one_of(flag: str, value: str, legal: tuple[str, ...]) -> None:
     """Raise BadInput unless the flag's value is legal."""
     if value not in legal:

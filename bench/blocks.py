@@ -1,0 +1,334 @@
+"""Blocks: several artefacts measured side by side in one place, interleaved, kept one by one, resumable.
+
+    run([dense, pruned], sentences, place=phone, settings=Settings(threads=2), out=Path("records.jsonl"))
+
+Block k of every artefact runs back to back, and the order rotates from block to block; memory is measured last. Every
+block is a process of its own and one line of `out` as soon as it is measured; running again with the same settings goes
+on where it stopped. This host and a phone differ only in their `Place`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bench import artefact, record
+from bench.agreement import agrees, identical
+from bench.artefact import Artefact
+from bench.record import MEMORY_BLOCK, SERIES, Record
+from bench.runner import Ids, Job, Run, RunFailed
+from bench.settings import Settings
+from tprune import stamp
+from tprune.errors import BadInput, WorkFailed
+
+MEMORY_SENTENCES = 50  # the longest ones: they set the peak, and the pass stays short
+
+Progress = Callable[[int, int, str], None]  # (blocks done, blocks in all, what runs now)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where blocks are measured: this host or one phone.
+
+    `ready` waits until the place is fit for a block and returns its conditions. `measure` runs one job of one artefact
+    to its end. `after` returns the conditions behind a run; the key "throttled", a reason, makes it THROTTLED.
+    RunFailed from `measure` ends its artefact only; any other WorkFailed ends the session, with the block INTERRUPTED.
+    """
+
+    device: Mapping[str, Any]
+    measure: Callable[[Artefact, Job, Ids], Run]
+    ready: Callable[[], Mapping[str, Any]]
+    after: Callable[[Run], Mapping[str, Any]]
+    versions: Mapping[str, str] = field(default_factory=dict)  # of what runs there; a resumed file must agree
+    loop: str = "runner"
+
+
+def run(
+    artefacts: Sequence[Path | str],
+    sentences: Ids,
+    *,
+    place: Place,
+    settings: Settings,
+    out: Path | str,
+    reference: Mapping[str, Ids] | None = None,
+    progress: Progress | None = None,
+) -> list[Record]:
+    """Measure every artefact on `sentences` (token ids, final </s> included); return this place's records of `out`.
+
+    `reference` has, by artefact id, the tokens that are right. Raises BadInput before anything runs when the call is
+    wrong or `out` was measured otherwise, and WorkFailed at the end, in one line, when an artefact failed: the others
+    are measured, and the record of the one that failed says why.
+    """
+    subjects = read_subjects(artefacts, sentences)
+    out = Path(out)
+    if out.is_dir():
+        raise BadInput(f"out {str(out)!r} is a folder; name a file, for example {str(out / 'records.jsonl')!r}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    ids = tuple(map(tuple, sentences))
+    session = _Session(
+        subjects, ids, place, settings, out, reference or {}, progress or (lambda done, total, what: None)
+    )
+    session.resume()
+    session.time()
+    session.weigh()
+    if session.failures:
+        folders = {subject.id: str(subject.folder) for subject in subjects}
+        failed = "; ".join(f"{folders[name]}: {why}" for name, why in session.failures.items())
+        raise WorkFailed(
+            f"{len(session.failures)} of {len(subjects)} artefacts failed ({failed}); the rest is in {out}"
+        )
+    return list(session.kept.values())
+
+
+def read_subjects(folders: Sequence[Path | str], sentences: Ids) -> tuple[Artefact, ...]:
+    """Return the artefacts; BadInput when one is there twice, or a sentence is longer than one of them takes."""
+    if not folders:
+        raise BadInput("nothing to measure: name at least one artefact folder")
+    seen: dict[str, Artefact] = {}
+    for subject in map(artefact.read, folders):
+        if subject.id in seen:
+            raise BadInput(f"{str(subject.folder)!r} is the same artefact as {str(seen[subject.id].folder)!r}")
+        seen[subject.id] = subject
+    if not sentences:
+        raise BadInput("there is no sentence to translate")
+    longest = min(subject.max_source for subject in seen.values())
+    for number, sentence in enumerate(sentences, start=1):
+        if not 0 < len(sentence) <= longest:
+            raise BadInput(f"sentence {number} has {len(sentence)} tokens; legal are 1 to {longest}")
+    return tuple(seen.values())
+
+
+def max_length(subjects: Sequence[Artefact], settings: Settings) -> int:
+    """Return the most target tokens of every sentence: what is asked for, or the shortest limit of the artefacts."""
+    limit = min(subject.max_target for subject in subjects)
+    return min(limit, settings.max_length or limit)
+
+
+def sentences_id(sentences: Ids) -> str:
+    """Return the first 16 hex digits of the SHA-256 over the sentences' token ids."""
+    return hashlib.sha256(json.dumps([list(ids) for ids in sentences]).encode()).hexdigest()[:16]
+
+
+@dataclass
+class _Session:
+    """One call of `run`: what is asked, and what is done so far."""
+
+    subjects: tuple[Artefact, ...]
+    sentences: Ids
+    place: Place
+    settings: Settings
+    out: Path
+    reference: Mapping[str, Ids]
+    progress: Progress
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    kept: dict[tuple[str, int], Record] = field(default_factory=dict)  # what needs no second measurement in this call
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def resume(self) -> None:
+        """Take over the complete blocks of an earlier run; BadInput when it was measured otherwise."""
+        if not self.out.exists():
+            return
+        known = {subject.id for subject in self.subjects}
+        series = (record.place_name(self.place.device), self.settings.threads, self.settings.beams, self.settings.mode)
+        for old in record.newest(record.read(self.out)):
+            if old.artefact not in known:
+                raise BadInput(f"{str(self.out)!r} holds records of another artefact ({old.name}); name a new file")
+            self._check_settings(old, same_series=old.series == series)
+            if old.series == series and old.complete:
+                self.kept[old.artefact, old.block] = old
+
+    def _check_settings(self, old: Record, *, same_series: bool) -> None:
+        """Raise BadInput when `old` was not measured as this call would.
+
+        A file holds one set of sentences; what has the same place, threads, beams and mode must agree in all else too.
+        """
+        settings = self._written_settings()
+        shared = ("max_length", "sentences", "sentences_id")
+        pairs: list[tuple[str, Any, Any]] = [
+            ("split", old.split, self.settings.split),
+            ("limit", old.limit, self.settings.limit),
+        ]
+        pairs += [("loop", old.loop, self.place.loop)]
+        pairs += [(name, old.settings.get(name), settings[name]) for name in shared]
+        if same_series:
+            pairs += [("blocks", old.blocks, self.settings.processes), ("cpus", old.affinity["asked"], self._cpus())]
+            pairs += [(name, old.settings.get(name), value) for name, value in settings.items()]
+            pairs += [(name, old.versions.get(name), version) for name, version in self.place.versions.items()]
+        for name, was, now in pairs:
+            if was != now:
+                raise BadInput(
+                    f"{str(self.out)!r} was measured with {name} {was!r}, this call asks for {now!r}; "
+                    "repeat the earlier call to resume it, or name a new file"
+                )
+
+    def _cpus(self) -> list[int] | None:
+        return None if self.settings.cpus is None else sorted(self.settings.cpus)
+
+    def time(self) -> None:
+        """Measure the timed blocks that are missing, interleaved."""
+        for block in range(self.settings.processes):
+            turn = block % len(self.subjects)
+            for subject in self.subjects[turn:] + self.subjects[:turn]:
+                self._measure(subject, block, self._job(), self.sentences)
+
+    def weigh(self) -> None:
+        """Measure the peak memory of every artefact over the longest sentences."""
+        longest = sorted(self.sentences, key=len, reverse=True)[:MEMORY_SENTENCES]
+        for subject in self.subjects:
+            self._measure(
+                subject, MEMORY_BLOCK, replace(self._job(), warmup=0, warmup_ms=0, passes=1, gap_ms=0), longest
+            )
+        self._show("done")
+
+    def _job(self) -> Job:
+        return self.settings.job(max_length(self.subjects, self.settings))
+
+    def _measure(self, subject: Artefact, block: int, job: Job, sentences: Ids) -> None:
+        if (subject.id, block) in self.kept or subject.id in self.failures:
+            return
+        self._show(f"{subject.name}, {'memory' if block == MEMORY_BLOCK else f'block {block + 1}'}")
+        before: Mapping[str, Any] = {}
+        try:
+            if block != MEMORY_BLOCK:  # memory does not depend on heat
+                before = self.place.ready()
+            run = self.place.measure(subject, job, sentences)
+            _check_run(run, subject, job, sentences)
+            after = self.place.after(run)
+        except WorkFailed as error:
+            self.failures[subject.id] = str(error)
+            record.append(self.out, self._record(subject, block, job.nonce, {"before": before}, error=str(error)))
+            if not isinstance(error, RunFailed):
+                raise
+        else:
+            self._keep(self._record(subject, block, job.nonce, {"before": before, "after": after}, run))
+
+    def _keep(self, measured: Record) -> None:
+        record.append(self.out, measured)
+        if measured.verdict == "WRONG_TOKENS":
+            of = "the reference" if measured.identical is not None else "an earlier block"
+            self.failures[measured.artefact] = f"block {measured.block} gave other tokens than {of}"
+        elif measured.verdict == "MIGRATED":
+            asked, got = measured.affinity["asked"], measured.affinity["got"]
+            self.failures[measured.artefact] = f"ran on CPUs {got}, not {asked}"
+        else:  # a THROTTLED block is not measured twice in one call: the place would only get hotter
+            self.kept[measured.artefact, measured.block] = measured
+
+    def _record(
+        self,
+        subject: Artefact,
+        block: int,
+        nonce: str,
+        around: Mapping[str, Mapping[str, Any]],
+        run: Run | None = None,
+        error: str | None = None,
+    ) -> Record:
+        """Return the record of one block; one without a run is INTERRUPTED."""
+        timed = run is not None and block != MEMORY_BLOCK
+        series: dict[str, Any] = {name: list(getattr(run, name)) for name in SERIES} if timed else {}
+        same = self._identical(subject, run) if run is not None and timed else None
+        return Record(
+            artefact=subject.id,
+            model=subject.model,
+            name=subject.name,
+            runtime=subject.runtime,
+            precision=subject.precision,
+            bytes=subject.bytes,
+            device=self.place.device,
+            settings=self._written_settings(),
+            session=self.id,
+            nonce=nonce,
+            block=block,
+            verdict="INTERRUPTED" if run is None else self._verdict(subject, block, run, same, around["after"]),
+            mode=self.settings.mode,
+            loop=self.place.loop,
+            threads=self.settings.threads,
+            affinity={"asked": self._cpus(), "got": run.affinity["got"] if run else None},
+            beams=self.settings.beams,
+            split=self.settings.split,
+            limit=self.settings.limit,
+            blocks=self.settings.processes,
+            conditions=_conditions(around, run),
+            threads_got=run.threads["got"] if run else None,
+            load_ns=run.load_ns if run and timed else None,
+            first_ns=run.first_ns if run and timed else None,
+            output_ids=[list(ids) for ids in run.output_ids] if run and timed else [],
+            identical=same,
+            memory=_memory(run) if run and not timed else None,
+            engine=run.engine if run else {},
+            machine=run.machine if run else {},
+            error=error,
+            versions={**stamp.versions(), **self.place.versions},
+            argv=[Path(sys.argv[0]).name, *sys.argv[1:]],
+            **series,
+        )
+
+    def _written_settings(self) -> dict[str, Any]:
+        job = self._job()
+        told = {name: getattr(job, name) for name in ("warmup", "warmup_ms", "passes", "gap_ms", "max_length")}
+        return {**told, "sentences": len(self.sentences), "sentences_id": sentences_id(self.sentences)}
+
+    def _identical(self, subject: Artefact, run: Run) -> int | None:
+        reference = self.reference.get(subject.id)
+        return None if reference is None else identical(run.output_ids, reference)
+
+    def _verdict(self, subject: Artefact, block: int, run: Run, same: int | None, after: Mapping[str, Any]) -> str:
+        earlier = [old.output_ids for (name, number), old in self.kept.items() if name == subject.id and number >= 0]
+        if block != MEMORY_BLOCK:
+            if earlier and identical(run.output_ids, earlier[0]) < len(run.output_ids):
+                return "WRONG_TOKENS"
+            if same is not None and not agrees(same, len(run.output_ids), subject.precision):
+                return "WRONG_TOKENS"
+        if self.place.device["emulated"]:
+            return "EMULATED"
+        if self.settings.cpus is not None and run.affinity["got"] != self._cpus():
+            return "MIGRATED"
+        return "THROTTLED" if after.get("throttled") and block != MEMORY_BLOCK else "VALID"
+
+    def _show(self, what: str) -> None:
+        total = len(self.subjects) * (self.settings.processes + 1)
+        self.progress(len(self.kept), total, what)
+
+
+def _check_run(run: Run, subject: Artefact, job: Job, sentences: Ids) -> None:
+    """Raise RunFailed when a report is of something else than what was asked."""
+    asked = {
+        "artefact": (subject.id, run.artefact),
+        "threads": (job.threads, run.threads["asked"]),
+        "beams": (job.beams, run.beams),
+        "max_length": (job.max_length, run.max_length),
+        "CPUs": (job.cpus, None if run.affinity["asked"] is None else tuple(run.affinity["asked"])),
+        "sentences": (len(sentences), len(run.output_ids)),
+        "samples": (len(sentences) * job.passes, len(run.samples_ns)),
+    }
+    for name, (wanted, found) in asked.items():
+        if wanted != found:
+            raise RunFailed(f"the report is of {name} {found!r}, but {wanted!r} was asked for")
+    if run.build.get("optimised") is False or run.build.get("sanitised"):
+        raise RunFailed("the runner was built for debugging, so its times say nothing; run `make runner`")
+
+
+def _conditions(around: Mapping[str, Mapping[str, Any]], run: Run | None) -> dict[str, Any]:
+    """Return the conditions around a block: what the place says joined with what the runner itself saw."""
+    if run is None:
+        return {"before": dict(around.get("before", {})), "after": {}, "during": []}
+    load = {"switches": run.switches["involuntary"], "cpu_share": round(run.cpu_share, 3)}
+    return {
+        "before": {**around["before"], **run.conditions["before"]},
+        "after": {**around["after"], **run.conditions["after"], **load},
+        "during": run.conditions["during"],
+    }
+
+
+def _memory(run: Run) -> dict[str, int]:
+    return {
+        "peak_kib": run.memory["end"]["vm_hwm_kib"],
+        "base_kib": run.memory["start"]["vm_hwm_kib"],
+        "anon_kib": run.memory["end"]["rss_anon_kib"],
+        "file_kib": run.memory["end"]["rss_file_kib"],
+    }

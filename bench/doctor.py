@@ -1,0 +1,270 @@
+"""What each step of the toolkit needs, what of it is here, and the one command that mends what is missing.
+
+doctor.examine()   # looks only: nothing is started, fetched or changed, and nothing that is missing is an error
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from bench import adb, cache, debs, glibc, programs, runner, wheels
+from bench.abi import Abi, named
+from tprune.errors import BadInput, WorkFailed
+
+ARM = named("arm64-v8a")
+DOUBLE = Path(__file__).resolve().parents[1] / "tests" / "double"
+CLONE = "run tprune from a clone of its repository"
+SIZES = {"memory": "memory", "disk": "disk free"}
+SECONDS = 2  # that a program may take to say its version
+NAMESPACES = "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
+# program -> (command that installs, its own names for Debian's packages, None for what it has not)
+MANAGERS: dict[str, tuple[str, dict[str, str | None]]] = {
+    "apt-get": ("apt-get install", {}),
+    "dnf": ("dnf install", {"g++": "gcc-c++", f"g++-{ARM.triple}": None, "adb": "android-tools"}),
+    "brew": ("brew install", {"g++": "gcc", f"g++-{ARM.triple}": None, "adb": "android-platform-tools"}),
+}
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing that a step needs: `found` says what is here (None: nothing), else one of the others mends it."""
+
+    name: str
+    found: str | None
+    package: str = ""  # of Debian
+    python: str = ""  # what pip installs
+    advice: str = ""  # a command, or what to do by hand
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the journey and all that it needs."""
+
+    name: str
+    needs: tuple[Need, ...]
+
+    @property
+    def missing(self) -> tuple[Need, ...]:
+        """The needs that are not met."""
+        return tuple(need for need in self.needs if need.found is None)
+
+    def mend(self) -> str:
+        """Return the one command (or advice) that mends all that is missing; "" when nothing is."""
+        packages = list(dict.fromkeys(need.package for need in self.missing if need.package))
+        modules = list(dict.fromkeys(need.python for need in self.missing if need.python))
+        commands = [_installation(packages)] if packages else []
+        commands += [f"{sys.executable} -m pip install {' '.join(modules)}"] if modules else []
+        return " && ".join([*commands, *dict.fromkeys(need.advice for need in self.missing if need.advice)])
+
+    def document(self) -> dict[str, Any]:
+        """Return the step as a JSON object."""
+        needs = {need.name: need.found for need in self.needs}
+        return {"step": self.name, "possible": not self.missing, "needs": needs, "mend": self.mend() or None}
+
+
+def examine(step: str | None = None) -> list[Step]:
+    """Return all steps, or the named one. Raises BadInput for a name that is no step."""
+    if step is not None and step not in STEPS:
+        raise BadInput(f"step {step!r}: must be one of {', '.join(STEPS)}")
+    return [Step(name, tuple(STEPS[name]())) for name in STEPS if step in {None, name}]
+
+
+def require(steps: list[Step]) -> None:
+    """Raise WorkFailed, which names what is missing and what mends it, unless all these steps are possible."""
+    for step in steps:
+        if step.missing:
+            names = ", ".join(need.name for need in step.missing)
+            raise WorkFailed(f"{step.name} is not possible here, {names} missing: {step.mend()}")
+
+
+def machine() -> dict[str, Any]:
+    """Return what this machine is: system, cores that may be used, memory and free disk space in bytes."""
+    place = cache.folder()
+    while not place.exists():
+        place = place.parent
+    facts: dict[str, Any] = {
+        "system": " ".join([platform.system(), platform.release(), platform.machine()]),
+        "python": platform.python_version(),
+    }
+    facts["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with suppress(OSError, ValueError):
+        facts["memory"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {**facts, "disk": shutil.disk_usage(place).free, "cache": str(cache.folder())}
+
+
+def document(steps: list[Step]) -> dict[str, Any]:
+    """Return everything as a JSON object."""
+    return {"machine": machine(), "steps": [step.document() for step in steps]}
+
+
+def table(steps: list[Step]) -> Table:
+    """Return everything but the commands as a table that fits a screen."""
+    drawn = Table("step", "", "here", "missing")
+    for step in steps:
+        here = ", ".join(f"{need.name} {need.found}".strip() for need in step.needs if need.found is not None)
+        sign = "[red]no[/red]" if step.missing else "[green]yes[/green]"
+        drawn.add_row(step.name, sign, escape(here), escape(", ".join(need.name for need in step.missing)))
+    return drawn
+
+
+def lines(steps: list[Step]) -> list[str]:
+    """Return one line on the machine, and one for each step that is not possible: the command that mends it."""
+    facts = machine()
+    sizes = [f"{facts[name] / 2**30:.0f} GiB {word}" for name, word in SIZES.items() if name in facts]
+    told = ", ".join([facts["system"], f"Python {facts['python']}", f"{facts['cores']} cores", *sizes])
+    return [told, *(f"{step.name}: {step.mend()}" for step in steps if step.missing)]
+
+
+def _installation(packages: list[str]) -> str:
+    for program, (command, names) in MANAGERS.items():
+        if shutil.which(program):
+            own = [names.get(package, package) for package in packages]
+            there = [name for name in own if name]
+            by_hand = [package for package, name in zip(packages, own, strict=True) if not name]
+            sudo = "sudo " if os.geteuid() and program != "brew" else ""
+            return " && ".join(
+                [f"{sudo}{command} {' '.join(there)}"] * bool(there) + [f"install {name}" for name in by_hand]
+            )
+    return f"install {' '.join(packages)} (names as in Debian)"
+
+
+def _modules(*names: str) -> list[Need]:
+    found = []
+    for name in names:
+        version = None
+        with suppress(metadata.PackageNotFoundError):
+            version = metadata.version(name)
+        found.append(Need(name, version, python=name))
+    return found
+
+
+def _runner(abi: Abi | None) -> list[Need]:
+    """Return whether the runner for each installed engine is there, for `abi` or this machine, or can be built."""
+    engines = _installed()
+    if not engines:
+        return []
+    if all(programs.find(engine, abi) if abi else runner.find_program(engine) for engine in engines):
+        return [Need("runner", "built")]
+    if not (runner.SOURCE / "CMakePresets.json").is_file():
+        return [Need("runner", None, advice=CLONE)]
+    tools = programs.missing_tools(abi) if abi else runner.missing_tools()
+    return [Need(package, None, package=package) for package in tools] or [Need("runner", "built when needed")]
+
+
+def _installed() -> list[str]:
+    return [need.name for need in _modules(*runner.PROGRAMS) if need.found]
+
+
+def _adb() -> list[Need]:
+    try:
+        program = adb.find()
+    except (WorkFailed, BadInput):
+        return [Need("adb", None, package="adb")]
+    version = re.search(r"^Version (\S+)", _said(str(program), "version"), re.MULTILINE)
+    return [Need("adb", f"{version[1] if version else ''} {program}".strip())]
+
+
+def _phone() -> list[Need]:
+    """Return the phones that can be used. A server that does not run is not started: that would be a change."""
+    try:
+        program = adb.find()
+    except (WorkFailed, BadInput):
+        return []
+    if not _server_runs():
+        return [Need("adb server", None, advice=f"{program} start-server")]
+    try:
+        usable = [one.serial for one in adb.attached(program) if one.state == "device"]
+        if not usable:
+            adb.choose(program, None)
+        return [Need("phone", ", ".join(usable))]
+    except (WorkFailed, BadInput) as error:
+        return [Need("phone", None, advice=str(error))]
+
+
+def _server_runs() -> bool:
+    told = os.environ.get("ADB_SERVER_SOCKET", f"tcp:{os.environ.get('ANDROID_ADB_SERVER_PORT', '5037')}")
+    place = re.fullmatch(r"tcp:(?:(.+):)?(\d{1,5})", told)
+    if place is None:
+        return True  # somewhere else than at a port; adb knows
+    with suppress(OSError, OverflowError), socket.create_connection((place[1] or "127.0.0.1", int(place[2])), 0.5):
+        return True
+    return False
+
+
+def _libraries() -> list[Need]:
+    """Return whether the C library and each installed engine for a phone are there or can be fetched."""
+    engines = all(ARM.native or cache.find("wheel", wheels.name(engine, ARM)) for engine in _installed())
+    here = glibc.of_compiler(ARM) or cache.find("deb", glibc.entry(ARM))
+    if here or shutil.which("apt-get") or os.environ.get(debs.MIRROR):
+        return [Need("libraries", "here" if here and engines else "fetched when needed")]
+    return [Need("C library", None, package=f"g++-{ARM.triple}")]
+
+
+def _double() -> list[Need]:
+    if not DOUBLE.is_dir():
+        return [Need("tests/double", None, advice=CLONE)]
+    if shutil.which("unshare") is None:
+        spaces = Need("unshare", None, package="util-linux")
+    else:
+        spaces = Need("user namespaces", "" if _namespaces() else None, advice=NAMESPACES)
+    fits = named("x86_64").native and tuple(map(int, re.findall(r"\d+", platform.release())[:2])) >= (6, 7)
+    parts = cache.folder() / "double"
+    fetch = f"{sys.executable} -m tests.double fetch"
+    return [
+        Need("Linux 6.7 on x86-64", "" if fits else None, advice="take such a machine"),
+        spaces,
+        _tool("cc", "g++"),
+        _tool("qemu-aarch64-static", "qemu-user-static"),
+        Need("adbd, mksh, toybox", "in the cache" if parts.is_dir() and any(parts.iterdir()) else None, advice=fetch),
+    ]
+
+
+def _tool(name: str, package: str) -> Need:
+    return Need(name, "" if shutil.which(name) else None, package=package)
+
+
+def _namespaces() -> bool:
+    with suppress(OSError, subprocess.TimeoutExpired):
+        command = ["unshare", "--user", "--map-root-user", "--mount", "true"]
+        return subprocess.run(command, capture_output=True, timeout=SECONDS, check=False).returncode == 0
+    return False
+
+
+def _said(*command: str) -> str:
+    with suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SECONDS,
+            check=False,
+        )
+        return done.stdout
+    return ""
+
+
+STEPS: dict[str, Callable[[], list[Need]]] = {
+    "prune": lambda: _modules("torch", "transformers", "sentencepiece", "datasets", "sacrebleu"),
+    "export-onnx": lambda: _modules("torch", "onnx", "onnxscript", "onnxruntime"),
+    "export-executorch": lambda: _modules("torch", "executorch"),
+    "bench-host": lambda: [*_modules("onnxruntime"), *_runner(None)],
+    "bench-adb": lambda: [*_modules("onnxruntime"), *_adb(), *_phone(), *_runner(ARM), *_libraries()],
+    "device-double": lambda: [*_adb(), *_double(), *_runner(ARM), *_libraries()],
+}

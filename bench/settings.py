@@ -1,0 +1,76 @@
+"""`Settings`: how a benchmark measures, the same on this host and on a phone."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from bench.phone import cpu_list
+from bench.record import MODES
+from bench.runner import Job
+from tprune.errors import BadInput
+
+GAP_MS = 500  # of the mode `spaced`: long enough for a governor to lower the clock
+SAMPLE_MS = 1000  # between two looks at frequency and temperature in the mode `sustained`
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure: `blocks` passes over all sentences, `warmup` sentences thrown away before each process's first.
+
+    Modes: `warm`; `cold`, without warm-up; `spaced`, half a second of rest before every sentence; `sustained`, all
+    passes in one process without a pause, temperatures sampled. `cpus` pins the process (None: wherever the system puts
+    it); `max_length` is in target tokens, the start token included (None: the shortest limit of the artefacts).
+    `split` and `limit` are only written down: they say where the sentences come from.
+    """
+
+    threads: int = 1
+    blocks: int = 5
+    warmup: int = 10
+    warmup_ms: int = 0
+    mode: str = "warm"
+    beams: int = 1
+    cpus: tuple[int, ...] | None = None
+    max_length: int | None = None
+    split: str = "test"
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured anywhere (BadInput)."""
+        for name, least in (("threads", 1), ("blocks", 1), ("warmup", 0), ("warmup_ms", 0), ("beams", 1)):
+            if getattr(self, name) < least:
+                raise BadInput(f"{name.replace('_', '-')} {getattr(self, name)}: at least {least}")
+        if self.mode not in MODES:
+            raise BadInput(f"mode {self.mode!r}: must be {' or '.join(MODES)}")
+        if self.max_length is not None and self.max_length < 2:
+            raise BadInput(f"max length {self.max_length}: at least 2 tokens, the start token counts")
+        if self.cpus is not None and (not self.cpus or min(self.cpus) < 0):
+            raise BadInput(f"cpus {list(self.cpus)}: at least one, by its number")
+
+    @property
+    def processes(self) -> int:
+        """How many timed processes every artefact gets."""
+        return 1 if self.mode == "sustained" else self.blocks
+
+    def job(self, max_length: int) -> Job:
+        """Return what one timed process does."""
+        cold, sustained = self.mode == "cold", self.mode == "sustained"
+        return Job(
+            nonce=secrets.token_hex(8),
+            threads=self.threads,
+            beams=self.beams,
+            max_length=max_length,
+            warmup=0 if cold else self.warmup,
+            warmup_ms=0 if cold else self.warmup_ms,
+            passes=self.blocks if sustained else 1,
+            gap_ms=GAP_MS if self.mode == "spaced" else 0,
+            cpus=None if self.cpus is None else tuple(sorted(self.cpus)),
+            sample_ms=SAMPLE_MS if sustained else 0,
+        )
+
+
+def parse_cpus(text: str) -> tuple[int, ...]:
+    """Return the CPUs of a list such as "4,6-7"; BadInput when it is none."""
+    if found := cpu_list(text):
+        return found
+    raise BadInput(f"cpus {text!r}: must be a list of CPUs such as 4,6-7")

@@ -1,0 +1,122 @@
+"""Checkpoint -> ExecuTorch artefact: `to_executorch(checkpoint, "out", sentences=[...])`.
+
+One file, `model.pte`, with the methods `encoder` and `decoder_step`, lowered to XNNPACK as far as it goes; the manifest
+says how far. The folder appears under its name after `parity` agreed with PyTorch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import operator
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from export.artefact import Programs, limits_of, publish
+from export.executorch_graphs import EncoderMethod, StepMethod, method_ports
+from export.executorch_runtime import check_installed
+from export.manifest import PROGRAM, Delegation, Limits, Manifest
+from export.marian_graphs import Port
+
+if TYPE_CHECKING:
+    from tprune.checkpoint import Checkpoint
+
+Borders = tuple[Sequence[Port], Sequence[Port]]
+EXAMPLE = {"source": 5, "past": 3}  # >= 2 and different: torch.export fixes sizes that are 0, 1 or equal by chance
+
+
+def to_executorch(checkpoint: Checkpoint, out: str | Path, *, sentences: Sequence[str], threads: int = 1) -> Manifest:
+    """Write `checkpoint` as an ExecuTorch artefact folder and return its manifest; `publish` says what it raises.
+
+    `sentences` are real source sentences for the parity check. Raises BadInput when ExecuTorch is not installed.
+    """
+    check_installed()
+    model = checkpoint.model.eval()
+
+    def write(folder: Path) -> Programs:
+        limits = limits_of(model)
+        borders = method_ports(model, limits)
+        methods: dict[str, nn.Module] = {"encoder": EncoderMethod(model), "decoder_step": StepMethod(model, limits)}
+        delegation = write_program(methods, borders, limits, folder / PROGRAM)
+        return Programs("executorch", (PROGRAM,), borders, delegation)
+
+    return publish(checkpoint, out, write, sentences=sentences, threads=threads)
+
+
+def write_program(
+    methods: Mapping[str, nn.Module], borders: Mapping[str, Borders], limits: Limits, path: Path
+) -> Delegation:
+    """Lower modules to one ExecuTorch program at `path` and return what XNNPACK took of them.
+
+    `borders` are each module's inputs and outputs in call order. The program has memory for neither, so nothing is
+    copied at its border: whoever calls it binds both.
+    """
+    dynamic = {
+        "source": torch.export.Dim("source", min=1, max=limits.source),
+        "past": torch.export.Dim("past", min=1, max=limits.target),
+    }
+    with _quiet(), torch.no_grad():
+        from executorch import exir
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.backends.xnnpack.utils.configs import get_transform_passes
+        from executorch.exir.passes import MemoryPlanningPass
+
+        lowered = exir.to_edge_transform_and_lower(
+            {name: _export(module, borders[name][0], dynamic) for name, module in methods.items()},
+            partitioner=[XnnpackPartitioner()],
+            transform_passes=get_transform_passes(),
+            compile_config=exir.EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
+        )
+        delegation = _delegation([lowered.exported_program(name).graph_module for name in methods])
+        planning = MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=False)
+        program = lowered.to_executorch(exir.ExecutorchBackendConfig(memory_planning_pass=planning))
+    with path.open("wb") as file:
+        program.write_to_file(file)
+    return delegation
+
+
+def _export(module: nn.Module, inputs: Sequence[Port], dynamic: Mapping[str, Any]) -> torch.export.ExportedProgram:
+    sizes = {name: min(EXAMPLE[name], dim.max) for name, dim in dynamic.items()}
+    example = tuple(_example(port, sizes) for port in inputs)
+    shapes = tuple({i: dynamic[size] for i, size in enumerate(p.shape) if isinstance(size, str)} for p in inputs)
+    rest = (shapes[2:],) if len(shapes) > 2 else ()  # a step takes two tensors and *tensors
+    return torch.export.export(module, example, dynamic_shapes=(*shapes[:2], *rest), strict=False)
+
+
+def _example(port: Port, sizes: Mapping[str, int]) -> Tensor:
+    shape = [sizes[size] if isinstance(size, str) else size for size in port.shape]
+    return torch.zeros(shape) if port.dtype == "float32" else torch.ones(shape, dtype=torch.int64)
+
+
+def _delegation(graphs: Iterable[Any]) -> Delegation:
+    """Count the operators that lowered graphs hand to XNNPACK and those that they keep."""
+    inside, outside = 0, Counter[str]()
+    for graph in graphs:
+        for lowered in graph.children():
+            inside += len(_operators(lowered.original_module.graph_module))
+        outside.update(name for name in _operators(graph) if name != "executorch_call_delegate")
+    return Delegation(round(inside / (inside + outside.total()), 4), dict(sorted(outside.items())))
+
+
+def _operators(graph: Any) -> list[str]:
+    calls = [node.target for node in graph.graph.nodes if node.op == "call_function"]
+    return [call.__name__.removesuffix(".default") for call in calls if call is not operator.getitem]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the notes of ExecuTorch and torchao on parts of themselves that are not needed here."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

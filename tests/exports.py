@@ -1,0 +1,34 @@
+"""A tiny pruned Marian as an artefact of every runtime, for tests that run artefacts rather than make them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import SENTENCES, randomised
+from marians import random_plan
+from transformers import MarianConfig, MarianMTModel, MarianTokenizer
+
+from export.to_onnx import to_onnx
+from tprune import surgery
+from tprune.checkpoint import Checkpoint
+from tprune.marian import PrunedMarianMTModel
+
+MOST = 12  # target tokens, the start token included
+
+
+def export(runtime: str, config: MarianConfig, tokenizer: Path, out: Path) -> Path:
+    """Write a randomly pruned Marian of that config to `out`; the test is skipped where `runtime` is not installed."""
+    whole = PrunedMarianMTModel.from_stock(MarianMTModel(config))
+    model = randomised(surgery.cut(whole, random_plan(whole, seed=3)))
+    model.final_logits_bias[0, config.pad_token_id] = -1e4
+    model.generation_config.max_length = MOST
+    checkpoint = Checkpoint(model, MarianTokenizer.from_pretrained(tokenizer), "0123456789abcdef", "tiny")
+    if runtime == "executorch":
+        pytest.importorskip("executorch")
+        from export.to_executorch import to_executorch
+
+        to_executorch(checkpoint, out, sentences=SENTENCES[:2])
+    else:
+        to_onnx(checkpoint, out, sentences=SENTENCES[:2])
+    return out

@@ -1,0 +1,113 @@
+"""An `adb` that is a shell script, and the phone behind it: files of this machine, Android's commands as scripts.
+
+The phone's answers lie in `phone.folder`: `bin/NAME` are its commands, `dumpsys/NAME` what dumpsys prints, `properties`
+what getprop knows; `devices` is what `adb devices -l` prints. A file `faults/VERB` is sourced before that verb of adb
+is done ($1.. are the verb and its arguments): this is how a cable is pulled. Every call of adb is a line of `log`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ADB = """#!/bin/sh
+phone={folder}
+echo "$@" | head -1 >>"$phone/log"
+if [ "$1" = devices ]; then cat "$phone/devices"; exit; fi
+serial=$2
+shift 2
+if [ -e "$phone/faults/$1" ]; then . "$phone/faults/$1"; fi
+if [ -e "$phone/lost" ]; then echo "error: device '$serial' not found" >&2; exit 1; fi
+verb=$1
+shift
+case $verb in
+  get-state) echo device ;;
+  shell) echo $$ >"$phone/client"; exec env PATH="$phone/bin:$PATH" /bin/sh -c "$*" ;;
+  push) cp "$1" "$2" || {{ echo "adb: error: failed to copy '$1' to '$2': remote couldn't create file" >&2; exit 1; }}
+    echo "$1: 1 file pushed" ;;
+  pull) cp "$1" "$2" 2>/dev/null || {{ echo "adb: error: failed to stat remote object '$1'" >&2; exit 1; }} ;;
+esac
+"""
+COMMANDS = {
+    "getprop": 'while IFS="=" read -r name value; do [ "$name" = "$1" ] && echo "$value"; done <{folder}/properties; :',
+    "dumpsys": "cat {folder}/dumpsys/$1",
+    "settings": 'case $1 in get) cat {folder}/setting ;; put) echo "$4" >{folder}/setting ;; esac',
+    "svc": "[ \"$*\" = 'power stayon true' ] && echo 7 >{folder}/setting",
+    "input": 'echo "mWakefulness=${{2#KEYCODE_}}" | sed s/WAKEUP/Awake/ >{folder}/dumpsys/power',
+    "cmd": 'echo "$@" >>{folder}/cmd',
+}
+PROPERTIES = {
+    "ro.product.manufacturer": "Acme",
+    "ro.product.model": "One",
+    "ro.soc.manufacturer": "Chips",
+    "ro.soc.model": "C9",
+    "ro.build.version.release": "14",
+    "ro.build.version.sdk": "34",
+    "ro.product.cpu.abilist": "x86_64,x86",
+}
+BATTERY = "Current Battery Service state:\n  USB powered: true\n  level: {level}\n  scale: 100\n  temperature: 271\n"
+THERMAL = """IsStatusOverride: false
+Thermal Status: {status}
+Current temperatures from HAL:
+	Temperature{{mValue={skin}, mType=3, mName=skin, mStatus=0}}
+"""
+
+
+class FakePhone:
+    """One attached phone named S1, fit to be measured; `storage` is our folder on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.storage = folder / "storage" / "tprune"
+        for name in ("bin", "dumpsys", "faults", "storage"):
+            (folder / name).mkdir(parents=True)
+        self.adb = self.script(folder / "adb", ADB)
+        for name, text in COMMANDS.items():
+            self.script(folder / "bin" / name, f"#!/bin/sh\n{text}\n")
+        self.attach("S1 device product:acme model:One")
+        self.set_properties()
+        self.set_battery(83)
+        self.set_heat()
+        (folder / "dumpsys" / "power").write_text("  mWakefulness=Awake\n")
+        (folder / "setting").write_text("0\n")
+
+    def script(self, path: Path, text: str) -> Path:
+        path.write_text(text.format(folder=self.folder))
+        path.chmod(0o755)
+        return path
+
+    def attach(self, *lines: str) -> None:
+        (self.folder / "devices").write_text("\n".join(["List of devices attached", *lines, ""]))
+
+    def set_properties(self, **changes: str) -> None:
+        known = PROPERTIES | {name.replace("_", "."): value for name, value in changes.items()}
+        (self.folder / "properties").write_text("".join(f"{name}={value}\n" for name, value in known.items()))
+
+    def set_battery(self, level: int) -> None:
+        (self.folder / "dumpsys" / "battery").write_text(BATTERY.format(level=level))
+
+    def set_heat(self, status: int = 0, skin: float = 31.0) -> None:
+        (self.folder / "dumpsys" / "thermalservice").write_text(THERMAL.format(status=status, skin=skin))
+
+    def fault(self, verb: str, script: str) -> None:
+        (self.folder / "faults" / verb).write_text(script.replace("$phone", str(self.folder)))
+
+    def mend(self) -> None:
+        for path in (*(self.folder / "faults").iterdir(), self.folder / "lost"):
+            path.unlink(missing_ok=True)
+
+    def calls(self, verb: str) -> list[str]:
+        """The calls of one verb so far, first line only."""
+        lines = (self.folder / "log").read_text().splitlines() if (self.folder / "log").exists() else []
+        return [line for line in lines if line.split()[2:3] == [verb]]
+
+    def is_clean(self) -> bool:
+        """Whether no run has left anything."""
+        return not list(self.storage.glob("r-*")) and not (self.storage / "undo").exists()
+
+
+def path_without_adb() -> str:
+    """Return a PATH on which no adb lies."""
+    return os.pathsep.join(
+        place for place in os.environ["PATH"].split(os.pathsep) if not (Path(place) / "adb").exists()
+    )

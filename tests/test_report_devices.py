@@ -1,0 +1,177 @@
+"""Reports on several devices: phones beside the host, what emulated ones prove, and what must not be trusted."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from runs import (  # noqa: F401 - the fixtures are used by name
+    BEFORE,
+    DENSE,
+    DEVICE,
+    HALF,
+    PHONE,
+    draw_once,
+    drawn_figures,
+    on_phone,
+    quality,
+    rows_of,
+    small_runs,
+    timed,
+    write,
+)
+
+from bench import results, table
+from bench.report import report
+from tprune.errors import BadInput
+
+
+def test_a_phone_and_a_host_in_one_report(small, tmp_path):
+    records = [on_phone(DENSE, 0, [40, 120]), on_phone(HALF, 0, [10, 30])]
+    document = report([small, write(tmp_path / "phone", [], records)], tmp_path / "out")
+    found = {(row["name"], row["device"]): row for row in document["rows"]}
+    assert found["shs-50", "Made Up 9"]["speedup"] == pytest.approx(4.0)
+    assert found["shs-50", DEVICE]["speedup"] == pytest.approx(2.0)
+    assert list(document["devices"]) == [DEVICE, "Made Up 9"]
+    assert document["devices"]["Made Up 9"] == {
+        "device": "phone, arm64-v8a, Android 15",
+        "threads": "2",
+        "CPUs allowed": "6 7 (pinned)",
+        "engine": "ONNX Runtime 1.31.1",
+        "measured by": "the runner",
+        "load average before a block": "0.50",
+        "temperature before a block": "31.5 °C",
+        "thermal status before a block": "0",
+        "battery": "80 %",
+        "screen": "Awake",
+    }
+    assert [sentence.split(": ")[0] for sentence in document["findings"] if "Fastest within 8 %" in sentence] == [
+        "Made Up 9", DEVICE,
+    ]  # fmt: skip
+    assert [name for name in table.groups(document["rows"])] == ["Made Up 9", DEVICE]
+    behind = {one["name"]: one for one in document["details"]}
+    assert behind["shs-50, Made Up 9"]["identical"] == 2
+    assert behind["shs-50, Made Up 9"]["threads_got"] == 3
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"pareto.png", "pareto-2.png"}
+    assert any("its BLEU is of the host's tokens" in note for note in document["notes"])
+
+
+def test_two_phones_of_one_model_are_told_apart(tmp_path):
+    second = {**PHONE, "serial": "S2"}
+    records = [on_phone(DENSE, 0, [40]), on_phone(HALF, 0, [10]), on_phone(DENSE, 0, [30], device=second)]
+    document = report([write(tmp_path / "phone", [], records)], tmp_path / "out")
+    assert [row["device"] for row in document["rows"]] == ["Made Up 9 S1", "Made Up 9 S1", "Made Up 9 S2"]
+
+
+def test_bleu_of_what_the_phone_said(small, tmp_path):
+    said: dict[str, Any] = {"device": PHONE, "runtime": "onnxruntime", "sentences": 50, "corpus": "5e47"}
+    qualities = [
+        quality(DENSE, 41.0, artefact="artefact-dense", **said),
+        quality(HALF, 36.9, artefact="artefact-shs-50", **said),
+    ]
+    records = [on_phone(DENSE, 0, [40, 120]), on_phone(HALF, 0, [10, 30])]
+    document = report([small, write(tmp_path / "phone", qualities, records)], tmp_path / "out")
+    found = {(row["name"], row["device"]): row for row in document["rows"]}
+    phone, host = found["shs-50", "Made Up 9"], found["shs-50", DEVICE]
+    assert (phone["bleu"], phone["scored"], host["bleu"], host["scored"]) == (36.9, 50, 39.0, 1000)
+    assert phone["bleu_loss_percent"] == pytest.approx(10.0)
+    assert host["bleu_loss_percent"] == pytest.approx(2.5)
+    assert len(document["rows"]) == 4
+
+
+def test_other_tokens_than_the_hosts_are_red_however_fast(small, tmp_path):
+    wrong = on_phone(HALF, 0, [0.1, 0.3], output_ids=[[5, 0], [6, 0]])
+    records = [on_phone(DENSE, 0, [40, 120]), wrong]
+    document = report([small, write(tmp_path / "phone", [], records)], tmp_path / "out")
+    row = next(row for row in document["rows"] if row["verdict"] == "WRONG_TOKENS")
+    assert (row["name"], row["device"]) == ("shs-50", "Made Up 9")
+    assert row["median_ms"] is row["speedup"] is row["bleu"] is None
+    assert document["warnings"][0].startswith("WRONG_TOKENS: shs-50, Made Up 9. What translates otherwise is not")
+    assert any("1 of 2 sentences have the host's tokens, so its times are blank" in note for note in document["notes"])
+    assert "<tr class=bad>" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_what_the_phone_was_told_of_the_reference_counts_without_host_records(tmp_path):
+    records = [on_phone(DENSE, 0, [40] * 2, identical=2), on_phone(HALF, 0, [9] * 2, identical=0)]
+    rows = rows_of(report([write(tmp_path / "phone", [], records)], tmp_path / "out"))
+    assert (rows["dense"]["verdict"], rows["shs-50"]["verdict"]) == ("VALID", "WRONG_TOKENS")
+    assert rows["shs-50"]["median_ms"] is None
+
+
+def test_hot_blocks_are_red_and_not_in_the_numbers(tmp_path):
+    hot = {"before": BEFORE, "after": {"throttled": "thermal status 2 (MODERATE)"}}
+    records = [on_phone(DENSE, 0, [40]), on_phone(DENSE, 1, [90], verdict="THROTTLED", conditions=hot)]
+    document = report([write(tmp_path / "phone", [], records)], tmp_path / "out")
+    (row,) = document["rows"]
+    assert (row["verdict"], row["median_ms"]) == ("THROTTLED", 40.0)
+    assert "dense: block 1 is not used: THROTTLED (thermal status 2 (MODERATE))." in document["notes"]
+    assert document["warnings"] == ["THROTTLED: dense. Blocks that ran hot are not in the numbers."]
+
+
+def test_emulated_runs_prove_function_and_have_no_times(small, tmp_path):
+    double = {**PHONE, "emulated": True, "model": "Device double"}
+    records = [
+        on_phone(of, 0, samples, device=double, verdict="EMULATED")
+        for of, samples in ((DENSE, [4000, 12000]), (HALF, [1, 3]))
+    ]
+    document = report([small, write(tmp_path / "double", [], records)], tmp_path / "out")
+    assert {row["device"] for row in document["rows"]} == {DEVICE}
+    assert [(row["name"], row["identical"], row["sentences"]) for row in document["functional"]] == [
+        ("dense", 2, 2), ("shs-50", 2, 2),
+    ]  # fmt: skip
+    assert all(row["median_ms"] is row["speedup"] is row["bleu"] is None for row in document["functional"])
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table.terminal(document))
+    assert "functional only: emulated devices" in console.export_text()
+    assert any("its own tokens were not scored" in note for note in document["notes"])
+    assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["pareto.png"]
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / "out" / name).read_text()
+        assert "Functional only: emulated devices" in text
+        assert "Device double (arm64-v8a, emulated)" in text
+        assert "2 of 2" in text
+        assert "4000" not in text and "12000" not in text and "8,000" not in text
+
+
+def test_nothing_but_emulated_runs(tmp_path):
+    record_ = on_phone(DENSE, 0, [4000], device={**PHONE, "emulated": True}, verdict="EMULATED")
+    document = report([write(tmp_path / "double", [], [record_])], tmp_path / "out")
+    assert (document["rows"], len(document["functional"])) == ([], 1)
+    assert "<h2>Table</h2>" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_thread_sweep_and_a_cold_run_stand_side_by_side(tmp_path):
+    records = []
+    for change in ({"threads": 1}, {"threads": 2}, {"mode": "cold"}):
+        records += [on_phone(DENSE, 0, [40], **change), on_phone(HALF, 0, [10], **change)]
+    document = report([write(tmp_path / "phone", [], records)], tmp_path / "out")
+    assert [(row["mode"], row["threads"], row["speedup"]) for row in document["rows"] if row["name"] == "shs-50"] == [
+        ("cold", 2, 4.0), ("warm", 1, 4.0), ("warm", 2, 4.0),
+    ]  # fmt: skip
+
+
+def test_a_sustained_run_says_how_much_slower_it_got(tmp_path):
+    long = on_phone(DENSE, 0, [40, 60, 44, 66], mode="sustained", output_ids=[[5, 0]] * 2)
+    (behind,) = report([write(tmp_path / "phone", [], [long])], tmp_path / "out")["details"]
+    assert behind["slowdown_percent"] == pytest.approx(10.0)
+    assert "+10.0 %" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_the_python_loop_is_named(tmp_path):
+    document = report([write(tmp_path / "runs", [], [timed(DENSE, 0, [9], loop="python")])], tmp_path / "out")
+    assert document["devices"][DEVICE]["measured by"] == "a loop in Python"
+    assert "the engine included, and Python." in document["measured"]["method"]
+
+
+def test_records_of_an_earlier_schema_are_refused(tmp_path):
+    (tmp_path / "records.jsonl").write_text('{"schema": 1, "nonce": "n"}\n')
+    with pytest.raises(BadInput, match=r"line 1: schema 1; this version reads 2: measure again into a new file"):
+        report([tmp_path], tmp_path / "out")
+
+
+def test_the_repositorys_own_results_are_still_rows():
+    folder = Path(__file__).resolve().parents[1] / "bench" / "results"
+    assert results.read(folder / "multi30k.json")[0]["bleu"] > 30

@@ -1,0 +1,256 @@
+"""The verbs that measure: evaluate, export, bench, report. Each parses, calls the library and shows the result."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tprune import stamp, terminal
+from tprune.errors import BadInput
+from tprune.options import Data, Dry, Json, Limit, Model, Out, Source, Target, Threads, use_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.record import Record
+    from tprune.corpus import Corpus
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(help="A checkpoint, an exported artefact, or records.jsonl.", metavar="MODEL|ARTEFACT|RECORDS"),
+    ],
+    data: Data,
+    source: Source = "en",
+    target: Target = "de",
+    split: Annotated[
+        str | None, typer.Option(help="Split to score: test, or what the records were measured on.")
+    ] = None,
+    beams: Annotated[int, typer.Option(help="1 is greedy.", min=1)] = 1,
+    baseline: Annotated[Path | None, typer.Option(help="quality.json of the model to compare with.")] = None,
+    artefact: Annotated[Path | None, typer.Option(help="Of records: the artefact whose translations to score.")] = None,
+    device: Annotated[str | None, typer.Option(help="Of records: the device, where there are several.")] = None,
+    out: Annotated[Path | None, typer.Option(help="quality.json to write.")] = None,
+    limit: Limit = None,
+    threads: Threads = 2,
+    json: Json = False,
+) -> None:
+    """Translate a test set; BLEU and chrF with their signatures, and the p-value against a baseline.
+
+    RECORDS of `tprune bench` are not translated again: what the device itself said is scored.
+    """
+    from tprune import corpus as texts
+    from tprune.evaluate import evaluate as measure
+
+    use_threads(threads)
+    load: Any = partial(texts.load, data, source=source, target=target)
+    options: Any = {"beams": beams, "baseline": baseline}
+    if Path(model).suffix == ".jsonl":
+        quality = _of_records(Path(model), load, artefact, device, split, limit, options)
+    else:
+        terminal.only_for("records.jsonl", {"--artefact": artefact, "--device": device})
+        corpus = load(split=split or "test", limit=limit)
+        with terminal.bar() as show:
+            options["progress"] = lambda done, n: show("translate", done, n, "")
+            if (Path(model) / "manifest.json").is_file():
+                from export.quality import evaluate as of_artefact
+
+                quality = of_artefact(Path(model), corpus, threads=threads, **options)
+            else:
+                from tprune.checkpoint import load as load_checkpoint
+
+                quality = measure(load_checkpoint(model), corpus, **options)
+    if out:
+        stamp.write_json(out, quality)
+    lines = [
+        f"BLEU {quality['bleu']:.2f}  {quality['signature']}",
+        f"chrF {quality['chrf']:.2f}  {quality['chrf_signature']}",
+    ]
+    if truncated := quality["truncated"]:
+        lines.append(
+            f"{truncated} of {quality['sentences']} sentences were longer than the model takes and were truncated"
+        )
+    if versus := quality["baseline"]:
+        lines.append(f"baseline {versus['name']}: BLEU {versus['bleu']:.2f}, p = {versus['p_value']:.4f}")
+    if said := quality.get("device"):
+        emulated = ", emulated" if said["emulated"] else ""
+        lines.append(f"of what {said['model']} ({said['abi']}{emulated}) said, {quality['sentences']} sentences")
+    terminal.answer(quality, as_json=json, lines=lines)
+
+
+def export(
+    model: Model,
+    out: Out,
+    data: Data,
+    to: Annotated[str, typer.Option(help="Runtime: onnx or executorch.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32.")] = "fp32",
+    source: Source = "en",
+    target: Target = "de",
+    split: str = "val",
+    limit: Annotated[int, typer.Option(help="Sentences of the parity check.", min=1)] = 50,
+    trim_vocabulary: Annotated[
+        str | None, typer.Option(help="Leave out the tokens that the target side of this split never uses.")
+    ] = None,
+    threads: Threads = 1,
+    json: Json = False,
+) -> None:
+    """Export a checkpoint; the artefact appears only if it translates token for token like PyTorch."""
+    from tprune import corpus as texts
+    from tprune.checkpoint import load
+    from tprune.vocabulary import trim
+
+    terminal.one_of("--to", to, ("onnx", "executorch"))
+    terminal.one_of("--precision", precision, ("fp32",))
+    if to == "onnx":
+        from export.to_onnx import to_onnx as write
+    else:
+        from export.to_executorch import to_executorch as write
+    stamp.check_vacant(out)
+    sides: Any = {"source": source, "target": target}
+    sentences = texts.load(data, split=split, limit=limit, **sides).source
+    checkpoint = load(model)
+    if trim_vocabulary:
+        words = texts.load(data, split=trim_vocabulary, **sides)
+        limit_ids = checkpoint.model.config.max_position_embeddings
+        checkpoint = trim(checkpoint, texts.tokenise(words, checkpoint.tokenizer, limit_ids).target)
+    manifest = write(checkpoint, out, sentences=sentences, threads=threads)
+    size = sum(entry.bytes for entry in manifest.files.values())
+    parity = manifest.parity
+    lines = [
+        f"wrote {out}: {size / 1e6:.1f} MB, {parity.identical} of {parity.sentences} sentences token for token as in "
+        f"PyTorch, logits within {parity.max_abs_logit_diff:.1e}"
+    ]
+    answer = {"out": str(out), "id": manifest.id, "bytes": size, **asdict(parity)}
+    if delegation := manifest.delegation:
+        answer["delegation"] = asdict(delegation)
+        outside = ", ".join(f"{count} {name}" for name, count in delegation.outside.items())
+        lines.append(f"XNNPACK runs {delegation.share:.1%} of the operators; outside it: {outside}")
+    terminal.answer(answer, as_json=json, lines=lines)
+
+
+def bench(
+    artefacts: Annotated[
+        list[Path] | None, typer.Argument(help="Exported artefacts, the dense one among them.", metavar="ARTEFACT...")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Parallel text, as for the other verbs.", metavar="DATA")] = None,
+    on: Annotated[str, typer.Option(help="Where to measure: host, adb or adb:SERIAL[,SERIAL...].")] = "host",
+    out: Annotated[Path, typer.Option(help="records.jsonl to write or to continue.")] = Path("records.jsonl"),
+    source: Source = "en",
+    target: Target = "de",
+    split: str = "test",
+    blocks: Annotated[int, typer.Option(help="Passes over all sentences, artefacts interleaved.", min=1)] = 5,
+    warmup: Annotated[int, typer.Option(help="Sentences thrown away before each pass.", min=0)] = 10,
+    warmup_ms: Annotated[
+        int | None, typer.Option(help="Milliseconds of warm-up at least: 0, on phones 500.", min=0)
+    ] = None,
+    mode: Annotated[str, typer.Option(help="warm, cold, spaced (rests between sentences) or sustained.")] = "warm",
+    beams: Annotated[int, typer.Option(help="1 is greedy.", min=1)] = 1,
+    cpus: Annotated[
+        str | None, typer.Option(help="CPUs to pin the runner to, such as 4,6-7; on phones also all, or big (default).")
+    ] = None,
+    adb: Annotated[str | None, typer.Option(help="The adb program, where it is not found by itself.")] = None,
+    keep_awake: Annotated[bool, typer.Option("--keep-awake", help="Keep a phone's screen on meanwhile.")] = False,
+    fixed_performance: Annotated[
+        bool, typer.Option("--fixed-performance", help="Bound a phone's clocks meanwhile (Android 11).")
+    ] = False,
+    clean: Annotated[bool, typer.Option("--clean", help="Measure nothing: remove what we left on the phone.")] = False,
+    limit: Annotated[int | None, typer.Option(help="Use only the first N sentences.", min=1)] = 200,
+    threads: Threads = 1,
+    json: Json = False,
+    dry_run: Dry = False,
+) -> None:
+    """Measure artefacts side by side: batch 1, real sentences, interleaved blocks, raw samples kept."""
+    from bench import host, session, tokens
+    from bench.settings import Settings, parse_cpus
+    from bench.station import WARMUP_MS, Handling
+    from tprune import corpus as texts
+
+    measure: Callable[..., list[Record]]
+    least = warmup_ms if warmup_ms is not None else 0 if on == "host" else WARMUP_MS
+    settings = Settings(threads, blocks, warmup, least, mode, beams, split=split, limit=limit)
+    if on == "host":
+        phones = {"--adb": adb, "--keep-awake": keep_awake, "--fixed-performance": fixed_performance, "--clean": clean}
+        terminal.only_for("--on adb", {flag: value or None for flag, value in phones.items()})
+        settings = replace(settings, cpus=None if cpus is None else parse_cpus(cpus))
+        measure = host.run
+    else:
+        serials = session.serials(on)
+        if clean:
+            cleaned = session.clean(serials, adb)
+            return terminal.answer(
+                {"cleaned": cleaned}, as_json=json, lines=[f"nothing of ours is left on {', '.join(cleaned)}"]
+            )
+        pinned = cpus or "big"
+        handling = Handling(pinned if pinned in {"big", "all"} else parse_cpus(pinned), keep_awake, fixed_performance)
+        measure = partial(session.run, serials=serials, handling=handling, adb=adb)
+    if not artefacts or data is None:
+        raise BadInput("nothing to measure: give artefacts and text, tprune bench ARTEFACT... --data DATA")
+    corpus = texts.load(data, split=split, source=source, target=target, limit=limit)
+    encode = tokens.read(artefacts[0]).encode
+    sentences = [encode(sentence) for sentence in corpus.source]
+    if dry_run:
+        plan = {
+            "dry_run": True,
+            "artefacts": [str(a) for a in artefacts],
+            "sentences": len(sentences),
+            **asdict(settings),
+        }
+        return terminal.answer(plan, as_json=json, lines=[str(plan)])
+    with terminal.bar() as show:
+        progress: Any = partial(show, "bench") if on == "host" else show
+        records = measure(artefacts, sentences, out=out, settings=settings, progress=progress)
+    lines = [f"wrote {len(records)} records to {out}; next: tprune report {out} QUALITY.json... --out report"]
+    if any(found.loop == "python" for found in records):
+        lines.append("measured by a loop in Python, because no C++ compiler is here to build the runner: tprune doctor")
+    lines += session.remarks(records)
+    terminal.answer({"out": str(out), "records": len(records)}, as_json=json, lines=lines)
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Files and folders: quality.json, records.jsonl, artefacts.", metavar="RUN...")
+    ],
+    out: Out,
+    split: Annotated[str | None, typer.Option(help="The split to report, where the runs hold several.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Also write the rows alone to this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Join quality and records into report.html, .md, .csv, .json and the Pareto figure."""
+    from bench import report as reports
+    from bench import results as rows
+    from bench import table
+
+    document = reports.report(runs, out, split=split)
+    if results:
+        rows.write(results, document["rows"], inputs=document["inputs"])
+    lines = [*document["warnings"], *document["findings"], f"report: {out / 'report.html'}"]
+    terminal.answer(document, as_json=json, table=table.terminal(document), lines=lines)
+
+
+def _of_records(
+    path: Path,
+    load: Callable[..., Corpus],
+    artefact: Path | None,
+    device: str | None,
+    split: str | None,
+    limit: int | None,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """Score what a device said; the records know which sentences those were."""
+    from bench import outputs
+    from export.quality import of_output
+
+    if artefact is None:
+        raise BadInput("--artefact is missing: name the folder of the artefact whose translations are to be scored")
+    said = outputs.read(path, artefact, device=device, beams=options["beams"])
+    for flag, asked, measured in (("--split", split, said.split), ("--limit", limit, said.limit)):
+        if asked not in {None, measured}:
+            raise BadInput(f"{flag} {asked}: the records were measured with {measured}; leave it out")
+    corpus = load(split=said.split, limit=said.limit)
+    said.check_sources(corpus.source)
+    return of_output(artefact, said.ids, corpus, device=said.device, whole=load(split=said.split), **options)
