@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command import tprune, write_data, write_model
 from torch import Tensor
 from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 
@@ -248,6 +250,29 @@ def test_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, t
     with pytest.raises(BadInput, match="executorch is not installed; `pip install"):
         to_executorch(Source(tiny_model, None), tmp_path / "out", sentences=SENTENCES[:1])
     assert not (tmp_path / "out").exists()
+
+
+@needs_executorch
+def test_the_command_names_what_stays_outside_xnnpack(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_config: Callable[..., MarianConfig],
+    tiny_tokenizer_folder: Path,
+) -> None:
+    monkeypatch.setattr("export.to_executorch.to_executorch", lambda *_, **__: Manifest.read(folder))
+    model = write_model(tmp_path / "dense", tiny_config(), tiny_tokenizer_folder)
+    call = ("export", model, "--data", write_data(tmp_path / "data"), "--out", tmp_path / "out", "--to", "executorch")
+    assert re.search(
+        r"XNNPACK runs \d\d\.\d% of the operators; outside it: .*10 aten.native_layer_norm", tprune(*call).out
+    )
+    assert tprune(*call, "--json").json["delegation"] == asdict(Manifest.read(folder).delegation)
+
+
+@needs_executorch
+def test_the_command_evaluates_an_artefact(folder: Path, tmp_path: Path) -> None:
+    quality = tprune("evaluate", folder, "--data", write_data(tmp_path / "data"), "--limit", "2", "--json").json
+    assert (quality["runtime"], quality["sentences"]) == ("executorch", 2)
 
 
 def edit(folder: Path, out: Path, change: Callable[[bytes], bytes]) -> None:
