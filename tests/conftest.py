@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,8 @@ from transformers import MarianConfig, MarianMTModel
 
 pytest_plugins = ("double.fixtures", "fake_session")
 
+# a shell that starts us in the background has us ignore Ctrl-C, and what a test starts to interrupt would inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # two cores are shared with whatever else runs; tiny matrices gain nothing from a second
 
 VOCABULARY = 112
