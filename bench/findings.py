@@ -16,6 +16,7 @@ MEANING = {
     "INTERRUPTED": "What did not come to its end is not in the numbers.",
     "WRONG_TOKENS": "What translates otherwise is not the same program, however fast: its times are left out.",
 }
+LENGTH = 0.1  # relative difference in output length from which a speed-up is told per token as well
 BUSY = 0.95  # share of the wall time a single-threaded run should have been on a CPU
 
 
@@ -48,6 +49,7 @@ def findings(joined: Sequence[Joined]) -> list[str]:
     names = dict(zip(map(id, joined), labels(joined), strict=True))
     return [
         *_best_by_device(joined),
+        *_lengths(joined, names),
         *_criteria(joined),
         *_significance(joined, names),
         *_calm(joined, names),
@@ -82,6 +84,8 @@ def _best(joined: Sequence[Joined]) -> list[str]:
     timed = [item for item in _pruned(joined) if item.row.speedup is not None and item.row.speedup_low is not None]
     if not timed:
         return ["No pruned model was timed against the dense one, so nothing can be said about its speed."]
+    if all(item.row.bleu_loss_percent is None for item in timed):
+        return ["No BLEU stands beside these times, so what the speed costs is not known: tprune evaluate."]
     sentences = []
     for percent in TOLERATED:
         inside = [item for item in timed if _loss(item.row) is not None and (_loss(item.row) or 0.0) <= percent]
@@ -105,6 +109,27 @@ def _best_sentence(row: Row, name: str, percent: float) -> str:
     mode = "" if row.mode == "warm" else f", {row.mode}"
     where = f"{row.runtime} {row.precision}, {threads}, batch 1, {search}{mode}"
     return f"Fastest within {percent:g} % BLEU loss: {name}, BLEU {row.bleu:.2f} ({change}), {what}; {where}."
+
+
+def _lengths(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
+    """Say where a model writes so much more or less than the dense one that the time of a sentence misleads."""
+
+    def setting(row: Row) -> tuple[Any, ...]:
+        return (row.device, row.runtime, row.precision, row.threads, row.beams, row.mode)
+
+    dense = {setting(item.row): item for item in joined if item.row.criterion == "dense" and item.row.speedup == 1}
+    sentences = []
+    for item in _pruned(joined):
+        baseline, speedup = dense.get(setting(item.row)), item.row.speedup
+        if baseline is None or speedup is None or not item.details:
+            continue
+        ratio = item.details["tokens"] / baseline.details["tokens"]
+        if abs(ratio - 1) > LENGTH:
+            sentences.append(
+                f"{names[id(item)]} writes {ratio:.2f} times the tokens of the dense model, which is part of its "
+                f"{speedup:.2f}x; per token it is {speedup * ratio:.2f}x."
+            )
+    return sentences
 
 
 def _loss(row: Row) -> float | None:

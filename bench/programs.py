@@ -26,7 +26,9 @@ def preset(abi: Abi) -> str | None:
 def find(runtime: str, abi: Abi) -> Path | None:
     """Return the program for `runtime` when it is built and, where it matters, for the installed release."""
     program = runner.SOURCE / "build" / (preset(abi) or "none") / PROGRAMS[runtime]
-    return program if program.is_file() and _fits(program, runtime) else None
+    if not program.is_file() or runner.older_than_source(program):
+        return None
+    return program if _fits(program, runtime) else None
 
 
 def missing_tools(abi: Abi) -> list[str]:

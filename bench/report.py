@@ -138,6 +138,7 @@ def _told_details(details: Mapping[str, Any]) -> dict[str, str | None]:
         "encoder median (ms)": told("encoder_ms", "{:.2f}"),
         "decoder step mean (ms)": told("step_ms", "{:.3f}"),
         "p99 (ms)": told("p99_ms", "{:.2f}"),
+        "tokens a sentence": told("tokens", "{:.1f}"),
         "tokens/s": told("tokens_per_s", "{:.0f}"),
         "outside engine": told("overhead_percent", "{:.1f} %"),
         "slower at the end": told("slowdown_percent", "{:+.1f} %"),

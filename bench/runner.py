@@ -110,9 +110,15 @@ class Run:
 
 
 def find_program(runtime: str) -> Path | None:
-    """Return this machine's runner for artefacts of `runtime`, None while it is not built."""
+    """Return this machine's runner for artefacts of `runtime`, None while it is not built from the source as it is."""
     path = SOURCE / "build" / "host" / PROGRAMS[runtime]
-    return path if path.is_file() else None
+    return path if path.is_file() and not older_than_source(path) else None
+
+
+def older_than_source(program: Path) -> bool:
+    """Return whether a source file of the runner is newer than `program`, so that it has to be built again."""
+    built = program.stat().st_mtime
+    return any(file.stat().st_mtime > built for file in (SOURCE / "src").glob("*"))
 
 
 def missing_tools() -> list[str]:

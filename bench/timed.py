@@ -74,6 +74,7 @@ class Timed:
             "encoder_ms": _median(time for item in records for time in item.encoder_ns),
             "step_ms": total["step_ns"] / max(1, steps) / 1e6,
             "p99_ms": summary.p99 / 1e6 if summary.p99 is not None else None,
+            "tokens": steps / (len(records) * len(records[0].output_ids) * _passes(records[0])),
             "tokens_per_s": steps / (total["samples_ns"] / 1e9),
             "overhead_percent": 100 * (1 - total["run_ns"] / total["samples_ns"]),
             "slowdown_percent": _slowdown(records[0]),
@@ -109,6 +110,10 @@ def agreement(one: Timed, references: Mapping[tuple[Any, ...], Timed]) -> int | 
     if reference is None or reference is one or output is None or reference.output_ids is None:
         return one.identical
     return identical(output, reference.output_ids)
+
+
+def _passes(record: Record) -> int:
+    return len(record.samples_ns) // len(record.output_ids)
 
 
 def _slowdown(record: Record) -> float | None:

@@ -39,6 +39,8 @@ def read(folder: Path | str) -> Tokens:
     import sentencepiece  # noqa: PLC0415 - only who tokenises pays for it
 
     folder = Path(folder)
+    if not folder.is_dir():
+        raise BadInput(f"{str(folder)!r} is not an artefact: there is no such folder; make one with `tprune export`")
     if missing := [name for name in ("source.spm", "vocab.json") if not (folder / name).is_file()]:
         raise BadInput(f"{str(folder)!r} has no {' and no '.join(missing)}, which its tokenizer needs")
     try:

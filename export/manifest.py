@@ -141,9 +141,8 @@ class Manifest:
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
-            raise BadInput(
-                f"{str(folder)!r} is not an artefact: it has no {FILE}; make one with `tprune export`"
-            ) from None
+            lacks = f"it has no {FILE}" if Path(folder).is_dir() else "there is no such folder"
+            raise BadInput(f"{str(folder)!r} is not an artefact: {lacks}; make one with `tprune export`") from None
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise BadInput(f"{str(path)!r} is not JSON ({error}); export the artefact again") from None
         if not isinstance(document, dict) or document.get("kind") != KIND:

@@ -110,6 +110,7 @@ def test_save_and_load_with_everything(original: Path, tmp_path: Path) -> None:
     facts = {"criterion": "magnitude", "keep": 0.5, "seed": 3}
     out = tmp_path / "deep" / "pruned"
     saved = checkpoint.save(small, dense.tokenizer, out, facts=facts, plan=plan.to_json(), inputs={"model": dense.id})
+    assert {path.stat().st_mode & 0o777 for path in out.glob("*.*")} == {0o644}  # others may read it
     loaded = checkpoint.load(str(out))
     check_identical(loaded.model, small)
     batch = inputs(small.config)

@@ -249,19 +249,20 @@ def test_a_device_that_may_not_be_used(measure, tmp_path, state, cure):
     assert not (tmp_path / "records.jsonl").exists()
 
 
-def test_a_report_of_this_very_nonce_from_an_earlier_run(at_adb, quick_double, measure, tmp_path, monkeypatch):
+def test_a_report_of_this_very_nonce_from_an_earlier_run(at_adb, doubles, measure, tmp_path, monkeypatch):
+    fresh = doubles(abi="x86_64")  # nobody else's folders are there to be mistaken for ours
     nonce = "0" * 16
     monkeypatch.setattr("bench.settings.secrets.token_hex", lambda bytes: nonce)
-    check_valid(measure(quick_double, out=tmp_path / "first.jsonl"))
+    check_valid(measure(fresh, out=tmp_path / "first.jsonl"))
     job = SLOW.job(12).arguments("$m", "$s/sentences.ids", f"/{OURS}/r-{nonce}/out")
     script = (
         f"cd /{OURS}; mkdir r-{nonce}; m=$PWD/$(echo m-*); s=$PWD/$(echo s-*); cd b-*; "
         f"./ld-linux-x86-64.so.2 --library-path . ./tprune-ort {' '.join(job)}; ls /{OURS}/r-{nonce}/out"
     )
-    assert shell(at_adb, quick_double, script).split() == ["output.ids", "report.json"]
-    with during_a_run(quick_double, lambda pid: shell(at_adb, quick_double, f"kill -9 {pid}")):
+    assert shell(at_adb, fresh, script).split() == ["output.ids", "report.json"]
+    with during_a_run(fresh, lambda pid: shell(at_adb, fresh, f"kill -9 {pid}")):
         with pytest.raises(WorkFailed, match="the runner was killed by SIGKILL"):
-            measure(quick_double)
+            measure(fresh)
     check_interrupted(tmp_path, "killed by SIGKILL")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -84,3 +85,13 @@ def test_a_missing_one_is_built(source, tmp_path, monkeypatch, runtime, kind):
     assert f"--preset {chosen} " in configured
     assert (f"-DEXECUTORCH_ROOT={tmp_path}/{kind.name}/executorch" in configured) == (runtime == "executorch")
     assert f"--target {target}" in built
+
+
+def test_a_program_older_than_its_source_is_not_taken(source):
+    program, main = source / "build" / "host" / "tprune-ort", source / "src" / "main.cpp"
+    for file in (program, main):
+        write(file, "")
+    os.utime(main, (1, 1))
+    assert runner.find_program("onnxruntime") == program
+    os.utime(program, (0, 0))
+    assert runner.find_program("onnxruntime") is None

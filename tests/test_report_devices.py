@@ -175,3 +175,18 @@ def test_records_of_an_earlier_schema_are_refused(tmp_path):
 def test_the_repositorys_own_results_are_still_rows():
     folder = Path(__file__).resolve().parents[1] / "bench" / "results"
     assert results.read(folder / "multi30k.json")[0]["bleu"] > 30
+
+
+def test_times_without_bleu_have_no_price(tmp_path):
+    files = [timed(DENSE, 0, [10, 20]), timed(HALF, 0, [5, 10])]
+    found = report([write(tmp_path / "runs", [], files)], tmp_path / "out")["findings"]
+    assert found[0].startswith("No BLEU stands beside these times")
+
+
+def test_a_model_that_says_less_is_not_faster_unseen(tmp_path):
+    files = [timed(DENSE, 0, [10, 20], steps=[10, 20]), timed(HALF, 0, [5, 10], steps=[5, 10])]
+    found = report([write(tmp_path / "runs", [quality(DENSE, 40.0), quality(HALF, 39.0)], files)], tmp_path / "out")
+    assert (
+        "shs-50 writes 0.50 times the tokens of the dense model, which is part of its 2.00x; per token it is 1.00x."
+        in found["findings"]
+    )

@@ -20,6 +20,7 @@ from bench.runner import host_environment, read_run, write_ids
 from export import runtime
 from export.to_onnx import to_onnx
 from export.translator import open_translator
+from tests.command import wait_for
 from tests.conftest import SENTENCES, randomised
 from tests.exports import export
 from tests.native import CPUS, Called, Runner, build, copy_artefact, sentences
@@ -348,6 +349,7 @@ def test_ends_with_its_parent(runner: Runner, dense: Path, tmp_path: Path) -> No
         assert parent.stdout is not None
         assert parent.stderr is not None
         child = int(parent.stdout.readline())
+        wait_for(parent, (tmp_path / "out").is_dir)  # from here on it knows who its parent is
         os.kill(parent.pid, signal.SIGKILL)
         try:
             assert "the process that started this run is gone" in parent.stderr.read()  # ends with the runner

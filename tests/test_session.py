@@ -234,7 +234,7 @@ def test_calls_that_the_command_line_refuses(called, flags, message):
 
 
 def test_the_command_line_needs_something_to_measure(called):
-    called("--on", "adb", artefacts=False)[0].check_failed(2, "nothing to measure: give artefacts and text")
+    called("--on", "adb", artefacts=False)[0].check_failed(2, "nothing to measure, no artefact is named")
 
 
 def test_what_a_person_has_to_know(fake_phone, fake_artefact, measure):

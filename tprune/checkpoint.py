@@ -88,6 +88,8 @@ def save(
     """
     with _writing(out), new_folder(out) as folder:
         model.save_pretrained(folder)
+        for weights in folder.glob("*.safetensors"):
+            weights.chmod(0o644)  # safetensors writes for its owner alone
         tokenizer.save_pretrained(folder)
         if plan is not None:
             write_json(folder / "plan.json", {**stamp("plan", inputs), **plan})

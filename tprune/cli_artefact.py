@@ -47,6 +47,8 @@ def evaluate(
     from tprune import corpus as texts
     from tprune.evaluate import evaluate as measure
 
+    if out and out.is_dir():
+        raise BadInput(f"--out {str(out)!r} is a folder; name a file, for example {str(out / 'quality.json')!r}")
     use_threads(threads)
     load: Any = partial(texts.load, data, source=source, target=target)
     options: Any = {"beams": beams, "baseline": baseline}
@@ -189,7 +191,8 @@ def bench(
         handling = Handling(pinned if pinned in {"big", "all"} else parse_cpus(pinned), keep_awake, fixed_performance)
         measure = partial(session.run, serials=serials, handling=handling, adb=adb)
     if not artefacts or data is None:
-        raise BadInput("nothing to measure: give artefacts and text, tprune bench ARTEFACT... --data DATA")
+        lacks = "--data is missing" if artefacts else "no artefact is named"
+        raise BadInput(f"nothing to measure, {lacks}: tprune bench ARTEFACT... --data DATA")
     corpus = texts.load(data, split=split, source=source, target=target, limit=limit)
     encode = tokens.read(artefacts[0]).encode
     sentences = [encode(sentence) for sentence in corpus.source]
@@ -200,7 +203,9 @@ def bench(
             "sentences": len(sentences),
             **asdict(settings),
         }
-        return terminal.answer(plan, as_json=json, lines=[str(plan)])
+        names = ", ".join(map(str, artefacts))
+        told = f"would measure {names}: {len(sentences)} sentences, {blocks} blocks, {threads} threads, {mode}, on {on}"
+        return terminal.answer(plan, as_json=json, lines=[told])
     with terminal.bar() as show:
         progress: Any = partial(show, "bench") if on == "host" else show
         records = measure(artefacts, sentences, out=out, settings=settings, progress=progress)
