@@ -76,9 +76,9 @@ def unpack(wheel: Path, folder: Path, parts: tuple[str, ...]) -> None:
                 target = folder / member.filename
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(archive.read(member))
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, WorkFailed):
-            raise
+    except WorkFailed:
+        raise  # said above; it is a RuntimeError, as is zipfile's word for an encrypted member
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         raise WorkFailed(f"{wheel.name} is damaged: {error}") from None
 
 

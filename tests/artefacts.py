@@ -14,10 +14,8 @@ from export.manifest import FileEntry, Limits, Manifest, ModelFacts, ParityResul
 SENTENCES = [[5, 6, 0], [7, 0], [8, 9, 10, 0]]
 
 
-def write_artefact(folder: Path, runtime: str = "onnxruntime", **behave: Any) -> Path:
-    """Write a manifest of at most 4 source and 8 target tokens, and `behave.json` for tests/fake_runner.py."""
-    folder.mkdir()
-    files = {"encoder.onnx": FileEntry(hashlib.sha256(folder.name.encode()).hexdigest(), 100)}
+def write_manifest(folder: Path, files: dict[str, FileEntry], runtime: str) -> None:
+    """Write the manifest of a model named after its folder, of at most 4 source and 8 target tokens."""
     Manifest(
         id=artefact_id(files),
         runtime=runtime,
@@ -29,6 +27,13 @@ def write_artefact(folder: Path, runtime: str = "onnxruntime", **behave: Any) ->
         model=ModelFacts(id=folder.name, name=folder.name, criterion="dense", seed=None, keep=1.0, params=9, macs=7),
         parity=ParityResult(sentences=1, identical=1, max_abs_logit_diff=0.0),
     ).write(folder)
+
+
+def write_artefact(folder: Path, runtime: str = "onnxruntime", **behave: Any) -> Path:
+    """Write a manifest of at most 4 source and 8 target tokens, and `behave.json` for tests/fake_runner.py."""
+    folder.mkdir()
+    files = {"encoder.onnx": FileEntry(hashlib.sha256(folder.name.encode()).hexdigest(), 100)}
+    write_manifest(folder, files, runtime)
     (folder / "behave.json").write_text(json.dumps(behave))
     return folder
 

@@ -122,3 +122,12 @@ def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> N
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
     raise AssertionError("waited a minute in vain")
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait until something became true, ten seconds at most."""
+    for _ in range(400):
+        if condition():
+            return
+        time.sleep(0.025)
+    raise AssertionError("waited ten seconds in vain")

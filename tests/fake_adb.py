@@ -16,6 +16,13 @@ echo "$@" | head -1 >>"$phone/log"
 if [ "$1" = devices ]; then cat "$phone/devices"; exit; fi
 serial=$2
 shift 2
+if [ "$serial" != S1 ]; then  # every phone but the first has a storage of its own beside it
+  mkdir -p "$phone/storage-$serial"
+  for word do
+    shift
+    set -- "$@" "$(printf %s "$word" | sed "s|$phone/storage|$phone/storage-$serial|g")"
+  done
+fi
 if [ -e "$phone/faults/$1" ]; then . "$phone/faults/$1"; fi
 if [ -e "$phone/lost" ]; then echo "error: device '$serial' not found" >&2; exit 1; fi
 verb=$1

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from artefacts import write_manifest
 from fake_adb import FakePhone
 
 from bench import host, session, station
@@ -19,7 +20,7 @@ from bench.bundle import Bundle, identity
 from bench.record import Record
 from bench.runner import PROGRAMS
 from bench.settings import Settings
-from export.manifest import FileEntry, Limits, Manifest, ModelFacts, ParityResult, Special, artefact_id
+from export.manifest import FileEntry
 from tprune.stamp import file_sha256
 
 RUNNER = Path(__file__).with_name("fake_runner.py")
@@ -71,17 +72,7 @@ def fake_artefact(tmp_path: Path) -> Callable[..., Path]:
         (folder / "behave.json").write_text(json.dumps({"name": name, **behave}))
         data = (folder / "behave.json").read_bytes()
         files = {file: FileEntry(hashlib.sha256(data).hexdigest(), len(data))}
-        Manifest(
-            id=artefact_id(files),
-            runtime=runtime,
-            precision="fp32",
-            files=files,
-            tensors={},
-            special=Special(start=9, eos=0, pad=9, unk=1, forced_eos=None),
-            limits=Limits(source=4, target=8),
-            model=ModelFacts(id=name, name=name, criterion="dense", seed=None, keep=1.0, params=9, macs=7),
-            parity=ParityResult(sentences=1, identical=1, max_abs_logit_diff=0.0),
-        ).write(folder)
+        write_manifest(folder, files, runtime)
         return folder
 
     return make

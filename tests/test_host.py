@@ -8,13 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from artefacts import SENTENCES, write_artefact
+from command import wait_until
 
 from bench import conditions, host, record, runner, tokens
 from bench.settings import Settings
@@ -139,25 +139,17 @@ def test_a_benchmark_that_is_stopped_leaves_no_runner(artefact, tmp_path, how):
     argv = [sys.executable, "-c", MAIN, str(folder), json.dumps(SENTENCES), str(out), *FAKE["onnxruntime"]]
     parent = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.DEVNULL)
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
-    wait_for(lambda: out.exists() and len(record.read(out)) >= 1 and children.read_text())
+    wait_until(lambda: out.exists() and len(record.read(out)) >= 1 and children.read_text())
     (child,) = map(int, children.read_text().split())
     parent.send_signal(how)
     parent.wait(timeout=10)
-    wait_for(lambda: not is_running(child))
+    wait_until(lambda: not is_running(child))
     kept = record.read(out)
     assert 1 <= len(kept) < 6
     (folder / "behave.json").write_text("{}")
     done = measure([folder], out, Settings())
     assert done[0] == kept[0]
     assert len(done) == 6
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    for _ in range(200):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("waited ten seconds in vain")
 
 
 def is_running(pid: int) -> bool:

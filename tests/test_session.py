@@ -5,13 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command import tprune, write_data
+from command import tprune, wait_until, write_data
 from fake_adb import FakePhone
 from fake_session import SENTENCES, hangs
 
@@ -130,7 +128,7 @@ def test_ctrl_c_ends_the_run_puts_things_back_and_can_go_on(fake_phone, fake_art
     hangs(fake_phone)
     argv = [sys.executable, "-c", MAIN, str(ROOT / "tests"), str(fake_phone.folder), str(folder), str(out)]
     process = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: (fake_phone.folder / "runner").exists() and (fake_phone.folder / "runner").read_text().strip())
+    wait_until(lambda: (fake_phone.folder / "runner").exists() and (fake_phone.folder / "runner").read_text().strip())
     assert (fake_phone.folder / "setting").read_text() == "7\n"
     process.send_signal(how)
     _, said = process.communicate(timeout=20)
@@ -148,7 +146,7 @@ def test_what_a_killed_session_left_is_put_right_by_the_next(fake_phone, fake_ar
     hangs(fake_phone)
     argv = [sys.executable, "-c", MAIN, str(ROOT / "tests"), str(fake_phone.folder), str(folder), str(out)]
     process = subprocess.Popen(argv, cwd=ROOT)
-    wait_for(lambda: (fake_phone.folder / "runner").exists() and (fake_phone.folder / "runner").read_text().strip())
+    wait_until(lambda: (fake_phone.folder / "runner").exists() and (fake_phone.folder / "runner").read_text().strip())
     process.kill()
     process.wait()
     assert not fake_phone.is_clean()
@@ -251,11 +249,3 @@ def runner_lives(phone: FakePhone) -> bool:
     """Whether the runner that hung still runs; one that nobody has buried yet does not."""
     status = Path(f"/proc/{(phone.folder / 'runner').read_text().strip()}/stat")
     return status.exists() and status.read_text().rpartition(") ")[2][0] != "Z"
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    for _ in range(400):
-        if condition():
-            return
-        time.sleep(0.025)
-    raise AssertionError("waited ten seconds in vain")
