@@ -133,7 +133,7 @@ def test_lines_of_adb_devices():
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(st.text())
 def test_any_list_of_devices_is_read(text):
-    adb.parse_devices(text)
+    assert all(one.serial and one.state for one in adb.parse_devices(text))
 
 
 def test_the_only_device_that_can_be_used_is_taken(phone):

@@ -125,10 +125,10 @@ def test_killed_analysis_continues(checkpoint, corpus, tmp_path: Path):
 
     def die(label: str, done: int, total: int, loss: float) -> None:
         if label == "o paper 2":
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(label)
 
     out = tmp_path / "killed"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="o paper 2"):
         analyse(checkpoint, corpus, some, dev=corpus, out=out, watch=die)
     assert not (out / "sensitivity.json").exists()
     with (out / "runs.jsonl").open("a") as journal:
