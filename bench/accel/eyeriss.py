@@ -1,0 +1,138 @@
+"""Eyeriss, row stationary (Chen et al., ISCA'16 and JSSC'17): a PE convolves one filter row with one input row.
+
+A 2-D convolution of an R-row filter to E output rows is a logical set of R x E PEs. Sets wider than the array are cut
+into strips of output rows, which lie on top of each other where the height allows it; where room is left, sets of
+other filters, channels or groups run beside them. A zero input holds a PE's multiplier back but costs its cycle.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bench.accel.counts import Access, Counts, dram, once, run_length, too_small
+from bench.accel.hardware import Hardware
+from bench.accel.layer import Shape
+from bench.accel.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Where the sets of one layer lie.
+
+    A pass holds `channels` x `filters` x `groups` sets of `high` filter rows by `wide` output rows; `folds` of filter
+    rows and `strips` of output rows follow each other. In a PE `reuse` = (input channels, filters) take turns.
+    """
+
+    high: int
+    wide: int
+    folds: int
+    strips: int
+    channels: int
+    filters: int
+    groups: int
+    reuse: tuple[int, int]
+
+    @property
+    def active(self) -> int:
+        """PEs that a full pass keeps busy."""
+        return self.high * self.wide * self.channels * self.filters * self.groups
+
+
+def place(layer: str, shape: Shape, hardware: Hardware) -> Mapping:
+    """Return the mapping of a layer with the fewest passes."""
+    rows, columns = hardware.count("rows"), hardware.count("columns")
+    (filter_rows, filter_width), out_rows = shape.kernel, shape.out_size[0]
+    folds = math.ceil(filter_rows / rows)
+    high = math.ceil(filter_rows / folds)
+    above = rows // high  # sets, or strips of one, on top of each other
+    pieces = math.ceil(out_rows / columns)
+    stacked = min(above, pieces)
+    strips = math.ceil(pieces / stacked)
+    sets = above // stacked * max(1, columns // out_rows)
+    per_group = (shape.depth, shape.outputs // shape.groups)
+    channels, filters, groups = min(
+        (
+            (c, k, g)
+            for c in range(1, min(sets, per_group[0]) + 1)
+            for k in {min(sets // c, per_group[1])}
+            for g in {min(sets // (c * k), shape.groups)}
+        ),
+        key=lambda split: (_passes(shape, *split), -split[1]),
+    )
+    return Mapping(
+        high, math.ceil(out_rows / strips), folds, strips, channels, filters, groups,
+        _reuse(layer, filter_width, per_group, hardware),
+    )  # fmt: skip
+
+
+def _passes(shape: Shape, channels: int, filters: int, groups: int) -> int:
+    per_group = math.ceil(shape.depth / channels) * math.ceil(shape.outputs // shape.groups / filters)
+    return per_group * math.ceil(shape.groups / groups)
+
+
+def _reuse(layer: str, width: int, most: tuple[int, int], hardware: Hardware) -> tuple[int, int]:
+    """Return how many input channels and filters the scratch pads of a PE hold rows of."""
+    for field in ("ifmap_words", "filter_words"):
+        if hardware.number(field) < width:
+            raise too_small(layer, field, hardware.number(field), width, f"a filter row of {width} words")
+    channels = min(hardware.count("ifmap_words") // width, most[0])
+    filters = max(1, min(hardware.count("psum_words"), hardware.count("filter_words") // (channels * width), most[1]))
+    return channels, filters
+
+
+def count(task: Task, hardware: Hardware) -> Counts:
+    """Return the events of one layer on Eyeriss."""
+    shape, layer = task.shape, task.layer
+    mapping = place(layer.name, shape, hardware)
+    passes = _passes(shape, mapping.channels, mapping.filters, mapping.groups) * mapping.folds * mapping.strips
+    cycles = passes * shape.kernel[1] * shape.out_size[1]  # a PE: S products for each of F outputs of its row
+    lanes = hardware.multipliers
+    width, bits = hardware.count("bits") / 8, hardware.count("bits")
+    density = layer.activations.density
+    effective = round(shape.macs * density)  # MACs whose input is not zero; the others are held back
+
+    q, p = mapping.reuse
+    input_turns = math.ceil(shape.outputs // shape.groups / (p * mapping.filters))  # readings of each input
+    sum_turns = math.ceil(shape.depth / (q * mapping.channels)) * mapping.folds  # visits to the buffer of each sum
+    overlap = _overlap(shape, mapping)
+    input_reads = shape.ifmap * overlap * input_turns
+    filter_reads = shape.weights * mapping.strips
+    per_pe = shape.outputs * shape.depth * shape.kernel[0] * shape.out_size[0]  # (filter row, output row) pairs
+    noc = per_pe * (shape.kernel[1] + shape.size[1] / p + shape.out_size[1] / q)
+    inputs = run_length(shape.ifmap, round(shape.ifmap * density), bits, hardware.count("run_bits"))
+    weights = shape.weights * width  # pruned weights are stored and fetched like the others
+    outputs = run_length(shape.ofmap, shape.ofmap * task.output_density, bits, hardware.count("run_bits"))
+    pads = [hardware.number(field) * width for field in ("ifmap_words", "filter_words", "psum_words")]
+    return Counts(
+        cycles,
+        lanes,
+        shape.macs,
+        {"idle PEs": lanes * cycles - shape.macs},
+        {"mac16" if bits > 8 else "mac8": effective, "gated": shape.macs - effective},
+        noc * width,
+        (
+            Access("input pad", pads[0], shape.macs * width, per_pe * shape.size[1] / p * width),
+            Access("filter pad", pads[1], effective * width, per_pe * shape.kernel[1] * width),
+            Access("sum pad", pads[2], effective * width, effective * width),
+            Access(
+                "global buffer",
+                hardware.number("buffer_bytes"),
+                (input_reads + filter_reads + shape.ofmap * (sum_turns - 1)) * width,
+                (shape.ifmap + shape.weights + shape.ofmap * sum_turns) * width,
+            ),
+        ),
+        dram(inputs=inputs, weights=weights, outputs=outputs, buffer=hardware.count("buffer_bytes")),
+        once(inputs=inputs, weights=weights, outputs=outputs),
+    )
+
+
+def _overlap(shape: Shape, mapping: Mapping) -> float:
+    """Return how often an input row is read because neighbouring strips both need it, on average."""
+    rows = 0
+    for first in range(0, shape.out_size[0], mapping.wide):
+        last = min(first + mapping.wide, shape.out_size[0]) - 1
+        top = max(0, first * shape.stride - shape.padding)
+        bottom = min(shape.size[0], last * shape.stride - shape.padding + shape.kernel[0])
+        rows += max(0, bottom - top)
+    return rows / shape.size[0]

@@ -1,0 +1,210 @@
+"""A layer of a workload as the simulator sees it: its shape, how sparse its operands are, how it was decomposed.
+
+Everything is batch 1. A fully connected layer is a 1x1 convolution on a 1x1 image. Values are checked when they are
+made; every complaint begins with the class and the field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tprune.errors import BadInput
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of one convolution: `inputs` (C) channels of `size` (H, W) to `outputs` (K) through `kernel` (R, S)."""
+
+    inputs: int
+    outputs: int
+    size: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        _positive("Shape.inputs", self.inputs)
+        _positive("Shape.outputs", self.outputs)
+        for name, pair in (("size", self.size), ("kernel", self.kernel)):
+            if not isinstance(pair, tuple) or len(pair) != 2:
+                raise BadInput(f"Shape.{name} is {pair!r}; it must be two whole numbers: height and width")
+            for number in pair:
+                _positive(f"Shape.{name}", number)
+        _positive("Shape.stride", self.stride)
+        _positive("Shape.groups", self.groups)
+        if not _whole(self.padding) or self.padding < 0:
+            raise BadInput(f"Shape.padding is {self.padding!r}; it must be a whole number, 0 or more")
+        if self.inputs % self.groups or self.outputs % self.groups:
+            raise BadInput(
+                f"Shape.groups is {self.groups}; it must divide inputs {self.inputs} and outputs {self.outputs}"
+            )
+        for side, length in zip(self.size, self.kernel, strict=True):
+            if length > side + 2 * self.padding:
+                raise BadInput(
+                    f"Shape.kernel is {self.kernel[0]}x{self.kernel[1]}; it must fit into the input of "
+                    f"{self.size[0]}x{self.size[1]} with padding {self.padding}"
+                )
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        """Height and width of an output map (E, F)."""
+        high, wide = (
+            (side + 2 * self.padding - length) // self.stride + 1
+            for side, length in zip(self.size, self.kernel, strict=True)
+        )
+        return high, wide
+
+    @property
+    def depth(self) -> int:
+        """Input channels that one filter sees (C / groups)."""
+        return self.inputs // self.groups
+
+    @property
+    def area(self) -> int:
+        """Positions of a kernel (R x S)."""
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def pixels(self) -> int:
+        """Positions of an output map (E x F)."""
+        return self.out_size[0] * self.out_size[1]
+
+    @property
+    def weights(self) -> int:
+        """Weights of the layer, biases not counted."""
+        return self.outputs * self.depth * self.area
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the dense layer, padding counted as work."""
+        return self.weights * self.pixels
+
+    @property
+    def ifmap(self) -> int:
+        """Input activations."""
+        return self.inputs * self.size[0] * self.size[1]
+
+    @property
+    def ofmap(self) -> int:
+        """Output activations."""
+        return self.outputs * self.pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A tensor of which only the zeros matter: the share that is not zero and, where known, which ones (`mask`)."""
+
+    density: float
+    mask: Mask | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.density, (int, float)) or not 0 <= self.density <= 1:
+            raise BadInput(f"Operand.density is {self.density!r}; it must be a number from 0 to 1")
+
+    @classmethod
+    def of(cls, values: NDArray[Any]) -> Operand:
+        """Return the operand whose non-zeros are those of `values`."""
+        mask = np.asarray(values) != 0
+        return cls(float(mask.mean()), mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Decomposition:
+    """W[k, c] ~ sum over m of coefficient[k, c, m] * basis[m]: `bases` (M) kernels and ternary coefficients."""
+
+    bases: int
+    coefficients: Operand
+
+    def __post_init__(self) -> None:
+        _positive("Decomposition.bases", self.bases)
+
+
+DENSE = Operand(1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer; masks are (K, C/groups, R, S) weights, (C, H, W) activations and (K, C/groups, M) coefficients.
+
+    `weights` describe the pruned, un-decomposed layer that the baselines run, `decomposition` what ESCALATE runs.
+    `dense` are the input and output channels before channels were cut away, where some were.
+    """
+
+    name: str
+    shape: Shape
+    weights: Operand = DENSE
+    activations: Operand = DENSE
+    decomposition: Decomposition | None = None
+    dense: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        shape = self.shape
+        _fits(self.name, "weights", self.weights, (shape.outputs, shape.depth, *shape.kernel))
+        _fits(self.name, "activations", self.activations, (shape.inputs, *shape.size))
+        if self.decomposition:
+            bases = self.decomposition.bases
+            if bases > shape.area:
+                raise BadInput(
+                    f"layer {self.name!r}: {bases} bases; a {shape.area}-weight kernel has no more than that"
+                )
+            _fits(self.name, "coefficients", self.decomposition.coefficients, (shape.outputs, shape.depth, bases))
+        if self.dense and (self.dense[0] < shape.inputs or self.dense[1] < shape.outputs):
+            raise BadInput(
+                f"layer {self.name!r}: dense is {list(self.dense)}; it must not be below the channels that are left, "
+                f"[{shape.inputs}, {shape.outputs}]"
+            )
+
+    @property
+    def dense_weights(self) -> int:
+        """Weights of the layer before anything was removed."""
+        inputs, outputs = self.dense or (self.shape.inputs, self.shape.outputs)
+        return inputs // self.shape.groups * outputs * self.shape.area
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A network's layers in the order they run; `source` is "trained" or "synthetic"; `accuracy` a share of 1."""
+
+    network: str
+    source: str
+    layers: tuple[Layer, ...]
+    accuracy: float | None = None
+    note: str = ""
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if self.source not in ("trained", "synthetic"):
+            raise BadInput(f"Workload.source is {self.source!r}; it must be 'trained' or 'synthetic'")
+        if not self.layers:
+            raise BadInput(f"Workload.layers of {self.network!r} is empty; there is nothing to simulate")
+        names = [layer.name for layer in self.layers]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise BadInput(f"Workload.layers of {self.network!r}: the name {twice[0]!r} stands twice; make them unique")
+
+    @property
+    def masked(self) -> bool:
+        """Whether any layer comes with real masks."""
+        operands = [operand for layer in self.layers for operand in (layer.weights, layer.activations)]
+        operands += [layer.decomposition.coefficients for layer in self.layers if layer.decomposition]
+        return any(operand.mask is not None for operand in operands)
+
+
+def _whole(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
+def _positive(field: str, number: Any) -> None:
+    if not _whole(number) or number < 1:
+        raise BadInput(f"{field} is {number!r}; it must be a whole number, 1 or more")
+
+
+def _fits(layer: str, what: str, operand: Operand, shape: tuple[int, ...]) -> None:
+    if operand.mask is not None and operand.mask.shape != shape:
+        raise BadInput(f"layer {layer!r}: the mask of its {what} is {operand.mask.shape}; it must be {shape}")

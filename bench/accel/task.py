@@ -1,0 +1,84 @@
+"""A layer made ready for counting: masks of all its operands, given or drawn at the stated densities."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.accel.layer import Layer, Mask, Operand, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the models count on: masks (K, C/groups, R, S), (C, H, W) and, where decomposed, (K, C/groups, M).
+
+    `exact` asks for every event; otherwise a model may count a part of them and scale up.
+    `output_density` is the density of the layer's own output, as far as it is known.
+    """
+
+    layer: Layer
+    weights: Mask
+    activations: Mask
+    coefficients: Mask | None
+    output_density: float
+    exact: bool
+
+    @property
+    def shape(self) -> Shape:
+        """The layer's sizes."""
+        return self.layer.shape
+
+
+def prepare(layer: Layer, output_density: float, *, exact: bool, seed: int = 0) -> Task:
+    """Return the task of a layer; a mask that is not there, or not wanted, is drawn with `seed` and the layer's name.
+
+    Statistical fidelity (`exact=False`) uses nothing of a mask but its density.
+    """
+    shape = layer.shape
+    return Task(
+        layer,
+        _mask(layer, layer.weights, (shape.outputs, shape.depth, *shape.kernel), exact, (seed, 0)),
+        _mask(layer, layer.activations, (shape.inputs, *shape.size), exact, (seed, 1)),
+        coefficients(layer, exact=exact, seed=seed),
+        output_density,
+        exact,
+    )
+
+
+def coefficients(layer: Layer, *, exact: bool, seed: int = 0) -> Mask | None:
+    """Return the mask of a layer's coefficients as `prepare` does; None where it is not decomposed."""
+    split = layer.decomposition
+    if split is None:
+        return None
+    return _mask(layer, split.coefficients, (layer.shape.outputs, layer.shape.depth, split.bases), exact, (seed, 2))
+
+
+def _mask(layer: Layer, operand: Operand, size: tuple[int, ...], exact: bool, seed: tuple[int, int]) -> Mask:
+    if exact and operand.mask is not None:
+        return operand.mask
+    if operand.density == 1:
+        return np.ones(size, bool)
+    rng = np.random.default_rng([*seed, zlib.crc32(layer.name.encode())])
+    drawn: Mask = rng.random(size, np.float32) < operand.density
+    return drawn
+
+
+def windows(shape: Shape, activations: Mask) -> NDArray[np.bool_]:
+    """Return what the filters of each group see at each output position: (groups, E*F, R*S*C/groups), channels last."""
+    padding = shape.padding
+    padded = np.pad(activations, ((0, 0), (padding, padding), (padding, padding)))
+    views = np.lib.stride_tricks.sliding_window_view(padded, shape.kernel, axis=(1, 2))
+    views = views[:, :: shape.stride, :: shape.stride]  # (C, E, F, R, S)
+    grouped = views.reshape(shape.groups, shape.depth, *views.shape[1:])
+    ordered = grouped.transpose(0, 2, 3, 4, 5, 1)
+    seen: NDArray[np.bool_] = ordered.reshape(shape.groups, shape.pixels, shape.area * shape.depth)
+    return seen
+
+
+def filters(shape: Shape, weights: Mask) -> NDArray[np.bool_]:
+    """Return the filters in the order of `windows`: (groups, K/groups, R*S*C/groups)."""
+    ordered = weights.transpose(0, 2, 3, 1)
+    return ordered.reshape(shape.groups, shape.outputs // shape.groups, shape.area * shape.depth)
