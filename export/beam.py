@@ -1,7 +1,7 @@
 """`Beams`: the bookkeeping of one sentence's beam search, with the result of HF `generate(num_beams=k)`.
 
-Length penalty 1, `early_stopping` False or True, no sampling. A hypothesis ends with `</s>` or at the length limit; its
-score is the sum of its log probabilities divided by its length without the start token.
+No sampling. A hypothesis ends with `</s>` or at the length limit; its score is the sum of its log probabilities divided
+by its length, the start token not counted, to the power of the length penalty.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 LOST = -1.0e9  # the score of a place that no hypothesis holds
+GROUP = 64  # values of which only the largest is looked at first
 
 
 @dataclass
@@ -21,7 +22,8 @@ class Beams:
     width: int
     eos: int
     limit: int  # most ids of a hypothesis, the start token included
-    early: bool = False
+    length_penalty: float = 1.0
+    early_stopping: bool | str = False  # True: stop when there are `width` finished ones; "never": HF's patient guess
     running: list[tuple[int, ...]] = field(init=False)
     scores: npt.NDArray[np.float32] = field(init=False)
     finished: list[tuple[float, tuple[int, ...], bool]] = field(init=False)
@@ -46,7 +48,7 @@ class Beams:
         ended = np.array([length + 1 >= self.limit or ids[-1] == self.eos for ids in grown])
         open_scores = totals[best] + np.where(ended, np.float32(LOST), np.float32(0.0))
         keep = _top(open_scores, self.width)
-        self._finish(grown, totals[best] / np.float32(length), ended)
+        self._finish(grown, totals[best] / self._divisor(length), ended)
         self.running, self.scores = [grown[i] for i in keep], open_scores[keep]
         return [int(parents[i]) for i in keep], self._goes_on(length, bool(ended.all()))
 
@@ -58,7 +60,7 @@ class Beams:
         self, grown: list[tuple[int, ...]], scores: npt.NDArray[np.float32], ended: npt.NDArray[np.bool_]
     ) -> None:
         """Keep the best `width` of the finished ones and those of the top `width` candidates that have just ended."""
-        if not self.improvable or (self.early and all(done for _, _, done in self.finished)):
+        if not self.improvable or (self.early_stopping is True and all(done for _, _, done in self.finished)):
             return
         new = [(float(scores[i]), grown[i], True) for i in range(self.width) if ended[i]]
         self.finished = sorted([*self.finished, *new], key=lambda found: -found[0])[: self.width]
@@ -67,13 +69,21 @@ class Beams:
         full = all(done for _, _, done in self.finished)
         worst = min(score for score, _, _ in self.finished) if full else LOST
         # HF compares with the worst place even when it is empty, and then any running beam can improve
-        self.improvable = self.improvable and bool(self.scores[0] / np.float32(length) > worst)
-        return self.improvable and not (full and self.early) and not all_ended
+        patient = self.early_stopping == "never" and self.length_penalty > 0
+        hoped_for = self.scores[0] / self._divisor(self.limit - 1 if patient else length)
+        self.improvable = self.improvable and bool(hoped_for > worst)
+        return self.improvable and not (full and self.early_stopping is True) and not all_ended
+
+    def _divisor(self, length: int) -> np.float32:
+        return np.float32(length**self.length_penalty)
 
 
 def _top(values: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.intp]:
     """Indices of the `count` largest values, largest first; the lower index wins a tie."""
-    if values.size <= 4 * count:
+    whole = values.size // GROUP
+    if whole <= count:
         return np.argsort(-values, kind="stable")[:count]
-    part = np.sort(np.argpartition(-values, count)[:count])
-    return part[np.argsort(-values[part], kind="stable")]
+    # As many groups as values are wanted have a value that is at least the bar, so nothing below it is wanted.
+    largest = values[: whole * GROUP].reshape(whole, GROUP).max(axis=1)
+    (part,) = np.nonzero(values >= np.partition(largest, whole - count)[whole - count])
+    return part[np.argsort(-values[part], kind="stable")[:count]]

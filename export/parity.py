@@ -43,10 +43,10 @@ class Comparison:
 def compare(model: MarianMTModel, folder: Path, sources: Sequence[Sequence[int]], *, threads: int = 1) -> Comparison:
     """Translate `sources` (token ids) with the model and with the artefact in `folder`, one sentence at a time.
 
-    Logits are compared along PyTorch's tokens, `<pad>` left out (the artefact forbids it, PyTorch's search does).
+    Logits are compared along PyTorch's tokens.
     """
     artefact = open_translator(folder, threads)
-    limit, pad = artefact.manifest.limits.target, artefact.manifest.special.pad
+    limit = artefact.manifest.limits.target
     different, largest = list[int](), 0.0
     for i, source in enumerate(sources):
         expected = greedy(model, source, limit)
@@ -55,7 +55,6 @@ def compare(model: MarianMTModel, folder: Path, sources: Sequence[Sequence[int]]
         found = artefact.logits(source, expected)
         wanted = _logits(model, source, expected)[:, : found.shape[1]]
         apart = np.abs(found - wanted)
-        apart[:, pad] = 0.0
         apart[wanted < NEVER / 2] = 0.0  # dropped from the vocabulary: the artefact has no such row
         largest = max(largest, float(apart.max()))
     result = ParityResult(len(sources), len(sources) - len(different), largest)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns
@@ -25,14 +25,17 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the library is loaded, or it
 import onnxruntime as ort  # noqa: E402
 from onnxruntime.capi.onnxruntime_pybind11_state import OrtValue  # noqa: E402
 
+from export import batch  # noqa: E402
 from export.beam import Beams  # noqa: E402
-from export.manifest import GRAPHS, Manifest, Special, Tensors  # noqa: E402
+from export.manifest import GRAPHS, Manifest, Scoring, Special, Tensors  # noqa: E402
 from tprune.errors import BadInput  # noqa: E402
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 CPU = ort.OrtDevice.make("cpu", 0)._get_c_device()
+ROOM = 64
+"""Positions that a cache has room for at first; it doubles when a translation is longer."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Step(Protocol):
     logits: Floats
 
     def start(self, encoded: Mapping[str, Any], batch: int) -> None:
-        """Begin `batch` new sentences with empty caches; what one encoded sentence gave serves all of them."""
+        """Begin `batch` rows with empty caches; each encoded sentence has as many of them as every other."""
 
     def run(self, position: int, token: int | Ints) -> int:
         """Run one step: `logits` are new, the cache has grown. Returns ns inside the runtime."""
@@ -102,6 +105,8 @@ class Artefact:
         self._ids = manifest.output_ids
         self._rows = {token: row for row, token in enumerate(self._ids or ())}
         self._special = manifest.special if self._ids is None else self._in_rows(manifest.special)
+        pad = manifest.special.pad
+        self._never = [pad] if self._ids is None else [self._rows[pad]] if pad in self._rows else []
 
     def _in_rows(self, special: Special) -> Special:
         named = {name: getattr(special, name) for name in ("start", "eos", "forced_eos")}
@@ -122,12 +127,13 @@ class Artefact:
         special, step = self._special, self._step
         encoded, run_ns = self._encode([ids])
         step.start(encoded, 1)
-        logits, eos, forced = step.logits, special.eos, special.forced_eos
+        logits, never, eos, forced = step.logits, self._never, special.eos, special.forced_eos
         token, output, times = special.start, list[int](), list[int]()
         encoder_ns = perf_counter_ns() - begin
         last = begin + encoder_ns
         for position in range(last_position + 1):
             run_ns += step.run(position, token)
+            logits[:, never] = -np.inf
             token = int(logits.argmax()) if forced is None or position < last_position else forced
             output.append(token)
             now = perf_counter_ns()
@@ -137,53 +143,72 @@ class Artefact:
                 break
         return Decoded(self._tokens(output), encoder_ns, tuple(times), run_ns, last - begin)
 
-    def greedy_batch(
-        self, sources: Sequence[Sequence[int]], max_length: int | None = None
-    ) -> tuple[tuple[int, ...], ...]:
-        """Translate sentences together, padded to the longest; the same ids as `greedy` up to rounding."""
-        last_position = self._limit(max_length) - 2
-        special, step = self._special, self._step
-        step.start(self._encode(sources)[0], len(sources))
-        tokens = np.full(len(sources), special.start, dtype=np.int64)
-        outputs: list[list[int]] = [[] for _ in sources]
-        left = set(range(len(sources)))
-        for position in range(last_position + 1):
-            step.run(position, tokens)
-            tokens = step.logits.argmax(axis=1)
-            if special.forced_eos is not None and position == last_position:
-                tokens[:] = special.forced_eos
-            for row in sorted(left):
-                outputs[row].append(int(tokens[row]))
-            left -= {row for row in left if tokens[row] == special.eos}
-            if not left:
-                break
-        return tuple(map(self._tokens, outputs))
-
     def beam(
-        self, ids: Sequence[int], beams: int, max_length: int | None = None, *, early_stopping: bool = False
+        self,
+        ids: Sequence[int],
+        beams: int,
+        max_length: int | None = None,
+        *,
+        length_penalty: float | None = None,
+        early_stopping: bool | str | None = None,
     ) -> tuple[int, ...]:
-        """Translate one sentence with beam search (length penalty 1); a reference, not built for speed.
+        """Translate one sentence with beam search; what is None is as the checkpoint wants it."""
+        scoring = self._scoring(length_penalty, early_stopping)
+        return self._beam([ids], beams, self._limit(max_length), scoring)[0]
 
-        Agrees with HF `generate` except that HF lets `<pad>` take its share of the probability before forbidding it.
+    def translate(
+        self,
+        sources: Sequence[Sequence[int]],
+        *,
+        beams: int = 1,
+        batch_size: int = 32,
+        max_length: int | None = None,
+        length_penalty: float | None = None,
+        early_stopping: bool | str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[tuple[int, ...], ...]:
+        """Translate many sentences, `batch_size` of like length at a time; one beam is greedy search.
+
+        The ids, in the order of the sources, are those of `greedy` and `beam` up to rounding: products of other sizes
+        differ in their last bits, and of two translations with all but the same score the other may win.
         """
+        if batch_size < 1:
+            raise BadInput(f"batch_size must be at least 1, not {batch_size}")
+        scoring, limit = self._scoring(length_penalty, early_stopping), self._limit(max_length)
+        order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+        found = dict[int, tuple[int, ...]]()
+        for first in range(0, len(order), batch_size):
+            bucket = order[first : first + batch_size]
+            chosen = [sources[i] for i in bucket]
+            if beams == 1:
+                self._step.start(self._encode(chosen)[0], len(chosen))
+                rows = batch.greedy(self._step, len(chosen), self._special, self._never, limit)
+                ids = [self._tokens(row) for row in rows]
+            else:
+                ids = self._beam(chosen, beams, limit, scoring)
+            found |= zip(bucket, ids, strict=True)
+            if progress is not None:
+                progress(len(found), len(order))
+        return tuple(found[i] for i in range(len(sources)))
+
+    def _beam(
+        self, sources: Sequence[Sequence[int]], beams: int, limit: int, scoring: Scoring
+    ) -> list[tuple[int, ...]]:
         if beams < 1:
             raise BadInput(f"beams must be at least 1, not {beams}")
-        limit, special, step = self._limit(max_length), self._special, self._step
-        step.start(self._encode([ids])[0], beams)
-        search = Beams(beams, special.eos, limit, early_stopping)
-        tokens = np.full(beams, special.start, dtype=np.int64)
-        for position in range(limit - 1):
-            step.run(position, tokens)
-            log_probs = _log_softmax(step.logits)
-            if special.forced_eos is not None and position == limit - 2:
-                log_probs[:] = -np.inf
-                log_probs[:, special.forced_eos] = 0.0
-            parents, goes_on = search.advance(log_probs)
-            if not goes_on:
-                break
-            step.reorder(parents)
-            tokens = np.array([hypothesis[-1] for hypothesis in search.running], dtype=np.int64)
-        return self._tokens(search.best())
+        self._step.start(self._encode(sources)[0], len(sources) * beams)
+        searches = [
+            Beams(beams, self._special.eos, limit, scoring.length_penalty, scoring.early_stopping) for _ in sources
+        ]
+        batch.beam(self._step, searches, self._special, self._never, limit)
+        return [self._tokens(search.best()) for search in searches]
+
+    def _scoring(self, length_penalty: float | None, early_stopping: bool | str | None) -> Scoring:
+        own = self.manifest.scoring
+        return Scoring(
+            own.length_penalty if length_penalty is None else length_penalty,
+            own.early_stopping if early_stopping is None else early_stopping,
+        )
 
     def logits(self, ids: Sequence[int], target: Sequence[int]) -> Floats:
         """Return the logits (len(target), target vocabulary) that predict each id of `target` after those before it.
@@ -251,8 +276,8 @@ class _Encoder:
 
 
 class _Step:
-    """A `Step` with everything bound. The cache never leaves ONNX Runtime: a step's outputs are bound as the
-    next step's inputs; token, position and logits are arrays that the session reads and writes in place.
+    """A `Step` with everything bound: token, position, logits and caches are arrays that the session reads and writes
+    in place, the same ones in every step.
 
     The objects below onnxruntime's Python wrappers are used: the wrappers cost as much again as what they wrap, a few
     percent of a step.
@@ -264,11 +289,9 @@ class _Step:
         self._session = session._sess
         self._binding = session.io_binding()._iobinding
         self._inputs = {port.name for port in tensors.inputs}
-        self._past = [port for port in tensors.inputs if "past" in port.shape]
+        past = [port for port in tensors.inputs if "cache" in port.shape]
+        self._ports = list(zip(past, tensors.outputs[1:], strict=True))
         self._logits = tensors.outputs[0]
-        # (place among the outputs, name there, name among the inputs of the next step)
-        present = enumerate(tensors.outputs[1:], start=1)
-        self._links = [(i, port.name, past.name) for (i, port), past in zip(present, self._past, strict=True)]
         self._batch = 0
         self._position = np.zeros(1, dtype=np.int64)
         self._bind("position", self._position)
@@ -276,48 +299,48 @@ class _Step:
     def start(self, encoded: Mapping[str, Any], batch: int) -> None:
         if batch != self._batch:
             self._allocate(batch)
-        bind = self._binding.bind_ortvalue_input
         self._copies = []  # kept: the session reads them in place
         for name, value in encoded.items():
             if name in self._inputs and value.shape()[0] == batch:
-                bind(name, value)
+                self._binding.bind_ortvalue_input(name, value)
             elif name in self._inputs:
-                self._copies.append(np.repeat(value.numpy(), batch, axis=0))
+                self._copies.append(np.repeat(value.numpy(), batch // value.shape()[0], axis=0))
                 self._bind(name, self._copies[-1])
-        for (_, output, following), empty in zip(self._links, self._empty, strict=True):
-            bind(following, empty)
-            self._binding.bind_output(output, CPU)
 
     def run(self, position: int, token: int | Ints) -> int:
+        if position == self._room:
+            self._make_room(2 * self._room)
         self._token[:] = token
         self._position[0] = position
-        binding = self._binding
         begin = perf_counter_ns()
-        self._session.run_with_iobinding(binding, None)
-        run_ns = perf_counter_ns() - begin
-        bind_input, bind_output = binding.bind_ortvalue_input, binding.bind_output
-        values, self._grown = binding.get_outputs(), []
-        for i, output, following in self._links:
-            value = values[i]
-            bind_input(following, value)
-            bind_output(output, CPU)
-            self._grown.append(value)
-        return run_ns
+        self._session.run_with_iobinding(self._binding, None)
+        return perf_counter_ns() - begin
 
     def reorder(self, rows: Sequence[int]) -> None:
-        self._chosen = [value.numpy()[list(rows)] for value in self._grown]  # kept: the session reads them in place
-        for port, array in zip(self._past, self._chosen, strict=True):
-            self._bind(port.name, array)
+        filled = int(self._position[0]) + 1
+        for cache in self._caches:
+            cache[:, :, :filled] = cache[list(rows), :, :filled]
 
     def _allocate(self, batch: int) -> None:
-        self._batch = batch
+        self._batch, self._caches = batch, list[Floats]()
         self._token = np.zeros(batch, dtype=np.int64)
         self.logits = np.zeros((batch, int(self._logits.shape[1])), dtype=np.float32)
-        sizes: dict[int | str, int] = {"batch": batch, "past": 0}
-        shapes = [[sizes[s] if isinstance(s, str) else s for s in port.shape] for port in self._past]
-        self._empty = [_value(np.zeros(shape, dtype=np.float32)) for shape in shapes]  # nothing in them to be kept
         self._bind("token", self._token)
         self._binding.bind_ortvalue_output(self._logits.name, _value(self.logits))
+        self._make_room(ROOM)
+
+    def _make_room(self, room: int) -> None:
+        """Give the caches room for more positions; what is in them stays."""
+        self._room, old = room, self._caches
+        sizes: dict[int | str, int] = {"batch": self._batch, "cache": room}
+        shapes = [[sizes[s] if isinstance(s, str) else s for s in port.shape] for port, _ in self._ports]
+        self._caches = [np.zeros(shape, dtype=np.float32) for shape in shapes]
+        for cache, before in zip(self._caches, old, strict=False):  # none before the first time
+            cache[:, :, : before.shape[2]] = before
+        for (past, present), cache in zip(self._ports, self._caches, strict=True):
+            value = _value(cache)
+            self._binding.bind_ortvalue_input(past.name, value)
+            self._binding.bind_ortvalue_output(present.name, value)
 
     def _bind(self, name: str, array: npt.NDArray[Any]) -> None:
         self._binding.bind_ortvalue_input(name, _value(array))
@@ -331,7 +354,7 @@ def count_nodes(graph: str | Path) -> dict[str, int]:
         options = _options(1)
         options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
         ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-        nodes = onnx.load(options.optimized_model_filepath).graph.node
+        nodes = onnx.load(options.optimized_model_filepath, load_external_data=False).graph.node
     return dict(Counter(node.op_type for node in nodes))
 
 
@@ -352,8 +375,3 @@ def _options(threads: int) -> ort.SessionOptions:
 def _value(array: npt.NDArray[Any]) -> Any:
     """A view of `array` (which must outlive it) as the object that bindings take."""
     return OrtValue.ortvalue_from_numpy(array, CPU)
-
-
-def _log_softmax(logits: Floats) -> Floats:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -121,7 +121,8 @@ def sentences(vocabulary: int, count: int, seed: int = 3, longest: int = 24) -> 
 def copy_artefact(artefact: Path, to: Path) -> Path:
     """Copy what the runner reads of an artefact, to be damaged."""
     to.mkdir()
-    for name in ("manifest.json", "encoder.onnx", "decoder_step.onnx"):
+    document = json.loads((artefact / "manifest.json").read_text(encoding="utf-8"))
+    for name in ("manifest.json", *document["files"]):
         shutil.copy(artefact / name, to)
     return to
 

@@ -41,6 +41,7 @@ def runner(program: Path, tmp_path: Path) -> Runner:
 def model(tiny_config) -> PrunedMarianMTModel:
     model = randomised(PrunedMarianMTModel.from_stock(MarianMTModel(tiny_config())))
     model.final_logits_bias[0, 0] += 3.0  # so that some sentences end by themselves
+    model.final_logits_bias[0, model.config.pad_token_id] = 12.0  # it takes its share, and would often win
     model.generation_config.max_length = 20
     return model
 
@@ -111,6 +112,20 @@ def test_nothing_forced_at_the_limit(runner: Runner, dense: Path, tmp_path: Path
     edit(artefact, "special", "forced_eos", value=None)
     check_tokens(runner, artefact)
     assert any(ids[-1] != 0 for ids in runner.translate(artefact, sentences(112, 12)).ids)
+
+
+@pytest.mark.parametrize(
+    "scoring", [{"length_penalty": 3, "early_stopping": True}, {"length_penalty": 0.5, "early_stopping": "never"}]
+)
+def test_beams_are_scored_as_the_manifest_says(
+    runner: Runner, dense: Path, tmp_path: Path, scoring: dict[str, object]
+) -> None:
+    artefact = copy_artefact(dense, tmp_path / "copy")
+    edit(artefact, "scoring", value=scoring)
+    opened, given = runtime.open(artefact), sentences(112, 30)
+    found = runner.translate(artefact, given, "--beams", 4).ids
+    assert found == [opened.beam(ids, 4, **scoring) for ids in given]
+    assert found != [opened.beam(ids, 4, length_penalty=1.0, early_stopping=False) for ids in given]
 
 
 @pytest.mark.parametrize("length", [2, 3, 7])
@@ -288,10 +303,12 @@ LOGITS = ("tensors", "decoder_step", "outputs", "0", "shape")
         (("files", "../x"), {}, "'../x', which is not a plain file name"),
         (("limits", "target"), 1, "'target' is 1; it must be from 2 to"),
         (("special", "eos"), 112, "special token 'eos' 112 is not in the output vocabulary"),
+        (("scoring", "length_penalty"), None, "'length_penalty' is not a number"),
+        (("scoring", "early_stopping"), "often", "'early_stopping' is neither true nor false nor 'never'"),
         (("output_ids",), [1, 2], "'output_ids' has 2 ids for 112 rows"),
         (LOGITS, ["batch", 113], "output 'logits' is float32 [?, 112]"),
         (("tensors", "decoder_step", "inputs", "3", "name"), "other", "is not what its manifest says"),
-        (("tensors", "decoder_step", "inputs", "3", "shape"), ["batch", 4, "past", 5], "input 'past_key_0' is float32"),
+        (("tensors", "decoder_step", "inputs", "3", "shape"), ["batch", 4, "cache", 5], "'past_key_0' is float32"),
         (("tensors", "encoder", "inputs", "0", "shape"), ["batch", "past"], "which it cannot have"),
     ],
 )

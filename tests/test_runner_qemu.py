@@ -66,7 +66,7 @@ def artefact(runtime: str, tiny_config, tiny_tokenizer_folder: Path, tmp_path_fa
 
 @pytest.fixture
 def runner(bundle: Bundle, qemu: tuple[str, ...], tmp_path: Path) -> Runner:
-    *loader, program = bundle.command(str(bundle.folder))
+    *loader, program = bundle.command(str(bundle.folder), str(bundle.folder))
     return Runner(Path(program), tmp_path, before=(*qemu, *loader), environment={})
 
 

@@ -14,6 +14,7 @@ from transformers import MarianMTModel, MarianTokenizer
 
 from export import parity, runtime
 from export.beam import Beams
+from export.manifest import Scoring
 from export.to_onnx import to_onnx
 from tests.conftest import SENTENCES, randomised
 from tests.test_export import Source
@@ -25,7 +26,7 @@ from tprune.marian import PrunedMarianMTModel
 def model(tiny_config) -> PrunedMarianMTModel:
     model = randomised(PrunedMarianMTModel.from_stock(MarianMTModel(tiny_config())))
     model.final_logits_bias[0, 0] += 3.0  # so that some sentences end by themselves
-    model.final_logits_bias[0, model.config.pad_token_id] = -1e4  # HF lets <pad> take a share; give it none
+    model.final_logits_bias[0, model.config.pad_token_id] = 12.0  # it takes its share, and would often win
     model.generation_config.max_length = 20
     return model
 
@@ -50,10 +51,10 @@ def sources() -> list[list[int]]:
 
 def hf_beam(model: MarianMTModel, source: list[int], **settings: object) -> tuple[int, ...]:
     ids = torch.tensor([source])
-    found = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, **settings)[
-        0, 1:
-    ].tolist()
-    while found and found[-1] == model.config.pad_token_id:
+    pad = model.config.pad_token_id
+    settings |= {"do_sample": False, "bad_words_ids": [[pad]]}
+    found = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)[0, 1:].tolist()
+    while found and found[-1] == pad:
         found.pop()
     return tuple(found)
 
@@ -78,10 +79,23 @@ def test_greedy_ends_at_the_limit(artefact, model, sources) -> None:
 
 
 def test_batch_with_padding_equals_one_by_one(artefact, sources) -> None:
-    assert artefact.greedy_batch(sources) == tuple(artefact.greedy(source).ids for source in sources)
-    assert artefact.greedy_batch(sources[:2], max_length=3) == tuple(
+    one_by_one = tuple(artefact.greedy(source).ids for source in sources)
+    for size in (1, 4, 32):
+        assert artefact.translate(sources, batch_size=size) == one_by_one
+    assert artefact.translate(sources[:2], max_length=3) == tuple(
         artefact.greedy(source, max_length=3).ids for source in sources[:2]
     )
+    assert artefact.translate([]) == ()
+
+
+def test_several_sentences_with_beams_equal_one_by_one(artefact, sources) -> None:
+    seen: list[tuple[int, int]] = []
+    found = artefact.translate(sources, beams=3, batch_size=4, progress=lambda done, n: seen.append((done, n)))
+    assert found == tuple(artefact.beam(source, 3) for source in sources)
+    assert seen == [(4, 10), (8, 10), (10, 10)]
+    settings = {"length_penalty": 2.0, "early_stopping": "never"}
+    found = artefact.translate(sources, beams=3, batch_size=32, max_length=9, **settings)
+    assert found == tuple(artefact.beam(source, 3, 9, **settings) for source in sources)
 
 
 @pytest.mark.parametrize("beams", [1, 2, 5])
@@ -92,12 +106,42 @@ def test_beam_equals_generate(artefact, model, sources, beams: int, early: bool)
         assert artefact.beam(source, beams, early_stopping=early) == hf_beam(model, source, **settings)
 
 
+@pytest.mark.parametrize("early", [False, True, "never"])
+def test_length_penalty_equals_generate(artefact, model, sources, early: bool | str) -> None:
+    outputs = set()
+    for penalty in (-1.5, 0.0, 0.6, 3.0):
+        settings = {"length_penalty": penalty, "early_stopping": early}
+        found = tuple(artefact.beam(source, 4, **settings) for source in sources)
+        assert found == tuple(hf_beam(model, source, num_beams=4, max_length=20, **settings) for source in sources)
+        outputs.add(found)
+    assert len(outputs) > 1
+
+
+def test_the_checkpoint_says_how_to_score(model, tiny_tokenizer_folder, sources, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(model.generation_config, "length_penalty", 3.0)
+    monkeypatch.setattr(model.generation_config, "early_stopping", True)
+    tokenizer = MarianTokenizer.from_pretrained(tiny_tokenizer_folder)
+    to_onnx(Source(model, tokenizer), tmp_path / "artefact", sentences=SENTENCES[:2])
+    artefact = runtime.open(tmp_path / "artefact")
+    assert artefact.manifest.scoring == Scoring(3.0, True)
+    for source in sources:
+        assert artefact.beam(source, 3) == hf_beam(model, source, num_beams=3, max_length=20)
+
+
+def test_unknown_characters_are_translated_as_unk(artefact, tiny_tokenizer_folder) -> None:
+    tokenizer = MarianTokenizer.from_pretrained(tiny_tokenizer_folder)
+    ids = tokenizer("\u2603 \U0001f9ff \x00")["input_ids"]
+    assert tokenizer.unk_token_id in ids
+    assert artefact.greedy(ids).ids[-1] == artefact.manifest.special.eos
+
+
 def test_pad_never_wins(artefact, sources) -> None:
-    pad = artefact.manifest.special.pad
+    pad, would_have_won = artefact.manifest.special.pad, 0
     for source in sources:
         ids = artefact.greedy(source).ids
         assert pad not in ids
-        assert (artefact.logits(source, ids).argmax(axis=1) != pad).all()
+        would_have_won += int((artefact.logits(source, ids).argmax(axis=1) == pad).sum())
+    assert would_have_won > 100  # the graph leaves it alone
 
 
 def test_encoder_outputs_have_the_shapes_of_the_manifest(artefact, sources) -> None:
@@ -115,7 +159,11 @@ def test_encoder_outputs_have_the_shapes_of_the_manifest(artefact, sources) -> N
         (lambda a: a.greedy([5, 0], max_length=1), "between 2 and 20"),
         (lambda a: a.greedy([5, 0], max_length=21), "not 21"),
         (lambda a: a.beam([5, 0], 0), "beams must be at least 1, not 0"),
-        (lambda a: a.greedy_batch([]), "no token ids"),
+        (lambda a: a.beam([5, 0], 2, length_penalty=float("nan")), "length_penalty must be a number, not nan"),
+        (lambda a: a.beam([5, 0], 2, early_stopping="often"), "early_stopping must be false, true or 'never', not 'of"),
+        (lambda a: a.translate([[5, 0], []]), "no token ids"),
+        (lambda a: a.translate([[5, 0], [5] * 65], beams=2), "65 token ids; this artefact takes at most 64"),
+        (lambda a: a.translate([[5, 0]], batch_size=0), "batch_size must be at least 1, not 0"),
     ],
 )
 def test_refuses_a_wrong_call(artefact, call, complaint: str) -> None:

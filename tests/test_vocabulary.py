@@ -48,7 +48,7 @@ def test_the_artefact_has_fewer_rows_and_the_same_translations(dense, tmp_path):
     artefact = runtime.open(tmp_path / "small")
     ids = dense.tokenizer(SENTENCES[0])["input_ids"]
     assert set(artefact.greedy(ids).ids) <= set(manifest.output_ids)
-    assert artefact.greedy_batch([ids])[0] == artefact.greedy(ids).ids
+    assert artefact.translate([ids])[0] == artefact.greedy(ids).ids
     assert artefact.beam(ids, 1) == artefact.greedy(ids).ids
 
 

@@ -94,18 +94,36 @@ Ids read_output_ids(const Json& manifest) {
   return ids;
 }
 
-// The row of the output matrix that stands for a special token.
-std::int64_t read_row(const Json& special, const char* role, const Artefact& artefact) {
+// The row of the output matrix that stands for a special token; nothing when none does.
+std::optional<std::int64_t> find_row(const Json& special, const char* role, const Artefact& artefact) {
   const std::int64_t token = special.integer(role, 0, kLargestId);
   std::int64_t row = token;
   if (!artefact.output_ids.empty()) {
     row = std::find(artefact.output_ids.begin(), artefact.output_ids.end(), token) - artefact.output_ids.begin();
   }
-  if (row >= artefact.vocabulary) {
-    throw BadInput(std::string("special token '") + role + "' " + std::to_string(token) +
-                   " is not in the output vocabulary");
+  return row < artefact.vocabulary ? std::optional(row) : std::nullopt;
+}
+
+std::int64_t read_row(const Json& special, const char* role, const Artefact& artefact) {
+  if (const std::optional<std::int64_t> row = find_row(special, role, artefact)) return *row;
+  throw BadInput(std::string("special token '") + role + "' " + std::to_string(special.integer(role, 0, kLargestId)) +
+                 " is not in the output vocabulary");
+}
+
+Scoring read_scoring(const Json& manifest) {
+  Scoring scoring;
+  if (manifest.find("scoring") == nullptr) return scoring;  // of an artefact that is older than this
+  const Json& given = manifest.object("scoring");
+  scoring.length_penalty = given.number("length_penalty");
+  const Json* early = given.find("early_stopping");
+  if (early != nullptr && early->kind() == Json::Kind::boolean) {
+    scoring.stop = early->integer() != 0 ? Scoring::Stop::full : Scoring::Stop::guess;
+  } else if (early != nullptr && early->text() == "never") {
+    scoring.stop = Scoring::Stop::patient;
+  } else {
+    throw BadInput("'early_stopping' is neither true nor false nor 'never'");
   }
-  return row;
+  return scoring;
 }
 
 // A program's path by the runtime's convention; BadInput when the manifest does not vouch for the file.
@@ -142,6 +160,8 @@ Artefact parse(const Json& manifest, const std::string& folder, const std::strin
   const Json& special = manifest.object("special");
   artefact.start = read_row(special, "start", artefact);
   artefact.eos = read_row(special, "eos", artefact);
+  artefact.scoring = read_scoring(manifest);
+  artefact.pad = find_row(special, "pad", artefact);
   if (const Json* forced = special.find("forced_eos"); forced != nullptr && forced->kind() != Json::Kind::null) {
     artefact.forced_eos = read_row(special, "forced_eos", artefact);
   }
@@ -166,7 +186,7 @@ void check_side(const std::vector<PortSpec>& wanted, const std::vector<Port>& fo
 
 }  // namespace
 
-Dims PortSpec::dims(std::int64_t batch, std::int64_t source, std::int64_t past) const {
+Dims PortSpec::dims(std::int64_t batch, std::int64_t source, std::int64_t room) const {
   Dims dims;
   for (const Size& size : shape) {
     if (size.name.empty()) {
@@ -175,8 +195,8 @@ Dims PortSpec::dims(std::int64_t batch, std::int64_t source, std::int64_t past) 
       dims.push_back(batch);
     } else if (size.name == "source" && source >= 0) {
       dims.push_back(source);
-    } else if ((size.name == "past" || size.name == "present") && past >= 0) {
-      dims.push_back(past);
+    } else if ((size.name == "past" || size.name == "cache") && room >= 0) {
+      dims.push_back(room);
     } else {
       throw BadInput("manifest.json: '" + name + "' has the size '" + size.name + "', which it cannot have");
     }

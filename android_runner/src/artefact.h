@@ -10,7 +10,7 @@
 
 namespace tprune {
 
-// A size of a tensor at a graph's border: a number, or a name where it varies ("batch", "source", "past", "present").
+// A size of a tensor at a graph's border: a number, or a name where it varies ("batch", "source", "past", "cache").
 struct Size {
   std::int64_t fixed = 0;
   std::string name;  // empty: `fixed` counts
@@ -22,7 +22,7 @@ struct PortSpec {
   std::vector<Size> shape;
 
   // The sizes when `name` has the value given for it; "batch" and the like that are not asked for throw BadInput.
-  Dims dims(std::int64_t batch, std::int64_t source, std::int64_t past) const;
+  Dims dims(std::int64_t batch, std::int64_t source, std::int64_t room) const;
 };
 
 struct GraphSpec {
@@ -32,6 +32,14 @@ struct GraphSpec {
   std::vector<PortSpec> outputs;
 };
 
+// How finished hypotheses of a beam search are compared, and when it stops; as HuggingFace has it.
+struct Scoring {
+  enum class Stop : std::uint8_t { guess, full, patient };  // early_stopping: false, true, "never"
+
+  double length_penalty = 1;
+  Stop stop = Stop::guess;
+};
+
 struct Artefact {
   std::string id;
   GraphSpec encoder;
@@ -39,9 +47,11 @@ struct Artefact {
   // The decoder numbers tokens by rows of its output matrix; these are rows.
   std::int64_t start = 0;
   std::int64_t eos = 0;
+  std::optional<std::int64_t> pad;  // never produced; nothing: it is not among the rows
   std::optional<std::int64_t> forced_eos;
   std::int64_t vocabulary = 0;  // rows
   Ids output_ids;               // token id of each row; empty: row i is token i
+  Scoring scoring;
   std::size_t longest_source = 0;
   std::size_t longest_target = 0;  // the start token included
 

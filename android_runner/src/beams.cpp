@@ -1,6 +1,7 @@
 #include "beams.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace tprune {
 namespace {
@@ -14,11 +15,14 @@ void assign(Ids& ids, const Ids& before, std::int64_t last) {
 
 }  // namespace
 
-Beams::Beams(std::size_t width, std::size_t vocabulary, std::int64_t eos, std::size_t limit)
+Beams::Beams(const Artefact& artefact, std::size_t width, std::size_t limit)
     : width_(width),
-      vocabulary_(vocabulary),
-      eos_(eos),
+      vocabulary_(static_cast<std::size_t>(artefact.vocabulary)),
+      eos_(artefact.eos),
+      pad_(artefact.pad),
+      scoring_(artefact.scoring),
       limit_(limit),
+      row_(vocabulary_),
       candidates_(2 * width),
       kept_(width),
       scores_(width),
@@ -45,8 +49,11 @@ void Beams::start() {
   candidates_.clear();
 }
 
-void Beams::offer(std::size_t beam, const float* logits) {
-  candidates_.offer_row(logits, vocabulary_, normaliser(logits, vocabulary_), scores_[beam], beam * vocabulary_);
+void Beams::offer(std::size_t beam, float* logits) {
+  if (!candidates_.takes(scores_[beam])) return;  // a log probability adds nothing; so it is at every start
+  row_.read(logits);
+  if (pad_) logits[*pad_] = kNever;
+  row_.offer(logits, scores_[beam], beam * vocabulary_, candidates_);
 }
 
 void Beams::offer_forced(std::size_t beam, std::int64_t token) {
@@ -79,11 +86,11 @@ bool Beams::advance() {
 
 // Keeps the best `width` of the finished ones and those of the top `width` candidates that have just ended.
 void Beams::finish(std::size_t length) {
-  if (!improvable_) return;
+  if (!improvable_ || (scoring_.stop == Scoring::Stop::full && full())) return;
   for (std::size_t i = 0; i < width_; ++i) {
     const Candidate& candidate = candidates_.found()[i];
     if (!ended(candidate, length)) continue;
-    insert_finished(candidate.score / static_cast<float>(length), running_[parent_of(candidate)], token_of(candidate));
+    insert_finished(candidate.score / divisor(length), running_[parent_of(candidate)], token_of(candidate));
   }
 }
 
@@ -98,11 +105,19 @@ void Beams::insert_finished(float score, const Ids& before, std::int64_t last) {
 }
 
 bool Beams::goes_on(std::size_t length, bool all_ended) {
-  const bool full = std::all_of(finished_.begin(), finished_.end(), [](const Finished& f) { return f.done; });
   // HuggingFace compares with the worst place even when it is empty, and then any running beam can improve.
-  const float worst = full ? finished_.back().score : kLost;
-  improvable_ = improvable_ && scores_[0] / static_cast<float>(length) > worst;
-  return improvable_ && !all_ended;
+  const float worst = full() ? finished_.back().score : kLost;
+  const bool patient = scoring_.stop == Scoring::Stop::patient && scoring_.length_penalty > 0;
+  improvable_ = improvable_ && scores_[0] / divisor(patient ? limit_ - 1 : length) > worst;
+  return improvable_ && !all_ended && !(scoring_.stop == Scoring::Stop::full && full());
+}
+
+bool Beams::full() const {
+  return std::all_of(finished_.begin(), finished_.end(), [](const Finished& found) { return found.done; });
+}
+
+float Beams::divisor(std::size_t length) const {
+  return static_cast<float>(std::pow(static_cast<double>(length), scoring_.length_penalty));
 }
 
 bool Beams::ended(const Candidate& candidate, std::size_t length) const {

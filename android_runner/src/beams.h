@@ -1,10 +1,12 @@
 // The bookkeeping of one sentence's beam search: the same as export/beam.py, which is the result of HuggingFace
-// `generate(num_beams=k)` with length penalty 1 and no early stopping. Works in rows of the output matrix.
+// `generate(num_beams=k)`. Works in rows of the output matrix.
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "artefact.h"
 #include "ids.h"
 #include "vocabulary.h"
 
@@ -14,12 +16,13 @@ namespace tprune {
 class Beams {
  public:
   // `limit`: most ids of a hypothesis, the start token included.
-  Beams(std::size_t width, std::size_t vocabulary, std::int64_t eos, std::size_t limit);
+  Beams(const Artefact& artefact, std::size_t width, std::size_t limit);
 
   void start();
 
-  // One step: offer every beam's logits (or the one token that is forced upon it), then advance.
-  void offer(std::size_t beam, const float* logits);
+  // One step: offer every beam's logits (or the one token that is forced upon it), then advance. As HuggingFace has it,
+  // `<pad>` takes its share of the probability before it is forbidden, which changes its logit.
+  void offer(std::size_t beam, float* logits);
   void offer_forced(std::size_t beam, std::int64_t token);
   bool advance();  // whether to go on; then `parents` and `tokens` say what the beams are now
 
@@ -38,6 +41,8 @@ class Beams {
   void finish(std::size_t length);
   void insert_finished(float score, const Ids& before, std::int64_t last);
   bool goes_on(std::size_t length, bool all_ended);
+  bool full() const;
+  float divisor(std::size_t length) const;
   bool ended(const Candidate& candidate, std::size_t length) const;
   std::int64_t token_of(const Candidate& candidate) const;
   std::size_t parent_of(const Candidate& candidate) const { return candidate.place / vocabulary_; }
@@ -45,8 +50,11 @@ class Beams {
   std::size_t width_;
   std::size_t vocabulary_;
   std::int64_t eos_;
+  std::optional<std::int64_t> pad_;
+  Scoring scoring_;
   std::size_t limit_;
   bool improvable_ = true;
+  Row row_;
   Best candidates_;  // twice as many as beams, so that enough are left when some of them end
   Best kept_;        // places among the candidates
   std::vector<float> scores_;

@@ -16,6 +16,7 @@
 #include "engine.h"
 #include "failure.h"
 #include "file.h"
+#include "memory.h"
 
 // In the file for those who want to know its release and cannot run it: bench/programs.py.
 __asm__(".ident \"executorch " TPRUNE_ET_VERSION "\"");
@@ -68,6 +69,8 @@ void keep_complaint(et_timestamp_t, et_pal_log_level_t level, const char*, const
                     std::size_t length) {
   if (complaint().empty() && (level == et_pal_log_level_t::kError || level == et_pal_log_level_t::kFatal)) {
     complaint().assign(message, length);
+    // A damaged program is quoted as it is.
+    std::replace_if(complaint().begin(), complaint().end(), [](char c) { return c < ' ' || c > '~'; }, '?');
   }
 }
 
@@ -176,7 +179,7 @@ class EtCall : public Call {
   struct Place {  // where an output goes
     std::size_t most;  // bytes that it may have
     bool planned;      // the program has memory for it
-    std::vector<char> own;
+    Buffer own;
     const EtView* view;
   };
 
@@ -187,9 +190,9 @@ class EtCall : public Call {
   }
 
   void use_own(std::size_t index) {
-    std::vector<char>& own = places_[index].own;
-    own.resize(places_[index].most);  // the first time only
-    set_memory(index, own.data());
+    Buffer& own = places_[index].own;
+    if (own.data == nullptr) own = memory_.tensor(outputs_[index].dtype, outputs_[index].dims);
+    set_memory(index, own.data);
   }
 
   void deliver(std::size_t index) {
@@ -210,6 +213,7 @@ class EtCall : public Call {
   std::vector<bool> planned_;
   std::vector<const EtView*> copied_;
   std::vector<Place> places_;
+  Memory memory_;
 };
 
 class EtEngine : public Engine {
@@ -261,7 +265,16 @@ Module& EtEngine::module(const std::string& file) {
 
 std::unique_ptr<Call> EtEngine::open(const std::string& file, const std::string& method) {
   Module& opened = module(file);
-  check(opened.load_method(method), "load the method ", method + " of " + file);
+  const std::string where = method + " of " + file;
+  Result<MethodMeta> meta = opened.method_meta(method);
+  checked(meta, "find the method ", where);
+  for (std::size_t i = 0, left = Memory::kMost; i < meta->num_memory_planned_buffers(); ++i) {
+    Result<std::int64_t> size = meta->memory_planned_buffer_size(i);
+    const auto bytes = static_cast<std::size_t>(checked(size, "describe the memory of ", where));
+    if (bytes > left) throw Failed("ExecuTorch cannot load the method " + where + ": it wants too much memory");
+    left -= bytes;
+  }
+  check(opened.load_method(method), "load the method ", where);
   Result<Method*> loaded = opened.method(method);
   return std::make_unique<EtCall>(*checked(loaded, "find the method ", method), method);
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
+#include <cstdlib>
 #include <unordered_set>
 
 #include "failure.h"
@@ -156,7 +158,11 @@ class JsonReader {
       skip_digits();
     }
     json.kind_ = real ? Json::Kind::real : Json::Kind::integer;
-    if (real) return;
+    if (real) {
+      json.real_ = std::strtod(std::string(text_.substr(begin, at_ - begin)).c_str(), nullptr);
+      if (!std::isfinite(json.real_)) fail("a number too large");
+      return;
+    }
     const char* end = text_.data() + at_;
     if (std::from_chars(text_.data() + begin, end, json.integer_).ec != std::errc()) fail("an integer beyond 64 bits");
   }
@@ -243,6 +249,12 @@ std::int64_t Json::integer(std::string_view key, std::int64_t least, std::int64_
                    std::to_string(least) + " to " + std::to_string(most));
   }
   return found;
+}
+
+double Json::number(std::string_view key) const {
+  const Json* found = find(key);
+  if (found != nullptr && found->kind_ == Kind::integer) return static_cast<double>(found->integer_);
+  return member(key, Kind::real, "a number").real_;
 }
 
 }  // namespace tprune

@@ -27,6 +27,7 @@ class Json {
   const Json& array(std::string_view key) const { return member(key, Kind::array, "a list"); }
   const std::string& text(std::string_view key) const { return member(key, Kind::text, "a string").text_; }
   std::int64_t integer(std::string_view key, std::int64_t least, std::int64_t most) const;
+  double number(std::string_view key) const;  // an integer or a real
 
   // The value itself; empty or zero when it is of another kind.
   const std::vector<Json>& items() const { return items_; }       // of an array, or the values of an object
@@ -39,7 +40,8 @@ class Json {
   const Json& member(std::string_view key, Kind kind, const char* what) const;
 
   Kind kind_ = Kind::null;
-  std::int64_t integer_ = 0;  // also a boolean; a real's value is never needed and not kept
+  std::int64_t integer_ = 0;  // also a boolean
+  double real_ = 0;
   std::string text_;
   std::vector<Json> items_;
   std::vector<std::string> keys_;

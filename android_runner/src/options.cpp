@@ -80,6 +80,7 @@ std::map<std::string, Take> flags_of(Options& options) {
                static_cast<std::size_t>(number(flag, value, 2, std::numeric_limits<std::int32_t>::max()));
          }},
         {"--passes", count(options.passes, 1, kMostRuns)},
+        {"--min-ms", count(options.min_ms, 0, kLongestWait)},
     });
   } else {
     flags.insert({
@@ -147,7 +148,7 @@ Options parse_options(const std::vector<std::string>& words) {
 std::string usage(const char* program) {
   const std::string name = program;
   return "usage: " + name +
-         " seq2seq --artefact DIR --ids FILE --out-dir DIR [--beams N] [--max-length N] [--passes N]\n" + "       " +
+         " seq2seq --artefact DIR --ids FILE --out-dir DIR [--beams N] [--max-length N] [--passes N] [--min-ms N]\n" + "       " +
          name +
          " graph --model FILE [--method NAME] --in NAME=FILE.npy... --out-dir DIR [--iterations N] [--min-ms N]\n" +
          "       " + name +

@@ -13,7 +13,7 @@ Translator::Translator(const Artefact& artefact, Encoder& encoder, Step& step, s
       step_(step),
       width_(beams),
       limit_(limit),
-      beams_(beams, static_cast<std::size_t>(artefact.vocabulary), artefact.eos, limit),
+      beams_(artefact, beams, limit),
       tokens_(beams) {
   output_.reserve(limit);
 }
@@ -40,8 +40,9 @@ void Translator::greedy(Sample& sample) {
   for (std::size_t position = 0; position + 1 < limit_; ++position) {
     sample.run_ns += step_.run(position, tokens_.data());
     ++sample.steps;
-    tokens_[0] =
-        forces(position) ? *artefact_.forced_eos : static_cast<std::int64_t>(largest(step_.logits(0), vocabulary));
+    float* logits = step_.logits(0);
+    if (artefact_.pad) logits[*artefact_.pad] = kNever;
+    tokens_[0] = forces(position) ? *artefact_.forced_eos : static_cast<std::int64_t>(largest(logits, vocabulary));
     output_.push_back(tokens_[0]);
     if (tokens_[0] == artefact_.eos) break;
   }

@@ -36,9 +36,9 @@ Report run_seq2seq(const Options& options) {
   const std::unique_ptr<Call> step_call = engine->open(artefact.step.file, artefact.step.name);
   check_ports(artefact.encoder, *encoder_call);
   check_ports(artefact.step, *step_call);
-  const bool growing = grows(artefact);
-  Encoder encoder(*engine, *encoder_call, artefact.encoder, sentences, growing ? options.beams : 1);
-  const std::unique_ptr<Step> step = make_step({*engine, *step_call, encoder, artefact, options.beams, limit}, growing);
+  const bool on_batch = batched(artefact);
+  Encoder encoder(*engine, *encoder_call, artefact.encoder, sentences, on_batch ? options.beams : 1);
+  const std::unique_ptr<Step> step = make_step({*engine, *step_call, encoder, artefact, options.beams, limit}, on_batch);
   Translator translator(artefact, encoder, *step, options.beams, limit);
   report.load_ns = now_ns() - begin;
   report.loaded = memory_use();
@@ -55,7 +55,8 @@ Report run_seq2seq(const Options& options) {
     }
   };
   const std::size_t passes = static_cast<std::size_t>(options.passes);
-  report.measured = measure(options, {sentences.size() * passes, 0}, once, keep);
+  const Amount amount{sentences.size() * passes, options.min_ms * 1'000'000, sentences.size()};
+  report.measured = measure(options, amount, once, keep);
   report.artefact = artefact.id;
   report.max_length = limit;
   write_ids(options.out_dir + "/output.ids", outputs);

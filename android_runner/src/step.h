@@ -1,8 +1,8 @@
 // One decoder step over all beams, with the caches that it reads and extends.
 //
 // There are two forms of an artefact's decoder_step, told apart by the shapes in its manifest:
-// * grow: takes past keys and values [batch, heads, past, width] and gives all of them, [batch, heads, present, width],
-//   one longer. Beams ride on the batch. Two sets of memory take turns. (ONNX)
+// * in place: takes caches of keys and values [batch, heads, cache, width] with room for the longest target and gives the
+//   same ones with the token's row put in at its position. Beams ride on the batch. (ONNX)
 // * rows: takes at least as many rows of past keys and values, [1, past, heads, width], as there are, ignores further
 //   ones, and gives the new row, [1, 1, heads, width], which is put in its place here. One beam at a time. (ExecuTorch)
 #pragma once
@@ -30,8 +30,8 @@ class Step {
   // engine.
   virtual std::int64_t run(std::size_t position, const std::int64_t* tokens) = 0;
 
-  // The logits that the last run gave a beam; valid until the next run.
-  virtual const float* logits(std::size_t beam) const = 0;
+  // The logits that the last run gave a beam, to be changed at will; valid until the next run.
+  virtual float* logits(std::size_t beam) = 0;
 
   // Lets beam i continue from what beam parents[i] was.
   virtual void reorder(const std::size_t* parents) = 0;
@@ -54,7 +54,6 @@ struct StepPlan {
   std::size_t token = 0;
   std::size_t position = 0;
   std::size_t logits = 0;
-  bool grows = false;
   std::vector<Cross> crosses;
   std::vector<Cache> caches;
 };
@@ -70,13 +69,13 @@ struct StepParts {
 };
 
 // Makes the form that the artefact has. Throws BadInput when it is neither.
-std::unique_ptr<Step> make_step(const StepParts& parts, bool grows);
+std::unique_ptr<Step> make_step(const StepParts& parts, bool batched);
 
-// The manifest's form; `plan_step` checks it all.
-bool grows(const Artefact& artefact);
-StepPlan plan_step(const StepParts& parts, bool grows);
+// Whether beams ride on the batch, and caches are extended in place; `plan_step` checks it all.
+bool batched(const Artefact& artefact);
+StepPlan plan_step(const StepParts& parts, bool batched);
 
-std::unique_ptr<Step> make_growing_step(const StepParts& parts, StepPlan plan);
+std::unique_ptr<Step> make_in_place_step(const StepParts& parts, StepPlan plan);
 std::unique_ptr<Step> make_row_step(const StepParts& parts, StepPlan plan);
 
 }  // namespace tprune

@@ -4,6 +4,7 @@
 
 #include "failure.h"
 #include "process.h"
+#include "slots.h"
 #include "step.h"
 
 namespace tprune {
@@ -16,9 +17,8 @@ constexpr std::size_t kMostViews = 1 << 18;
 class RowStep : public Step {
  public:
   RowStep(const StepParts& parts, StepPlan plan)
-      : parts_(parts), plan_(std::move(plan)), room_(offered(parts.limit - 1)) {
-    const std::size_t sets = parts.beams == 1 ? 1 : 2;
-    if (sets * parts.beams * plan_.caches.size() * (room_ / kStride + 1) > kMostViews) {
+      : parts_(parts), plan_(std::move(plan)), room_(offered(parts.limit - 1)), slots_(parts.beams) {
+    if (parts.beams * plan_.caches.size() * (room_ / kStride + 1) > kMostViews) {
       throw BadInput("too many caches for so many beams and so long a target");
     }
     token_ = memory_.tensor(DType::int64, {1});
@@ -37,7 +37,7 @@ class RowStep : public Step {
       row_views_.push_back(parts.engine.view(rows_.back()));
       if (parts.engine.binds_outputs()) parts.call.set_output(cache.output, *row_views_.back());
     }
-    for (std::size_t i = 0; i < sets * parts.beams; ++i) slots_.push_back(make_slot());
+    for (std::size_t i = 0; i < parts.beams; ++i) states_.push_back(make_state());
   }
 
   void start(std::size_t length) override {
@@ -53,34 +53,28 @@ class RowStep : public Step {
     std::int64_t run_ns = 0;
     for (std::size_t beam = 0; beam < parts_.beams; ++beam) {
       *static_cast<std::int64_t*>(token_.data) = tokens[beam];
-      Slot& slot = slots_[set_ * parts_.beams + beam];
-      for (std::size_t i = 0; i < slot.size(); ++i) {
-        parts_.call.set_input(plan_.caches[i].input, *slot[i].views[view]);
+      State& state = states_[slots_[beam]];
+      for (std::size_t i = 0; i < state.size(); ++i) {
+        parts_.call.set_input(plan_.caches[i].input, *state[i].views[view]);
       }
       if (parts_.engine.binds_outputs()) parts_.call.set_output(plan_.logits, *logits_views_[beam]);
       const std::int64_t begin = now_ns();
       parts_.call.run();
       run_ns += now_ns() - begin;
-      collect(beam, slot);
+      collect(beam, state);
     }
     ++filled_;
     return run_ns;
   }
 
-  const float* logits(std::size_t beam) const override { return static_cast<const float*>(logits_[beam].data); }
+  float* logits(std::size_t beam) override { return static_cast<float*>(logits_[beam].data); }
 
   void reorder(const std::size_t* parents) override {
-    std::size_t same = 0;
-    while (same < parts_.beams && parents[same] == same) ++same;
-    if (same == parts_.beams) return;
-    for (std::size_t beam = 0; beam < parts_.beams; ++beam) {
-      const Slot& from = slots_[set_ * parts_.beams + parents[beam]];
-      const Slot& to = slots_[(1 - set_) * parts_.beams + beam];
-      for (std::size_t i = 0; i < to.size(); ++i) {
-        std::memcpy(to[i].memory.data, from[i].memory.data, filled_ * row_bytes(i));
+    slots_.reorder(parents, [&](std::size_t from, std::size_t to) {
+      for (std::size_t i = 0; i < plan_.caches.size(); ++i) {
+        std::memcpy(states_[to][i].memory.data, states_[from][i].memory.data, filled_ * row_bytes(i));
       }
-    }
-    set_ = 1 - set_;
+    });
   }
 
  private:
@@ -88,7 +82,7 @@ class RowStep : public Step {
     Buffer memory;                             // room_ rows
     std::vector<std::unique_ptr<View>> views;  // on ever more of them
   };
-  using Slot = std::vector<Cache>;  // one beam's
+  using State = std::vector<Cache>;  // one beam's
 
   // How many rows are offered when `filled` are in use. The artefact takes at least one and at most its limit.
   std::size_t offered(std::size_t filled) const {
@@ -98,8 +92,8 @@ class RowStep : public Step {
 
   static std::size_t view_of(std::size_t rows) { return (rows - 1) / kStride; }
 
-  Slot make_slot() {
-    Slot slot;
+  State make_state() {
+    State state;
     for (const StepPlan::Cache& plan : plan_.caches) {
       Cache cache;
       cache.memory = memory_.tensor(DType::float32, plan.past->dims(1, -1, static_cast<std::int64_t>(room_)));
@@ -108,24 +102,24 @@ class RowStep : public Step {
         cache.views.push_back(parts_.engine.view({cache.memory.data, DType::float32, dims}));
         if (rows == room_) break;
       }
-      slot.push_back(std::move(cache));
+      state.push_back(std::move(cache));
     }
-    return slot;
+    return state;
   }
 
   std::size_t row_bytes(std::size_t i) const { return plan_.caches[i].heads * plan_.caches[i].width * sizeof(float); }
 
   // Puts the new rows into a beam's caches; brings its logits here when they are the engine's memory.
-  void collect(std::size_t beam, Slot& slot) {
+  void collect(std::size_t beam, State& state) {
     if (!parts_.engine.binds_outputs()) {
       const Buffer own = checked(plan_.logits, logits_[beam].dims, "logits");
       std::memcpy(logits_[beam].data, own.data, static_cast<std::size_t>(parts_.artefact.vocabulary) * sizeof(float));
     }
-    for (std::size_t i = 0; i < slot.size(); ++i) {
+    for (std::size_t i = 0; i < state.size(); ++i) {
       const StepPlan::Cache& cache = plan_.caches[i];
       const Buffer row =
           parts_.engine.binds_outputs() ? rows_[i] : checked(cache.output, rows_[i].dims, cache.present->name);
-      std::memcpy(static_cast<char*>(slot[i].memory.data) + filled_ * row_bytes(i), row.data, row_bytes(i));
+      std::memcpy(static_cast<char*>(state[i].memory.data) + filled_ * row_bytes(i), row.data, row_bytes(i));
     }
   }
 
@@ -147,8 +141,8 @@ class RowStep : public Step {
   std::vector<std::unique_ptr<View>> logits_views_;
   std::vector<Buffer> rows_;  // new rows, one per cache
   std::vector<std::unique_ptr<View>> row_views_;
-  std::vector<Slot> slots_;  // two sets of one per beam; one set is in use, the other is for reordering
-  std::size_t set_ = 0;
+  std::vector<State> states_;
+  Slots slots_;  // beams among the states
   std::size_t filled_ = 0;  // rows
 };
 

@@ -42,7 +42,8 @@ Measured measure(const Options& options, const Amount& amount, const std::functi
   Sampler sampler(thermometer, options.sample_ms, options.affinity);
   std::int64_t total_ns = 0;
   std::int64_t cpu_ns = 0;
-  for (std::size_t i = 0; i < amount.count || (total_ns < amount.min_ns && i < kMostSamples); ++i) {
+  for (std::size_t i = 0; i < amount.count || i % amount.whole != 0 || (total_ns < amount.min_ns && i < kMostSamples);
+       ++i) {
     if (options.gap_ms > 0 && i > 0) std::this_thread::sleep_for(std::chrono::milliseconds(options.gap_ms));
     check_parent(options);
     const Usage begin = usage_now();

@@ -32,10 +32,11 @@ struct Measured {
   std::vector<Conditions> during;
 };
 
-// How many samples: `count`, and more until they have taken `min_ns`.
+// How many samples: `count`, and more until they have taken `min_ns`, always a multiple of `whole`.
 struct Amount {
   std::size_t count = 0;
   std::int64_t min_ns = 0;
+  std::size_t whole = 1;
 };
 
 // Calls `once(i)` for warm-up runs and then, from i = 0 again, for samples; after each sample `keep(i)`, which is not

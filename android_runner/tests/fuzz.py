@@ -30,7 +30,7 @@ from typing import Any
 BUILD = Path(__file__).resolve().parents[1] / "build" / "asan"
 HANG = 20.0  # seconds: a healthy case takes milliseconds
 NUMBERS = (-(2**63), -1, 0, 1, 2, 3, 5, 16, 17, 255, 4096, 65536, 2**24, 2**31 - 1, 2**31, 2**53, 2**63 - 1, 2**64)
-VALUES: tuple[Any, ...] = (*NUMBERS, 1.5, 1e308, True, False, None, "", "past", "present", "batch", "source", "token")
+VALUES: tuple[Any, ...] = (*NUMBERS, 1.5, 1e308, True, False, None, "", "past", "cache", "batch", "source", "token")
 OBJECTS: tuple[Any, ...] = ([], {}, [[[[]]]], {"a": {"b": []}}, "x" * 3000, "../x", "a\x00b", "\ud7ff\u00e9", ["batch"])
 SNIPPETS = [
     *(str(number).encode() for number in NUMBERS),
@@ -128,7 +128,7 @@ def port(name: str, dtype: str, *shape: int | str) -> dict[str, Any]:
 
 
 def manifest(rows: bool) -> dict[str, Any]:
-    """Return the manifest of a small artefact whose caches grow, or of one that gives their new rows."""
+    """Return the manifest of a small artefact that extends its caches in place, or of one that gives their new rows."""
     batch: int | str = 1 if rows else "batch"
     cross = [port(f"cross_{part}_0", "float32", batch, 2, "source", 3) for part in ("key", "value")]
     mask = port("mask", "float32", batch, 1, 1, "source")
@@ -136,8 +136,8 @@ def manifest(rows: bool) -> dict[str, Any]:
         past = [port(f"past_{part}_0", "float32", 1, "past", 2, 4) for part in ("key", "value")]
         new = [port(f"present_{part}_0", "float32", 1, 1, 2, 4) for part in ("key", "value")]
     else:
-        past = [port(f"past_{part}_0", "float32", batch, 2, "past", 4) for part in ("key", "value")]
-        new = [port(f"present_{part}_0", "float32", batch, 2, "present", 4) for part in ("key", "value")]
+        past = [port(f"past_{part}_0", "float32", batch, 2, "cache", 4) for part in ("key", "value")]
+        new = [port(f"present_{part}_0", "float32", batch, 2, "cache", 4) for part in ("key", "value")]
     ids = [port(name, "int64", batch, "source") for name in ("input_ids", "attention_mask")[: 1 if rows else 2]]
     numbers = [port("token", "int64", batch), port("position", "int64", 1)]
     return {
@@ -153,6 +153,7 @@ def manifest(rows: bool) -> dict[str, Any]:
             },
         },
         "special": {"start": 16, "eos": 0, "pad": 16, "unk": 1, "forced_eos": 0},
+        "scoring": {"length_penalty": 0.5, "early_stopping": "never" if rows else True},
         "limits": {"source": 9, "target": 12},
         "output_ids": [*range(0, 32, 2), 111] if rows else None,
     } | ({"special": {"start": 111, "eos": 0, "pad": 111, "unk": 2, "forced_eos": None}} if rows else {})
