@@ -1,13 +1,14 @@
 """The modules that become the methods of an ExecuTorch program: batch 1, in forms that XNNPACK takes and is quick at.
 
-What the shapes and orders are for (measured; one operator costs about 0.35 microseconds whatever its size):
+What the shapes and orders are for (measured on an x86 server, where an operator costs 0.1 to 0.3 microseconds whatever
+its size, a call of XNNPACK 0.2 more, and 65,536 weights 3 microseconds as fp32 and 0.9 as int8):
 
 - The cache is the caller's: a step takes the rows so far and returns the new one, so nothing is copied back. Time comes
   before heads, which lets a caller with room for the longest sentence pass a prefix of it: work grows with the sentence
-  and not with the limit. A row of the table `masks` hides what lies beyond the position.
+  and not with the limit. A penalty hides what lies beyond the position.
 - Keys are transposed before they are multiplied: XNNPACK packs the second operand anyway.
-- Layer norm stays `native_layer_norm`, an optimised kernel of 0.4 microseconds: in delegated operators it has eight.
-- Q, K and V are three products: as one, they would have to be sliced apart.
+- Layer norm stays `native_layer_norm`, an optimised kernel of 0.3 microseconds: in delegated operators it has eight.
+- Q, K and V are three products: as one, they would have to be sliced apart. As int8 they share one quantised input.
 
 An empty sub-block is its output bias, which vanishes into the layer norm (or the position table) before it.
 """
@@ -22,8 +23,11 @@ import torch
 from torch import Tensor, nn
 from transformers import MarianMTModel
 
+from export.executorch_int8 import Products, Table
 from export.manifest import Limits
-from export.marian_graphs import Part, Port, head_count, position_table, scaled_table, state_widths
+from export.marian_graphs import Port
+from export.marian_parts import Part, embed_scale, head_count, position_table, scaled_table, state_widths
+from export.precision import FP32, Precision
 from tprune.vocabulary import NEVER, kept_ids
 
 
@@ -33,37 +37,40 @@ class EncoderMethod(nn.Module):
     A decoder layer without cross-attention has none; where no layer has any, there is one output of no use, `mask`.
     """
 
-    table: Tensor
     positions: Tensor
 
-    def __init__(self, model: MarianMTModel) -> None:
+    def __init__(self, model: MarianMTModel, precision: Precision = FP32) -> None:
         super().__init__()
         encoder: Part = model.model.encoder
+        int8 = "encoder" in precision.int8
         blocks = [
             block
             for layer in encoder.layers
-            for block in (_attention(layer.self_attn, layer.self_attn_layer_norm, _SelfAttention), _feed_forward(layer))
+            for block in (
+                _attention(layer.self_attn, layer.self_attn_layer_norm, _SelfAttention, int8),
+                _feed_forward(layer, int8),
+            )
         ]
         self.blocks: Any = nn.ModuleList(blocks)
-        self.register_buffer("table", scaled_table(encoder))
+        self.table = Table(scaled_table(encoder), int8="embedding" in precision.int8)
+        self.width = encoder.config.d_model
         self.register_buffer("positions", position_table(encoder) + _fold_biases(blocks))
         crosses = [layer.encoder_attn for layer in model.model.decoder.layers if head_count(layer.encoder_attn)]
-        self.keys: Any = nn.ModuleList(copy.deepcopy(attention.k_proj) for attention in crosses)
-        self.values: Any = nn.ModuleList(copy.deepcopy(attention.v_proj) for attention in crosses)
+        self.cross = Products([part for found in crosses for part in (found.k_proj, found.v_proj)], int8=int8)
         self.heads = [head_count(attention) for attention in crosses]
         self.eval().requires_grad_(False)
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs in the order of `method_ports(model, limits)["encoder"]`."""
-        embedded = nn.functional.embedding(input_ids, self.table) + self.positions[: input_ids.shape[1]]
-        hidden = embedded.view(-1, self.table.shape[1])  # (source, d_model)
+        embedded = self.table(input_ids) + self.positions[: input_ids.shape[1]]
+        hidden = embedded.view(-1, self.width)  # (source, d_model)
         for block in self.blocks:
             hidden = block.encode(hidden)
         if not self.heads:
             return (torch.zeros_like(hidden[:, :1]).view(1, 1, 1, -1),)
-        outputs = list[Tensor]()
-        for heads, key, value in zip(self.heads, self.keys, self.values, strict=True):
-            k, v = _split(key(hidden), heads), _split(value(hidden), heads)
+        states, outputs = self.cross(hidden), list[Tensor]()
+        for heads, key, value in zip(self.heads, states[::2], states[1::2], strict=True):
+            k, v = _split(key, heads), _split(value, heads)
             outputs += (k.permute(1, 2, 0).view(1, *k.shape[1:], -1), v.transpose(0, 1).view(1, heads, -1, v.shape[2]))
         return tuple(outputs)
 
@@ -76,59 +83,56 @@ class StepMethod(nn.Module):
     next token, then this token's row (1, 1, heads, width) of every self key/value.
     """
 
-    table: Tensor
     positions: Tensor
-    masks: Tensor
-    output: Tensor
-    output_bias: Tensor
-    rows: Tensor
+    places: Tensor
+    columns: Tensor
 
-    def __init__(self, model: MarianMTModel, limits: Limits) -> None:
+    def __init__(self, model: MarianMTModel, limits: Limits, precision: Precision = FP32) -> None:
         super().__init__()
         decoder: Part = model.model.decoder
-        blocks = [
+        int8 = "decoder" in precision.int8
+        blocks: list[Part] = [
             block
             for layer in decoder.layers
             for block in (
-                _attention(layer.self_attn, layer.self_attn_layer_norm, _SelfAttention),
-                _attention(layer.encoder_attn, layer.encoder_attn_layer_norm, _CrossAttention),
-                _feed_forward(layer),
+                _attention(layer.self_attn, layer.self_attn_layer_norm, _SelfAttention, int8),
+                _attention(layer.encoder_attn, layer.encoder_attn_layer_norm, _CrossAttention, int8),
+                _feed_forward(layer, int8),
             )
         ]
         self.blocks: Any = nn.ModuleList(blocks)
         kept = torch.tensor(kept_ids(model))
-        # The encoder's table where it is the same: the program holds it once, and a trimmed vocabulary looks into it.
-        self.shares = decoder.embed_tokens.weight is model.model.encoder.embed_tokens.weight
-        trimmed = len(kept) < len(decoder.embed_tokens.weight)
-        self.looks_up = self.shares and trimmed
-        self.register_buffer("table", scaled_table(decoder) if self.shares else scaled_table(decoder)[kept])
-        if self.looks_up:
-            self.register_buffer("rows", kept[:, None])
+        self.table = Table(scaled_table(decoder)[kept], int8="embedding" in precision.int8)
         self.register_buffer("positions", position_table(decoder) + _fold_biases(blocks))
-        # Column 0 is the new row, column i + 1 row i of the cache.
-        self.register_buffer("masks", torch.full((limits.target, limits.target + 1), NEVER).triu(1))
-        self.register_buffer("output", model.lm_head.weight.detach()[kept])
-        bias = model.final_logits_bias.detach()[0].clone()
-        bias[model.config.pad_token_id] = NEVER
-        self.register_buffer("output_bias", bias[kept])
+        # Column i is row i - 1 of the cache, which exists when that is less than the position; column 0 is the new row.
+        self.register_buffer("places", -NEVER * torch.arange(limits.target)[:, None])
+        self.register_buffer("columns", -NEVER * torch.arange(limits.target + 1)[None])
+        bias = model.final_logits_bias.detach()[0]
+        matrix = model.lm_head.weight.detach()
+        if blocks and model.lm_head.weight is decoder.embed_tokens.weight:
+            # The scaled table again, so that the program holds it once; the last norm takes the scale off.
+            matrix = scaled_table(decoder)
+            with torch.no_grad():
+                blocks[-1].norm.weight /= embed_scale(decoder)
+                blocks[-1].norm.bias /= embed_scale(decoder)
+        self.output = Products([_linear(matrix[kept], bias[kept])], int8="output" in precision.int8)
         shapes = [port.shape for port in method_ports(model, limits)["decoder_step"][0][2:]]
         self.first_past = next((i for i, shape in enumerate(shapes) if "past" in shape), None)
         self.eval().requires_grad_(False)
 
     def forward(self, token: Tensor, position: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Take and return tensors in the order of `method_ports(model, limits)["decoder_step"]`."""
-        if self.looks_up:
-            token = nn.functional.embedding(token, self.rows).view(1)
-        hidden = nn.functional.embedding(token, self.table) + nn.functional.embedding(position, self.positions)
-        mask = None
+        hidden = self.table(token) + nn.functional.embedding(position, self.positions)
+        penalty = None
         if self.first_past is not None:
-            mask = nn.functional.embedding(position, self.masks)[:, : tensors[self.first_past].shape[1] + 1]
+            columns = self.columns[:, : tensors[self.first_past].shape[1] + 1]
+            penalty = torch.relu(columns - nn.functional.embedding(position, self.places))
         left, rows = list(tensors), list[Tensor]()
         for block in self.blocks:
             state = (left.pop(0), left.pop(0)) if block.has_state else ()
-            hidden, new = block.step(hidden, mask, *state)
+            hidden, new = block.step(hidden, penalty, *state)
             rows += new
-        return (nn.functional.linear(hidden, self.output, self.output_bias), *rows)
+        return (*self.output(hidden), *rows)
 
 
 def method_ports(model: MarianMTModel, limits: Limits) -> dict[str, tuple[tuple[Port, ...], tuple[Port, ...]]]:
@@ -164,47 +168,53 @@ class _Empty(nn.Module):
     def encode(self, hidden: Tensor) -> Tensor:
         return self.norm(hidden)
 
-    def step(self, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, hidden: Tensor, penalty: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
         return self.norm(hidden), ()
 
 
 class _FeedForward(nn.Module):
     has_state = False
 
-    def __init__(self, layer: Part) -> None:
+    def __init__(self, layer: Part, int8: bool) -> None:
         super().__init__()
-        self.fc1, self.fc2 = copy.deepcopy(layer.fc1), copy.deepcopy(layer.fc2)
+        self.fc1, self.fc2 = Products([layer.fc1], int8=int8), Products([layer.fc2], int8=int8)
         self.norm = copy.deepcopy(layer.final_layer_norm)
         self.activation = layer.activation_fn
 
     def encode(self, hidden: Tensor) -> Tensor:
-        return self.norm(hidden + self.fc2(self.activation(self.fc1(hidden))))
+        (inner,) = self.fc1(hidden)
+        (inner,) = self.fc2(self.activation(inner))
+        return self.norm(hidden + inner)
 
-    def step(self, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, hidden: Tensor, penalty: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
         return self.encode(hidden), ()
 
 
 class _SelfAttention(nn.Module):
     has_state = True
 
-    def __init__(self, attention: Part, norm: nn.LayerNorm) -> None:
+    def __init__(self, attention: Part, norm: nn.LayerNorm, int8: bool) -> None:
         super().__init__()
         self.heads = head_count(attention)
-        self.query = _scaled(attention.q_proj, attention.scaling)
-        self.key, self.value = copy.deepcopy(attention.k_proj), copy.deepcopy(attention.v_proj)
-        self.out, self.norm = copy.deepcopy(attention.out_proj), copy.deepcopy(norm)
+        query = _scaled(attention.q_proj, attention.scaling)
+        self.project = Products([query, attention.k_proj, attention.v_proj], int8=int8)
+        self.inner = attention.out_proj.in_features
+        self.out, self.norm = Products([attention.out_proj], int8=int8), copy.deepcopy(norm)
 
     def encode(self, hidden: Tensor) -> Tensor:
-        q, k, v = (_split(part(hidden), self.heads) for part in (self.query, self.key, self.value))
+        q, k, v = (_split(part, self.heads) for part in self.project(hidden))
         inner = _attend(q.transpose(0, 1), k.permute(1, 2, 0), v.transpose(0, 1))
-        return self.norm(hidden + self.out(inner.transpose(0, 1).contiguous().view(-1, self.out.in_features)))
+        (output,) = self.out(inner.transpose(0, 1).contiguous().view(-1, self.inner))
+        return self.norm(hidden + output)
 
-    def step(self, hidden: Tensor, mask: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        row = (self.key(hidden).view(1, 1, self.heads, -1), self.value(hidden).view(1, 1, self.heads, -1))
+    def step(self, hidden: Tensor, penalty: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        q, key, value = self.project(hidden)
+        row = (key.view(1, 1, self.heads, -1), value.view(1, 1, self.heads, -1))
         k, v = torch.cat((row[0], keys), dim=1), torch.cat((row[1], values), dim=1)
-        q, k = self.query(hidden).view(self.heads, 1, -1), k.permute(0, 2, 3, 1).view(self.heads, k.shape[3], -1)
-        inner = _attend(q, k, v.transpose(1, 2).view(self.heads, -1, v.shape[3]), mask)
-        return self.norm(hidden + self.out(inner.view(1, -1))), row
+        k = k.permute(0, 2, 3, 1).view(self.heads, k.shape[3], -1)
+        v = v.transpose(1, 2).view(self.heads, -1, v.shape[3])
+        (output,) = self.out(_attend(q.view(self.heads, 1, -1), k, v, penalty).view(1, -1))
+        return self.norm(hidden + output), row
 
 
 class _CrossAttention(nn.Module):
@@ -212,37 +222,44 @@ class _CrossAttention(nn.Module):
 
     has_state = True
 
-    def __init__(self, attention: Part, norm: nn.LayerNorm) -> None:
+    def __init__(self, attention: Part, norm: nn.LayerNorm, int8: bool) -> None:
         super().__init__()
         self.heads = head_count(attention)
-        self.query = _scaled(attention.q_proj, attention.scaling)
-        self.out, self.norm = copy.deepcopy(attention.out_proj), copy.deepcopy(norm)
+        self.query = Products([_scaled(attention.q_proj, attention.scaling)], int8=int8)
+        self.out, self.norm = Products([attention.out_proj], int8=int8), copy.deepcopy(norm)
 
     def step(
-        self, hidden: Tensor, mask: Tensor | None, keys: Tensor, values: Tensor
+        self, hidden: Tensor, penalty: Tensor | None, keys: Tensor, values: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         k, v = keys.view(self.heads, keys.shape[2], -1), values.view(self.heads, -1, values.shape[3])
-        inner = _attend(self.query(hidden).view(self.heads, 1, -1), k, v)
-        return self.norm(hidden + self.out(inner.view(1, -1))), ()
+        (q,) = self.query(hidden)
+        (output,) = self.out(_attend(q.view(self.heads, 1, -1), k, v).view(1, -1))
+        return self.norm(hidden + output), ()
 
 
-def _attention(attention: Part, norm: nn.LayerNorm, kind: type[nn.Module]) -> nn.Module:
-    return kind(attention, norm) if head_count(attention) else _Empty(attention.out_proj, norm)
+def _attention(attention: Part, norm: nn.LayerNorm, kind: type[nn.Module], int8: bool) -> nn.Module:
+    return kind(attention, norm, int8) if head_count(attention) else _Empty(attention.out_proj, norm)
 
 
-def _feed_forward(layer: Part) -> nn.Module:
-    return _FeedForward(layer) if layer.fc1.out_features else _Empty(layer.fc2, layer.final_layer_norm)
+def _feed_forward(layer: Part, int8: bool) -> nn.Module:
+    return _FeedForward(layer, int8) if layer.fc1.out_features else _Empty(layer.fc2, layer.final_layer_norm)
 
 
-def _attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(heads, n, a), (heads, a, m), (heads, m, b), (1, m) -> (heads, n, b); the scale is in `q` already."""
+def _attend(q: Tensor, keys: Tensor, values: Tensor, penalty: Tensor | None = None) -> Tensor:
+    """(heads, n, a), (heads, a, m), (heads, m, b) -> (heads, n, b); the scale is in `q`, `penalty` (1, m) comes off."""
     scores = torch.bmm(q, keys)
-    return torch.bmm(torch.softmax(scores if mask is None else scores + mask, dim=-1), values)
+    return torch.bmm(torch.softmax(scores if penalty is None else scores - penalty, dim=-1), values)
 
 
 def _split(states: Tensor, heads: int) -> Tensor:
     """(time, heads * width) -> (time, heads, width); -1 is time, because XNNPACK lets only one size be found out."""
     return states.view(-1, heads, states.shape[1] // heads)
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return layer
 
 
 def _scaled(projection: nn.Linear, factor: float) -> nn.Linear:

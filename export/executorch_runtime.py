@@ -9,9 +9,11 @@ It answers like `runtime.Artefact`, one sentence at a time; the program on a dev
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -51,12 +53,16 @@ def open(folder: str | Path, threads: int = 1) -> Artefact:  # noqa: A001 - `exe
         # Not the public `portable_lib`: it loads the whole exporter first, which takes ten seconds.
         from executorch.extension.pybindings import _C as bindings
 
+        for library in (Path(bindings.__file__).parents[2] / "lib").glob("libexecutorch_kernels_quantized.*"):
+            ctypes.CDLL(str(library))  # the bindings come without the kernels of int8 tables
         bindings._unsafe_reset_threadpool(threads)
         try:
             program = bindings._load_program(str(path), program_verification=bindings.Verification.InternalConsistency)
             encoder, step = (program.load_method(name) for name in ("encoder", "decoder_step"))
-        except RuntimeError as error:
-            raise BadInput(f"ExecuTorch cannot open {str(path)!r} ({error}); export it again") from None
+        except (RuntimeError, MemoryError) as error:
+            here, made = metadata.version("executorch"), manifest.header.get("versions", {}).get("executorch")
+            why = f"{error}" if made in (here, None) else f"{error}; it was exported with ExecuTorch {made}"
+            raise BadInput(f"ExecuTorch {here} cannot open {str(path)!r} ({why}); export it again") from None
     tensors = manifest.tensors
     return Artefact(
         manifest,

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from export import pte
 from export.artefact import Programs, limits_of, publish
 from export.executorch_graphs import EncoderMethod, StepMethod, method_ports
 from export.executorch_runtime import check_installed
 from export.manifest import PROGRAM, Delegation, Limits, Manifest
 from export.marian_graphs import Port
+from export.precision import FP32, Precision
 
 if TYPE_CHECKING:
     from tprune.checkpoint import Checkpoint
@@ -31,10 +33,18 @@ Borders = tuple[Sequence[Port], Sequence[Port]]
 EXAMPLE = {"source": 5, "past": 3}  # >= 2 and different: torch.export fixes sizes that are 0, 1 or equal by chance
 
 
-def to_executorch(checkpoint: Checkpoint, out: str | Path, *, sentences: Sequence[str], threads: int = 1) -> Manifest:
+def to_executorch(
+    checkpoint: Checkpoint,
+    out: str | Path,
+    *,
+    sentences: Sequence[str],
+    threads: int = 1,
+    precision: Precision = FP32,
+) -> Manifest:
     """Write `checkpoint` as an ExecuTorch artefact folder and return its manifest; `publish` says what it raises.
 
-    `sentences` are real source sentences for the parity check. Raises BadInput when ExecuTorch is not installed.
+    `sentences` are real source sentences for the parity check, `precision` says which components become int8. Raises
+    BadInput when ExecuTorch is not installed.
     """
     check_installed()
     model = checkpoint.model.eval()
@@ -42,9 +52,13 @@ def to_executorch(checkpoint: Checkpoint, out: str | Path, *, sentences: Sequenc
     def write(folder: Path) -> Programs:
         limits = limits_of(model)
         borders = method_ports(model, limits)
-        methods: dict[str, nn.Module] = {"encoder": EncoderMethod(model), "decoder_step": StepMethod(model, limits)}
+        with _quiet():
+            methods: dict[str, nn.Module] = {
+                "encoder": EncoderMethod(model, precision),
+                "decoder_step": StepMethod(model, limits, precision),
+            }
         delegation = write_program(methods, borders, limits, folder / PROGRAM)
-        return Programs("executorch", (PROGRAM,), borders, delegation)
+        return Programs("executorch", (PROGRAM,), borders, precision=precision, delegation=delegation)
 
     return publish(checkpoint, out, write, sentences=sentences, threads=threads)
 
@@ -75,9 +89,9 @@ def write_program(
         )
         delegation = _delegation([lowered.exported_program(name).graph_module for name in methods])
         planning = MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=False)
-        program = lowered.to_executorch(exir.ExecutorchBackendConfig(memory_planning_pass=planning))
-    with path.open("wb") as file:
-        program.write_to_file(file)
+        config = exir.ExecutorchBackendConfig(memory_planning_pass=planning, constant_tensor_alignment=pte.ALIGNMENT)
+        program = lowered.to_executorch(config)
+    path.write_bytes(pte.fold(program.buffer))
     return delegation
 
 
@@ -95,11 +109,12 @@ def _example(port: Port, sizes: Mapping[str, int]) -> Tensor:
 
 
 def _delegation(graphs: Iterable[Any]) -> Delegation:
-    """Count the operators that lowered graphs hand to XNNPACK and those that they keep."""
+    """Count the operators that graphs hand to XNNPACK, quantising left out (part of a product), and all others."""
     inside, outside = 0, Counter[str]()
     for graph in graphs:
         for lowered in graph.children():
-            inside += len(_operators(lowered.original_module.graph_module))
+            names = _operators(lowered.original_module.graph_module)
+            inside += sum(not name.startswith("quantized_decomposed") for name in names)
         outside.update(name for name in _operators(graph) if name != "executorch_call_delegate")
     return Delegation(round(inside / (inside + outside.total()), 4), dict(sorted(outside.items())))
 

@@ -29,7 +29,7 @@ from tests.test_export import VARIANTS, Source, make
 from tprune.checkpoint import Checkpoint
 from tprune.errors import BadInput, WorkFailed
 from tprune.marian import PrunedMarianMTModel
-from tprune.vocabulary import NEVER, kept_ids, trim
+from tprune.vocabulary import kept_ids, trim
 
 LENGTH = 20
 SOURCES = [[5, 0], [0], [7, 3, 99, 4, 11, 8, 6, 0], list(range(2, 40)), [*range(60, 100, 3), 0]]
@@ -47,7 +47,7 @@ needs_executorch = pytest.mark.skipif(
 def model_of(config: Callable[..., MarianConfig], variant: str, **changes: Any) -> PrunedMarianMTModel:
     model = make(partial(config, **changes), variant)
     model.final_logits_bias[0, model.config.eos_token_id] += 3.0  # so that some sentences end by themselves
-    model.final_logits_bias[0, model.config.pad_token_id] = -1e4  # HF lets <pad> take a share; give it none
+    model.final_logits_bias[0, model.config.pad_token_id] = 12.0  # it takes its share, and would often win
     model.generation_config.max_length = LENGTH
     return model
 
@@ -77,14 +77,11 @@ def teacher_forced(model: PrunedMarianMTModel, source: list[int], target: list[i
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_method_modules_equal_the_model(tiny_config: Callable[..., MarianConfig], variant: str) -> None:
     model = model_of(tiny_config, variant)
-    pad = model.config.pad_token_id
     target = [model.config.decoder_start_token_id, 17, 3, 99]
     with torch.no_grad():
         wanted = model(input_ids=torch.tensor([[5, 6, 7, 0]]), decoder_input_ids=torch.tensor([target])).logits[0]
     found = teacher_forced(model, [5, 6, 7, 0], target, room=4)
-    assert (found[:, pad] < NEVER / 2).all()
-    others = [i for i in range(found.shape[1]) if i != pad]
-    torch.testing.assert_close(found[:, others], wanted[:, others], atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(found, wanted, atol=2e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("variant", ["ragged", "split"])
@@ -190,9 +187,9 @@ def test_encoder_outputs_have_the_shapes_of_the_manifest(artefact: Artefact) -> 
 def test_equal_tables_lie_in_the_program_once(exported) -> None:
     model, folder = exported["stock"]
     bytes_of = {name: 4 * tensor.numel() for name, tensor in model.state_dict().items()}
-    once = sum(size for name, size in bytes_of.items() if not name.startswith(("lm_head", "model.shared")))
-    assert bytes_of["model.encoder.embed_tokens.weight"] == bytes_of["model.decoder.embed_tokens.weight"]
-    # Every weight once, the output matrix beside the shared table, and what describes some 200 operators.
+    tables = ("lm_head", "model.decoder.embed_tokens", "model.encoder.embed_tokens")
+    once = sum(size for name, size in bytes_of.items() if not name.startswith(tables))
+    # Every weight once, the shared table among them, and what describes some 200 operators.
     assert (folder / PROGRAM).stat().st_size < once + 200_000
 
 
@@ -203,7 +200,7 @@ def test_equal_tables_lie_in_the_program_once(exported) -> None:
         (lambda artefact: artefact.greedy([5] * 65), "has 65 token ids; this artefact takes at most 64"),
         (lambda artefact: artefact.greedy([]), "has no token ids"),
         (lambda artefact: artefact.greedy([5, 0], LENGTH + 1), "max_length must be between 2 and 20"),
-        (lambda artefact: artefact.greedy_batch([[5, 0], [6, 0]]), "one sentence at a time, not 2"),
+        (lambda artefact: artefact.translate([[5, 0], [6, 0]]), "one sentence at a time, not 2"),
     ],
 )
 def test_refuses_a_wrong_call(artefact: Artefact, call: Callable[[Artefact], object], complaint: str) -> None:
@@ -231,7 +228,7 @@ def test_refuses_a_broken_program_that_its_manifest_vouches_for(folder: Path, tm
     manifest = Manifest.read(tmp_path)
     files = describe_files(tmp_path, (PROGRAM,))
     replace(manifest, files=files, id=artefact_id(files)).write(tmp_path)
-    with pytest.raises(BadInput, match=r"ExecuTorch cannot open .*model.pte' \(.*\); export it again"):
+    with pytest.raises(BadInput, match=r"ExecuTorch .* cannot open .*model.pte' \(.*\); export it again"):
         open_translator(tmp_path)
 
 
