@@ -14,6 +14,7 @@ from export.manifest import (
     Manifest,
     ModelFacts,
     ParityResult,
+    Scoring,
     Special,
     Tensors,
     TensorSpec,
@@ -21,6 +22,7 @@ from export.manifest import (
     describe_files,
 )
 from export.marian_graphs import Port
+from export.precision import COMPONENTS, FP32, Precision
 from tprune.count import count
 from tprune.errors import BadInput, WorkFailed
 from tprune.stamp import new_folder
@@ -38,6 +40,7 @@ class Programs:
     runtime: str
     files: tuple[str, ...]
     ports: Mapping[str, tuple[Sequence[Port], Sequence[Port]]]
+    precision: Precision = FP32
     delegation: Delegation | None = None
 
 
@@ -64,7 +67,7 @@ def publish(
         limit = manifest.limits.source
         sources = [checkpoint.tokenizer(text, truncation=True, max_length=limit)["input_ids"] for text in sentences]
         found = parity.compare(checkpoint.model, folder, sources, threads=threads)
-        if not found.passed:
+        if programs.precision == FP32 and not found.passed:
             raise WorkFailed(f"export of {checkpoint.name!r} refused: {found.complaint()}")
         manifest = replace(manifest, parity=found.result)
         manifest.write(folder)
@@ -85,7 +88,8 @@ def _manifest(checkpoint: Checkpoint, folder: Path, programs: Programs) -> Manif
     return Manifest(
         id=artefact_id(files),
         runtime=programs.runtime,
-        precision="fp32",
+        precision=programs.precision.name,
+        int8=tuple(name for name in COMPONENTS if name in programs.precision.int8),
         files=files,
         tensors={name: Tensors(*map(_specs, borders)) for name, borders in programs.ports.items()},
         special=_special(checkpoint),
@@ -102,6 +106,7 @@ def _manifest(checkpoint: Checkpoint, folder: Path, programs: Programs) -> Manif
         parity=ParityResult(0, 0, 0.0),
         output_ids=tuple(kept) if len(kept) < model.config.decoder_vocab_size else None,
         delegation=programs.delegation,
+        scoring=_scoring(checkpoint),
     )
 
 
@@ -120,6 +125,12 @@ def _special(checkpoint: Checkpoint) -> Special:
         unk=checkpoint.tokenizer.unk_token_id,
         forced_eos=found["forced_eos_token_id"],
     )
+
+
+def _scoring(checkpoint: Checkpoint) -> Scoring:
+    generation = checkpoint.model.generation_config
+    set_ = {name: getattr(generation, name, None) for name in ("length_penalty", "early_stopping")}
+    return Scoring(**{name: value for name, value in set_.items() if value is not None})
 
 
 def _specs(borders: Sequence[Port]) -> tuple[TensorSpec, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,6 +20,7 @@ from tprune.stamp import SCHEMA, file_sha256, stamp, write_json
 FILE = "manifest.json"
 KIND = "artefact"
 GRAPHS = {"encoder": "encoder.onnx", "decoder_step": "decoder_step.onnx"}  # of an onnxruntime artefact
+SHARED = "shared.bin"  # of an onnxruntime artefact: weights that both graphs hold
 PROGRAM = "model.pte"  # of an executorch artefact: both graphs are methods of this file
 RUNTIMES = ("onnxruntime", "executorch")
 PRECISIONS = ("fp32", "int8")
@@ -78,6 +80,20 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Scoring:
+    """How the checkpoint wants finished hypotheses of a beam search compared; as in HF's generation configuration."""
+
+    length_penalty: float = 1.0
+    early_stopping: bool | str = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.length_penalty, int | float) or not math.isfinite(self.length_penalty):
+            raise BadInput(f"length_penalty must be a number, not {self.length_penalty!r}")
+        if self.early_stopping not in (False, True, "never"):
+            raise BadInput(f"early_stopping must be false, true or 'never', not {self.early_stopping!r}")
+
+
+@dataclass(frozen=True)
 class ModelFacts:
     """The checkpoint behind the artefact: `keep` share of prunable weights kept, `macs` as `tprune.count` has them."""
 
@@ -108,6 +124,21 @@ class Delegation:
 
 
 @dataclass(frozen=True)
+class Int8Cost:
+    """What 8-bit components cost on a split: BLEU beside that of the same export in fp32, the p-value of the difference
+    (paired bootstrap), how many sentences have the same tokens, and component -> BLEU loss in per cent when it alone is
+    8-bit (empty unless one had to stay fp32)."""
+
+    split: str
+    sentences: int
+    identical: int
+    bleu: float
+    fp32_bleu: float
+    p_value: float
+    alone: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One artefact: graphs, their tensors, special ids, limits, source model and parity result."""
 
@@ -122,6 +153,9 @@ class Manifest:
     parity: ParityResult
     output_ids: tuple[int, ...] | None = None  # of a trimmed vocabulary: token id of each row; None: row i is token i
     delegation: Delegation | None = None  # of an executorch artefact
+    int8: tuple[str, ...] = ()  # the components that are 8-bit (see export.precision); the others are fp32
+    cost: Int8Cost | None = None  # of an int8 artefact
+    scoring: Scoring = Scoring()
     header: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -139,11 +173,11 @@ class Manifest:
         """
         path = Path(folder) / FILE
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
         except (FileNotFoundError, NotADirectoryError):
             lacks = f"it has no {FILE}" if Path(folder).is_dir() else "there is no such folder"
             raise BadInput(f"{str(folder)!r} is not an artefact: {lacks}; make one with `tprune export`") from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        except ValueError as error:  # json.JSONDecodeError and UnicodeDecodeError are ValueErrors too
             raise BadInput(f"{str(path)!r} is not JSON ({error}); export the artefact again") from None
         if not isinstance(document, dict) or document.get("kind") != KIND:
             raise BadInput(f"{str(path)!r} is not the manifest of an artefact (kind must be {KIND!r})")
@@ -210,8 +244,20 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
         parity=ParityResult(**document["parity"]),
         output_ids=None if document.get("output_ids") is None else tuple(document["output_ids"]),
         delegation=None if delegation is None else Delegation(**delegation),
+        int8=tuple(document.get("int8", ())),
+        cost=None if document.get("cost") is None else Int8Cost(**document["cost"]),
+        scoring=Scoring(**document.get("scoring", {})),
         header={key: value for key, value in document.items() if key not in body},
     )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; ValueError when a key stands in it twice, of which the runner would refuse both."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return found
 
 
 def _tensor(port: Mapping[str, Any]) -> TensorSpec:

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from onnx import ModelProto
 from torch import Tensor
 from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 
 from export import parity, runtime
 from export.manifest import Manifest, ParityResult
-from export.marian_graphs import NEVER, EncoderGraph, StepGraph, ports
+from export.marian_graphs import EncoderGraph, StepGraph, ports
 from export.to_onnx import to_onnx
 from tests.conftest import SENTENCES, randomised
 from tprune.errors import BadInput, WorkFailed
@@ -81,9 +82,9 @@ def teacher_forced(model: MarianMTModel, ids: Tensor, mask: Tensor, target: Sequ
     encoded = dict(zip((port.name for port in ports(model)["encoder"][1]), outputs, strict=True))
     inputs, results = ports(model)["decoder_step"]
     past = {
-        p.name: torch.zeros([{"batch": len(ids), "past": 0}.get(s, s) for s in p.shape])
+        p.name: torch.zeros([{"batch": len(ids), "cache": len(target)}.get(s, s) for s in p.shape])
         for p in inputs
-        if "past" in p.shape
+        if "cache" in p.shape
     }
     step, rows = StepGraph(model), []
     for position, token in enumerate(target):
@@ -107,8 +108,6 @@ def test_graph_modules_equal_the_model(tiny_config: Callable[..., MarianConfig],
         batch = torch.tensor([target, target])
         wanted = model(input_ids=ids, attention_mask=mask, decoder_input_ids=batch).logits
     found = teacher_forced(model, ids, mask, target)
-    assert (found[..., pad] < NEVER / 2).all()
-    wanted[..., pad] = found[..., pad]
     torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-5)
 
 
@@ -127,12 +126,12 @@ def test_export_translates_like_pytorch(
     sizes = model.config.decoder_sizes
     past = [t.shape for t in manifest.tensors["decoder_step"].inputs if t.name.startswith("past_")]
     own = [s["self_attn"] for s in sizes if s["self_attn"]["heads"]]
-    assert past == [("batch", a["heads"], "past", a[part]) for a in own for part in ("qk", "v")]
+    assert past == [("batch", a["heads"], "cache", 8) for a in own for _ in ("key", "value")]  # filled up to eights
     artefact = runtime.open(tmp_path / "out")
     sources = [tokenizer(text)["input_ids"] for text in SENTENCES]
-    assert artefact.greedy_batch(sources) == tuple(artefact.greedy(source).ids for source in sources)
+    assert artefact.translate(sources) == tuple(artefact.greedy(source).ids for source in sources)
     nodes = runtime.count_nodes(tmp_path / "out" / "decoder_step.onnx")
-    assert sum(nodes.values()) <= 17 * len(sizes) + 4  # dispatch is about a microsecond a node
+    assert sum(nodes.values()) <= 17 * len(sizes) + 8  # dispatch is about a microsecond a node
     assert not {"Concat", "Transpose"} & set(nodes)
     assert [artefact.greedy(s).ids for s in sources] == [parity.greedy(model, s, 12) for s in sources]
 
@@ -142,7 +141,7 @@ def test_nothing_appears_when_parity_fails(
 ) -> None:
     far = parity.Comparison(ParityResult(2, 1, 0.5), first_different=1)
     monkeypatch.setattr(parity, "compare", lambda *args, **settings: far)
-    monkeypatch.setattr("export.to_onnx.write_graph", lambda graph, borders, path: path.write_bytes(b"a graph"))
+    monkeypatch.setattr("export.to_onnx.trace", lambda graph, borders: ModelProto())
     source = Source(PrunedMarianMTModel.from_stock(tiny_model), tokenizer)
     complaint = "'tiny' refused: 1 of 2 sentences have PyTorch's greedy tokens, first at sentence 1, .* up to 5.00e-01"
     with pytest.raises(WorkFailed, match=complaint):

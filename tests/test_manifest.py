@@ -98,6 +98,13 @@ def test_refuses_what_is_no_artefact(tmp_path: Path) -> None:
         Manifest.read(tmp_path)
 
 
+def test_refuses_a_key_that_stands_twice(folder: Path) -> None:
+    path = folder / FILE
+    path.write_text(path.read_text().replace('"eos":', '"eos": 3, "eos":', 1))
+    with pytest.raises(BadInput, match=r"manifest\.json' is not JSON \(the key 'eos' stands there twice\)"):
+        Manifest.read(folder)
+
+
 def test_names_every_damaged_file(folder: Path) -> None:
     manifest = Manifest.read(folder)
     (folder / "encoder.onnx").write_bytes(b"graph ONE")
