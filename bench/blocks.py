@@ -2,9 +2,10 @@
 
     run([dense, pruned], sentences, place=phone, settings=Settings(threads=2), out=Path("records.jsonl"))
 
-Block k of every artefact runs back to back, and the order rotates from block to block; memory is measured last. Every
-block is a process of its own and one line of `out` as soon as it is measured; running again with the same settings goes
-on where it stopped. This host and a phone differ only in their `Place`.
+Block k of every artefact runs back to back, for one number of threads after the other where several are asked for; both
+orders rotate from block to block, and memory is measured last. Every block is a process of its own and one line of
+`out` as soon as it is measured; running again with the same settings goes on where it stopped. This host and a phone
+differ only in their `Place`.
 """
 
 from __future__ import annotations
@@ -16,19 +17,20 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench import artefact, record
 from bench.agreement import agrees, identical
 from bench.artefact import Artefact
 from bench.record import MEMORY_BLOCK, SERIES, Record
 from bench.runner import Ids, Job, Run, RunFailed
-from bench.settings import Settings
+from bench.settings import Settings, listed
 from tprune import stamp
 from tprune.errors import BadInput, WorkFailed
 
 MEMORY_SENTENCES = 50  # the longest ones: they set the peak, and the pass stays short
 
+Item = TypeVar("Item")
 Progress = Callable[[int, int, str], None]  # (blocks done, blocks in all, what runs now)
 
 
@@ -50,17 +52,18 @@ class Place:
 
 
 def run(
-    artefacts: Sequence[Path | str],
+    artefacts: Sequence[Path | str | Artefact],
     sentences: Ids,
     *,
     place: Place,
-    settings: Settings,
+    settings: Settings | Sequence[Settings],
     out: Path | str,
     reference: Mapping[str, Ids] | None = None,
     progress: Progress | None = None,
 ) -> list[Record]:
     """Measure every artefact on `sentences` (token ids, final </s> included); return this place's records of `out`.
 
+    Several `settings` (see `settings.sweep`) differ in threads and CPUs only, and are measured in the same blocks.
     `reference` has, by artefact id, the tokens that are right. Raises BadInput before anything runs when the call is
     wrong or `out` was measured otherwise, and WorkFailed at the end, in one line, when an artefact failed: the others
     are measured, and the record of the one that failed says why.
@@ -72,26 +75,26 @@ def run(
     out.parent.mkdir(parents=True, exist_ok=True)
     ids = tuple(map(tuple, sentences))
     session = _Session(
-        subjects, ids, place, settings, out, reference or {}, progress or (lambda done, total, what: None)
+        subjects, ids, place, listed(settings), out, reference or {}, progress or (lambda done, total, what: None)
     )
     session.resume()
     session.time()
     session.weigh()
     if session.failures:
-        folders = {subject.id: str(subject.folder) for subject in subjects}
-        failed = "; ".join(f"{folders[name]}: {why}" for name, why in session.failures.items())
-        raise WorkFailed(
-            f"{len(session.failures)} of {len(subjects)} artefacts failed ({failed}); the rest is in {out}"
-        )
+        names = {case.key: session.told(case, str(case.subject.folder)) for case in session.cases()}
+        failed = "; ".join(f"{names[key]}: {why}" for key, why in session.failures.items())
+        broken = {artefact for artefact, _ in session.failures}
+        raise WorkFailed(f"{len(broken)} of {len(subjects)} artefacts failed ({failed}); the rest is in {out}")
     return list(session.kept.values())
 
 
-def read_subjects(folders: Sequence[Path | str], sentences: Ids) -> tuple[Artefact, ...]:
+def read_subjects(folders: Sequence[Path | str | Artefact], sentences: Ids) -> tuple[Artefact, ...]:
     """Return the artefacts; BadInput when one is there twice, or a sentence is longer than one of them takes."""
     if not folders:
         raise BadInput("nothing to measure: name at least one artefact folder")
     seen: dict[str, Artefact] = {}
-    for subject in map(artefact.read, folders):
+    for folder in folders:
+        subject = folder if isinstance(folder, Artefact) else artefact.read(folder)
         if subject.id in seen:
             raise BadInput(f"{str(subject.folder)!r} is the same artefact as {str(seen[subject.id].folder)!r}")
         seen[subject.id] = subject
@@ -115,6 +118,18 @@ def sentences_id(sentences: Ids) -> str:
     return hashlib.sha256(json.dumps([list(ids) for ids in sentences]).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class _Case:
+    """What is measured side by side with others: an artefact, in one way."""
+
+    subject: Artefact
+    settings: Settings
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return (self.subject.id, self.settings.threads)
+
+
 @dataclass
 class _Session:
     """One call of `run`: what is asked, and what is done so far."""
@@ -122,106 +137,110 @@ class _Session:
     subjects: tuple[Artefact, ...]
     sentences: Ids
     place: Place
-    settings: Settings
+    sweep: tuple[Settings, ...]
     out: Path
     reference: Mapping[str, Ids]
     progress: Progress
     id: str = field(default_factory=lambda: secrets.token_hex(8))
-    kept: dict[tuple[str, int], Record] = field(default_factory=dict)  # what needs no second measurement in this call
-    failures: dict[str, str] = field(default_factory=dict)
+    kept: dict[tuple[str, int, int], Record] = field(default_factory=dict)  # by case and block: not to be done again
+    failures: dict[tuple[str, int], str] = field(default_factory=dict)  # by case
+
+    def cases(self, turn: int = 0) -> list[_Case]:
+        """Return what is measured in a block, in its order: all artefacts with one thread count, then the next one."""
+        return [_Case(subject, one) for one in _rotated(self.sweep, turn) for subject in _rotated(self.subjects, turn)]
+
+    def told(self, case: _Case, name: str) -> str:
+        """Return what a person is told of a case, whose artefact is called `name`."""
+        return name if len(self.sweep) == 1 else f"{name} with {case.settings.threads_told}"
 
     def resume(self) -> None:
         """Take over the complete blocks of an earlier run; BadInput when it was measured otherwise."""
         if not self.out.exists():
             return
         known = {subject.id for subject in self.subjects}
-        series = (record.place_name(self.place.device), self.settings.threads, self.settings.beams, self.settings.mode)
+        place = record.place_name(self.place.device)
+        series = {(place, one.threads, one.beams, one.mode): one for one in self.sweep}
         for old in record.newest(record.read(self.out)):
             if old.artefact not in known:
                 raise BadInput(f"{str(self.out)!r} holds records of another artefact ({old.name}); name a new file")
-            self._check_settings(old, same_series=old.series == series)
-            if old.series == series and old.complete:
-                self.kept[old.artefact, old.block] = old
+            same = series.get(old.series)
+            self._check_settings(old, same or self.sweep[0], same_series=same is not None)
+            if same is not None and old.complete:
+                self.kept[old.artefact, old.threads, old.block] = old
 
-    def _check_settings(self, old: Record, *, same_series: bool) -> None:
+    def _check_settings(self, old: Record, now: Settings, *, same_series: bool) -> None:
         """Raise BadInput when `old` was not measured as this call would.
 
         A file holds one set of sentences; what has the same place, threads, beams and mode must agree in all else too.
         """
-        settings = self._written_settings()
+        settings = self._written_settings(now)
         shared = ("max_length", "sentences", "sentences_id")
-        pairs: list[tuple[str, Any, Any]] = [
-            ("split", old.split, self.settings.split),
-            ("limit", old.limit, self.settings.limit),
-        ]
+        pairs: list[tuple[str, Any, Any]] = [("split", old.split, now.split), ("limit", old.limit, now.limit)]
         pairs += [("loop", old.loop, self.place.loop)]
         pairs += [(name, old.settings.get(name), settings[name]) for name in shared]
         if same_series:
-            pairs += [("blocks", old.blocks, self.settings.processes), ("cpus", old.affinity["asked"], self._cpus())]
-            pairs += [(name, old.settings.get(name), value) for name, value in settings.items()]
+            pairs += [("blocks", old.blocks, now.processes), ("cpus", old.affinity["asked"], _cpus(now))]
+            pairs += [(name, old.settings.get(name, 0), value) for name, value in settings.items()]
             pairs += [(name, old.versions.get(name), version) for name, version in self.place.versions.items()]
-        for name, was, now in pairs:
-            if was != now:
+        for name, was, asked in pairs:
+            if was != asked:
                 raise BadInput(
-                    f"{str(self.out)!r} was measured with {name} {was!r}, this call asks for {now!r}; "
+                    f"{str(self.out)!r} was measured with {name} {was!r}, this call asks for {asked!r}; "
                     "repeat the earlier call to resume it, or name a new file"
                 )
 
-    def _cpus(self) -> list[int] | None:
-        return None if self.settings.cpus is None else sorted(self.settings.cpus)
-
     def time(self) -> None:
         """Measure the timed blocks that are missing, interleaved."""
-        for block in range(self.settings.processes):
-            turn = block % len(self.subjects)
-            for subject in self.subjects[turn:] + self.subjects[:turn]:
-                self._measure(subject, block, self._job(), self.sentences)
+        for block in range(self.sweep[0].processes):
+            for case in self.cases(block):
+                self._measure(case, block, self._job(case.settings), self.sentences)
 
     def weigh(self) -> None:
         """Measure the peak memory of every artefact over the longest sentences."""
         longest = sorted(self.sentences, key=len, reverse=True)[:MEMORY_SENTENCES]
-        for subject in self.subjects:
-            self._measure(
-                subject, MEMORY_BLOCK, replace(self._job(), warmup=0, warmup_ms=0, passes=1, gap_ms=0), longest
-            )
+        for case in self.cases():
+            job = replace(self._job(case.settings), warmup=0, warmup_ms=0, passes=1, min_ms=0, gap_ms=0)
+            self._measure(case, MEMORY_BLOCK, job, longest)
         self._show("done")
 
-    def _job(self) -> Job:
-        return self.settings.job(max_length(self.subjects, self.settings))
+    def _job(self, settings: Settings) -> Job:
+        return settings.job(max_length(self.subjects, settings))
 
-    def _measure(self, subject: Artefact, block: int, job: Job, sentences: Ids) -> None:
-        if (subject.id, block) in self.kept or subject.id in self.failures:
+    def _measure(self, case: _Case, block: int, job: Job, sentences: Ids) -> None:
+        if (*case.key, block) in self.kept or case.key in self.failures:
             return
-        self._show(f"{subject.name}, {'memory' if block == MEMORY_BLOCK else f'block {block + 1}'}")
+        what = "memory" if block == MEMORY_BLOCK else f"block {block + 1}"
+        self._show(f"{self.told(case, case.subject.name)}, {what}")
         before: Mapping[str, Any] = {}
         try:
             if block != MEMORY_BLOCK:  # memory does not depend on heat
                 before = self.place.ready()
-            run = self.place.measure(subject, job, sentences)
-            _check_run(run, subject, job, sentences)
+            run = self.place.measure(case.subject, job, sentences)
+            _check_run(run, case.subject, job, sentences)
             after = self.place.after(run)
         except WorkFailed as error:
-            self.failures[subject.id] = str(error)
-            record.append(self.out, self._record(subject, block, job.nonce, {"before": before}, error=str(error)))
+            self.failures[case.key] = str(error)
+            record.append(self.out, self._record(case, block, job.nonce, {"before": before}, error=str(error)))
             if not isinstance(error, RunFailed):
                 raise
         else:
-            self._keep(self._record(subject, block, job.nonce, {"before": before, "after": after}, run))
+            self._keep(self._record(case, block, job.nonce, {"before": before, "after": after}, run))
 
     def _keep(self, measured: Record) -> None:
         record.append(self.out, measured)
+        case = (measured.artefact, measured.threads)
         if measured.verdict == "WRONG_TOKENS":
             of = "the reference" if measured.identical is not None else "an earlier block"
-            self.failures[measured.artefact] = f"block {measured.block} gave other tokens than {of}"
+            self.failures[case] = f"block {measured.block} gave other tokens than {of}"
         elif measured.verdict == "MIGRATED":
             asked, got = measured.affinity["asked"], measured.affinity["got"]
-            self.failures[measured.artefact] = f"ran on CPUs {got}, not {asked}"
+            self.failures[case] = f"ran on CPUs {got}, not {asked}"
         else:  # a THROTTLED block is not measured twice in one call: the place would only get hotter
-            self.kept[measured.artefact, measured.block] = measured
+            self.kept[measured.artefact, measured.threads, measured.block] = measured
 
     def _record(
         self,
-        subject: Artefact,
+        case: _Case,
         block: int,
         nonce: str,
         around: Mapping[str, Mapping[str, Any]],
@@ -229,6 +248,7 @@ class _Session:
         error: str | None = None,
     ) -> Record:
         """Return the record of one block; one without a run is INTERRUPTED."""
+        subject, settings = case.subject, case.settings
         timed = run is not None and block != MEMORY_BLOCK
         series: dict[str, Any] = {name: list(getattr(run, name)) for name in SERIES} if timed else {}
         same = self._identical(subject, run) if run is not None and timed else None
@@ -240,19 +260,19 @@ class _Session:
             precision=subject.precision,
             bytes=subject.bytes,
             device=self.place.device,
-            settings=self._written_settings(),
+            settings=self._written_settings(settings),
             session=self.id,
             nonce=nonce,
             block=block,
-            verdict="INTERRUPTED" if run is None else self._verdict(subject, block, run, same, around["after"]),
-            mode=self.settings.mode,
+            verdict="INTERRUPTED" if run is None else self._verdict(case, block, run, same, around["after"]),
+            mode=settings.mode,
             loop=self.place.loop,
-            threads=self.settings.threads,
-            affinity={"asked": self._cpus(), "got": run.affinity["got"] if run else None},
-            beams=self.settings.beams,
-            split=self.settings.split,
-            limit=self.settings.limit,
-            blocks=self.settings.processes,
+            threads=settings.threads,
+            affinity={"asked": _cpus(settings), "got": run.affinity["got"] if run else None},
+            beams=settings.beams,
+            split=settings.split,
+            limit=settings.limit,
+            blocks=settings.processes,
             conditions=_conditions(around, run),
             threads_got=run.threads["got"] if run else None,
             load_ns=run.load_ns if run and timed else None,
@@ -268,31 +288,42 @@ class _Session:
             **series,
         )
 
-    def _written_settings(self) -> dict[str, Any]:
-        job = self._job()
-        told = {name: getattr(job, name) for name in ("warmup", "warmup_ms", "passes", "gap_ms", "max_length")}
+    def _written_settings(self, settings: Settings) -> dict[str, Any]:
+        job = self._job(settings)
+        told = {
+            name: getattr(job, name) for name in ("warmup", "warmup_ms", "passes", "min_ms", "gap_ms", "max_length")
+        }
         return {**told, "sentences": len(self.sentences), "sentences_id": sentences_id(self.sentences)}
 
     def _identical(self, subject: Artefact, run: Run) -> int | None:
         reference = self.reference.get(subject.id)
         return None if reference is None else identical(run.output_ids, reference)
 
-    def _verdict(self, subject: Artefact, block: int, run: Run, same: int | None, after: Mapping[str, Any]) -> str:
-        earlier = [old.output_ids for (name, number), old in self.kept.items() if name == subject.id and number >= 0]
+    def _verdict(self, case: _Case, block: int, run: Run, same: int | None, after: Mapping[str, Any]) -> str:
         if block != MEMORY_BLOCK:
+            earlier = [old.output_ids for key, old in self.kept.items() if key[:2] == case.key and old.output_ids]
             if earlier and identical(run.output_ids, earlier[0]) < len(run.output_ids):
                 return "WRONG_TOKENS"
-            if same is not None and not agrees(same, len(run.output_ids), subject.precision):
+            if same is not None and not agrees(same, len(run.output_ids), case.subject.precision):
                 return "WRONG_TOKENS"
         if self.place.device["emulated"]:
             return "EMULATED"
-        if self.settings.cpus is not None and run.affinity["got"] != self._cpus():
+        if case.settings.cpus is not None and run.affinity["got"] != _cpus(case.settings):
             return "MIGRATED"
         return "THROTTLED" if after.get("throttled") and block != MEMORY_BLOCK else "VALID"
 
     def _show(self, what: str) -> None:
-        total = len(self.subjects) * (self.settings.processes + 1)
+        total = len(self.cases()) * (self.sweep[0].processes + 1)
         self.progress(len(self.kept), total, what)
+
+
+def _rotated(items: Sequence[Item], turn: int) -> Sequence[Item]:
+    turn %= len(items)
+    return [*items[turn:], *items[:turn]]
+
+
+def _cpus(settings: Settings) -> list[int] | None:
+    return None if settings.cpus is None else sorted(settings.cpus)
 
 
 def _check_run(run: Run, subject: Artefact, job: Job, sentences: Ids) -> None:
@@ -304,13 +335,19 @@ def _check_run(run: Run, subject: Artefact, job: Job, sentences: Ids) -> None:
         "max_length": (job.max_length, run.max_length),
         "CPUs": (job.cpus, None if run.affinity["asked"] is None else tuple(run.affinity["asked"])),
         "sentences": (len(sentences), len(run.output_ids)),
-        "samples": (len(sentences) * job.passes, len(run.samples_ns)),
+        "samples": (_samples(len(sentences), job, run), len(run.samples_ns)),
     }
     for name, (wanted, found) in asked.items():
         if wanted != found:
             raise RunFailed(f"the report is of {name} {found!r}, but {wanted!r} was asked for")
     if run.build.get("optimised") is False or run.build.get("sanitised"):
         raise RunFailed("the runner was built for debugging, so its times say nothing; run `make runner`")
+
+
+def _samples(sentences: int, job: Job, run: Run) -> int:
+    """Return how many samples a run must have: those of its passes, of whole ones when it was asked to last."""
+    passes = max(job.passes, len(run.samples_ns) // sentences) if job.min_ms else job.passes
+    return sentences * passes
 
 
 def _conditions(around: Mapping[str, Mapping[str, Any]], run: Run | None) -> dict[str, Any]:

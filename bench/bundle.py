@@ -44,10 +44,13 @@ class Bundle:
     files: Mapping[str, str]  # name -> SHA-256; bundle.json is not among them
     versions: Mapping[str, str]
 
-    def command(self, folder: str = ".") -> tuple[str, ...]:
-        """Return the words that start the program; `folder` is where the bundle lies, seen from the current folder."""
-        loader = f"{folder}/{named(self.abi).loader}"
-        return (loader, "--library-path", folder, f"{folder}/{PROGRAMS[self.runtime]}")
+    def command(self, system: str = ".", folder: str = ".") -> tuple[str, ...]:
+        """Return the words that start the program; `folder` is where the bundle lies, seen from the current folder.
+
+        `system` is where its C library lies, the loader among it.
+        """
+        path = ":".join(dict.fromkeys((folder, system)))
+        return (f"{system}/{named(self.abi).loader}", "--library-path", path, f"{folder}/{PROGRAMS[self.runtime]}")
 
 
 def assemble(abi: str, runtime: str, *, progress: Progress = lambda done, total, what: None) -> Bundle:
@@ -78,7 +81,7 @@ def assemble(abi: str, runtime: str, *, progress: Progress = lambda done, total,
             for family, name in (("GLIBC", "libc.so.6"), ("GLIBCXX", "libstdc++.so.6"))
         }
 
-    kept = cache.keep("bundle", f"{runtime}-{target.name}-{key}", fill)
+    kept = cache.keep("bundle", f"{runtime}-{target.name}-{key}", fill, f"{runtime}-{target.name}-*")
     progress(STEPS, STEPS, "bundle")
     return Bundle(kept.folder, abi, runtime, identity(kept.files), kept.files, kept.facts)
 

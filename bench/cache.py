@@ -1,7 +1,8 @@
 """The toolkit's cache of fetched and assembled folders: `$XDG_CACHE_HOME/tprune`, else `~/.cache/tprune`.
 
 An entry is a folder whose JSON document lists the SHA-256 of every file in it. It appears whole or not at all, is made
-by one process at a time, and is made again when a file was changed or lost. Removing the cache loses nothing but time.
+by one process at a time, and is made again when a file was changed or lost. A new one takes the place of its family's
+that nobody has used for a week. Removing the cache loses nothing but time.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tprune.stamp import file_sha256, new_folder, stamp, write_json
+
+UNUSED = 7 * 86400.0  # seconds without use after which an entry may go
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,16 @@ def find(kind: str, name: str) -> Entry | None:
         whole = all(file_sha256(place / file) == digest for file, digest in entry.files.items())
     except (OSError, ValueError, LookupError, TypeError):
         return None
+    with contextlib.suppress(OSError):  # a cache that is read only stays as it is
+        os.utime(place / f"{kind}.json")  # when it was last used
     return entry if whole else None
 
 
-def keep(kind: str, name: str, fill: Callable[[Path], Mapping[str, str]]) -> Entry:
+def keep(kind: str, name: str, fill: Callable[[Path], Mapping[str, str]], family: str | None = None) -> Entry:
     """Return an entry; when it is not there or damaged, `fill(folder)` writes its files and returns its facts first.
 
-    A second process that wants the same entry waits. When `fill` raises, nothing is kept.
+    A second process that wants the same entry waits. When `fill` raises, nothing is kept. Once a new entry is there,
+    others whose names match the pattern `family` go, unless they were used within a week.
     """
     found = find(kind, name)
     if found:
@@ -68,16 +75,30 @@ def keep(kind: str, name: str, fill: Callable[[Path], Mapping[str, str]]) -> Ent
                 if path.is_file()
             }
             write_json(temporary / f"{kind}.json", {**stamp(kind), "files": files, "facts": facts})
-        return Entry(place, files, facts)
+    for other in sorted(place.parent.glob(family)) if family else ():
+        if other != place and other.is_dir():
+            _remove_unused(other, other / f"{kind}.json")
+    return Entry(place, files, facts)
+
+
+def _remove_unused(place: Path, document: Path) -> None:
+    """Remove an entry that nobody has used for a week and nobody makes just now."""
+    with contextlib.suppress(OSError), _alone(place, wait=False):
+        used = (document if document.exists() else place).stat().st_mtime
+        if time.time() - used > UNUSED:
+            shutil.rmtree(place)
 
 
 @contextlib.contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """Hold the lock of an entry; the kernel releases it with the process, however that ends."""
+def _alone(place: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of an entry; the kernel releases it with the process, however that ends.
+
+    Raises BlockingIOError when somebody else holds it and `wait` is False.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(place.parent / f".{place.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(handle)

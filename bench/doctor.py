@@ -149,7 +149,7 @@ def _modules(*names: str) -> list[Need]:
         version = None
         with suppress(metadata.PackageNotFoundError):
             version = metadata.version(name)
-        found.append(Need(name, version, python=name))
+        found.append(Need(name, version, python=runner.INSTALL.get(name, name)))
     return found
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.conditions import BUSY_CPUS
 from bench.row import Joined, Row
 
 TOLERATED = (1.0, 8.0)  # percent of BLEU; the second is the upper end of what the paper reports
@@ -49,9 +51,11 @@ def findings(joined: Sequence[Joined]) -> list[str]:
     names = dict(zip(map(id, joined), labels(joined), strict=True))
     return [
         *_best_by_device(joined),
+        *_threads(joined),
+        *_endurance(joined, names),
         *_lengths(joined, names),
         *_criteria(joined),
-        *_significance(joined, names),
+        *_significance(joined),
         *_calm(joined, names),
     ]
 
@@ -89,7 +93,7 @@ def _best(joined: Sequence[Joined]) -> list[str]:
     sentences = []
     for percent in TOLERATED:
         inside = [item for item in timed if _loss(item.row) is not None and (_loss(item.row) or 0.0) <= percent]
-        fastest = max(inside, key=lambda item: item.row.speedup or 0.0, default=None)
+        fastest = min(inside, key=lambda item: item.row.median_ms or math.inf, default=None)
         if fastest is None:
             sentences.append(f"No timed model stays within {percent:g} % BLEU loss.")
         else:
@@ -104,11 +108,55 @@ def _best_sentence(row: Row, name: str, percent: float) -> str:
     if row.speedup_low <= 1 <= row.speedup_high:
         what += ", which the measurement cannot tell from none"
     change = f"{-row.bleu_loss_percent:+.1f} %".replace("-", "−")
-    threads = f"{row.threads} thread{'s' if row.threads != 1 else ''}"
-    search = "greedy" if row.beams == 1 else f"{row.beams} beams"
-    mode = "" if row.mode == "warm" else f", {row.mode}"
-    where = f"{row.runtime} {row.precision}, {threads}, batch 1, {search}{mode}"
+    where = f"{row.runtime} {row.precision}, {_threads_of(row)}, batch 1, {_conduct(row)}"
     return f"Fastest within {percent:g} % BLEU loss: {name}, BLEU {row.bleu:.2f} ({change}), {what}; {where}."
+
+
+def _threads_of(row: Row) -> str:
+    return f"{row.threads} thread{'s' if row.threads != 1 else ''}"
+
+
+def _conduct(row: Row) -> str:
+    search = "greedy" if row.beams == 1 else f"{row.beams} beams"
+    return search if row.mode == "warm" else f"{search}, {row.mode}"
+
+
+def _threads(joined: Sequence[Joined]) -> list[str]:
+    """Say, where several numbers of threads were measured side by side, which is the fastest for each model."""
+    groups: dict[str, dict[str, list[Joined]]] = {}
+    for item in joined:
+        row = item.row
+        if item.details.get("sweep"):
+            where = f"{row.device}, {row.runtime} {row.precision}, {_conduct(row)}"
+            groups.setdefault(where, {}).setdefault(row.name, []).append(item)
+    return [
+        f"Fastest number of threads ({where}): {'; '.join(told)}."
+        for where, models in groups.items()
+        if (told := [_fastest(name, own) for name, own in models.items() if len(own) > 1])
+    ]
+
+
+def _fastest(name: str, sweep: Sequence[Joined]) -> str:
+    """Return the number of threads that is fastest: the fewest, unless more are faster beyond doubt."""
+    surely = [item for item in sweep if item.details["sweep"]["low"] > 1]
+    if not surely:
+        return f"{sweep[0].details['sweep']['threads']} for {name}"
+    best = max(surely, key=lambda item: item.details["sweep"]["ratio"])
+    gain = best.details["sweep"]
+    told = f"{gain['ratio']:.2f} times as fast as {gain['threads']}"
+    return f"{best.row.threads} for {name}, {told} (95 % interval {gain['low']:.2f}–{gain['high']:.2f})"
+
+
+def _endurance(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
+    """Say what became of the speed of every sustained run."""
+    told = []
+    for item in joined:
+        if item.row.mode == "sustained" and (ends := item.details.get("endurance")):
+            end = "minute" if ends["end_s"] >= 60 else f"{ends['end_s']:.1f} s"
+            medians = f"{ends['first_ms']:.2f} ms in the first {end}, {ends['last_ms']:.2f} ms in the last"
+            lasted = f"{names[id(item)]}, {ends['minutes']:.2g} minutes without a pause"
+            told.append(f"{lasted}: median {medians} ({ends['ratio']:.2f} times).")
+    return told
 
 
 def _lengths(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
@@ -160,9 +208,15 @@ def _criteria(joined: Sequence[Joined]) -> list[str]:
     return sentences
 
 
-def _significance(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
+def _significance(joined: Sequence[Joined]) -> list[str]:
     """Say for which rows the BLEU difference could be chance."""
-    tested = [item for item in _pruned(joined) if item.row.p_value is not None]
+    scores = {
+        (row.name, row.precision, row.beams, row.device, row.p_value): item
+        for item in _pruned(joined)
+        if (row := item.row).p_value is not None
+    }
+    tested = list(scores.values())  # once, with however many threads and in whatever mode its time was measured
+    names = dict(zip(map(id, tested), labels(tested), strict=True))
     same = [names[id(item)] for item in tested if (item.row.p_value or 0.0) >= SIGNIFICANT]
     if not tested:
         return []
@@ -185,10 +239,17 @@ def _calm(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
         for name, item in timed
         if item.row.threads == 1 and item.details["cpu_share"] is not None
     ]
+    others = [(item.details["others"], name) for name, item in timed if item.details["others"] is not None]
+    why = []
     if shares and min(shares)[0] < BUSY:
         share, name = min(shares)
+        why.append(f"in one block {name} had a CPU for only {100 * share:.0f} % of the time")
+    if others and max(others)[0] > BUSY_CPUS:
+        most, name = max(others)
+        why.append(f"beside {name} other programs kept up to {most:.1f} CPUs busy")
+    if why:
         sentences.append(
-            f"The machine was busy with other work: in one block {name} had a CPU for only {100 * share:.0f} % of the "
-            "time. Medians and intervals still compare, since blocks were interleaved; absolute times are too long."
+            f"The machine was busy with other work: {' and '.join(why)}. Medians and intervals still compare, since "
+            "blocks were interleaved; absolute times are too long."
         )
     return sentences

@@ -12,16 +12,16 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from bench import blocks, conditions, runner
+from bench import blocks, conditions, runner, scratch
 from bench.artefact import Artefact
 from bench.blocks import Place, Progress
 from bench.record import Record
 from bench.runner import Ids, Job, Run, RunFailed
-from bench.settings import Settings
+from bench.settings import Settings, listed
 from tprune import stamp
 from tprune.errors import BadInput
 
@@ -30,32 +30,39 @@ LOOP = (sys.executable, "-m", "bench.loop")
 
 
 def run(
-    artefacts: Sequence[Path | str],
+    artefacts: Sequence[Path | str | Artefact],
     sentences: Ids,
     *,
     out: Path | str,
-    settings: Settings | None = None,
+    settings: Settings | Sequence[Settings] | None = None,
     programs: Programs | None = None,
     progress: Progress | None = None,
 ) -> list[Record]:
     """Measure every artefact on this machine (see `blocks.run`); `programs` are found or built by default."""
-    settings = settings or Settings()
-    _check_cpus(settings)
+    sweep = listed(settings or Settings())
+    for one in sweep:
+        _check_cpus(one)
     subjects = blocks.read_subjects(artefacts, sentences)
-    programs = programs or find_programs({subject.runtime for subject in subjects}, beams=settings.beams)
+    programs = programs or find_programs({subject.runtime for subject in subjects}, beams=sweep[0].beams)
     here = place(programs)
-    return blocks.run(artefacts, sentences, place=here, settings=settings, out=out, progress=progress)
+    return blocks.run(artefacts, sentences, place=here, settings=sweep, out=out, progress=progress)
 
 
 def place(programs: Programs) -> Place:
     """Return this machine as a place to measure in."""
+    others = conditions.Others()
+
+    def ready() -> dict[str, Any]:
+        others.look()
+        return conditions.now()
+
     python = any(tuple(program) == LOOP for program in programs.values())
     ours = ("python", *programs) if python else tuple(programs)
     return Place(
         device=conditions.device(),
         measure=lambda subject, job, sentences: execute(programs[subject.runtime], subject, job, sentences),
-        ready=conditions.now,
-        after=lambda run: conditions.now(),
+        ready=ready,
+        after=lambda run: {**conditions.now(), "others": others.look()},
         versions={name: version for name, version in stamp.versions().items() if name in ours},
         loop="python" if python else "runner",
     )
@@ -82,8 +89,7 @@ def execute(program: Sequence[str], subject: Artefact, job: Job, sentences: Ids)
 
     The process ends with this one, however this one ends.
     """
-    with tempfile.TemporaryDirectory(prefix="tprune-") as name:
-        folder = Path(name)
+    with scratch.folder() as folder:
         runner.write_ids(folder / "sentences.ids", sentences)
         paths = (str(subject.folder.resolve()), str(folder / "sentences.ids"), str(folder / "out"))
         code, said = _call([*program, *job.arguments(*paths), "--check-parent"], subject.runtime)

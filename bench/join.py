@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from bench import scores, stats, timed
@@ -82,7 +83,7 @@ def _timed_row(
     details: dict[str, Any] = {}
     if one.blocks and verdict != "WRONG_TOKENS":
         times, more = _times(one, session)
-        details = one.details()
+        details = {**one.details(), "sweep": _sweep(one, session)}
         notes += more
     elif not one.blocks:
         notes.append("no block was measured to its end, so its times are blank")
@@ -142,10 +143,33 @@ def _speedup(one: Timed, session: Sequence[Timed]) -> tuple[dict[str, float], li
     shared = sorted(base.blocks.keys() & one.blocks.keys())
     if not shared:
         return {}, ["no comparison of times: it and the dense artefact have no block in common"]
-    found = stats.speedup(base.samples(shared), one.samples(shared))
+    found = stats.speedup(base.means(shared), one.means(shared))
     apart = sum(base.blocks[block].session != one.blocks[block].session for block in shared)
     notes = [f"{apart} of {len(shared)} blocks ran in another session than the dense artefact's"] if apart else []
     return {"speedup": found.ratio, "speedup_low": found.low, "speedup_high": found.high}, notes
+
+
+def _sweep(one: Timed, session: Sequence[Timed]) -> dict[str, Any] | None:
+    """Return how much faster an artefact is than with the fewest `threads` of its sweep; None where there is no sweep.
+
+    Only blocks of one call are compared: they were interleaved.
+    """
+    same = [
+        other
+        for other in session
+        if other.blocks
+        and (other.first.artefact, other.conduct) == (one.first.artefact, one.conduct)
+        and other.verdict != "WRONG_TOKENS"
+    ]
+    base = min(same, key=lambda other: other.first.threads)
+    shared = [
+        block
+        for block in sorted(base.blocks.keys() & one.blocks.keys())
+        if base.blocks[block].session == one.blocks[block].session
+    ]
+    if len(same) == 1 or not shared:
+        return None
+    return {"threads": base.first.threads, **asdict(stats.speedup(base.means(shared), one.means(shared)))}
 
 
 def _untimed_rows(evidence: Evidence, used: Used, names: Mapping[str, str]) -> list[Joined]:

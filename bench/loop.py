@@ -1,7 +1,8 @@
 """The runner's contract in Python, for a machine that has no C++ compiler: `python -m bench.loop seq2seq ...`.
 
 It writes the same report.json, greedy and ONNX only, and its loop costs 13 to 25 microseconds a decoder step more than
-the runner's. Exit codes: 0 done, 1 the run failed, 2 the call was wrong; for 1 the report says why.
+the runner's. Exit codes: 0 done, 1 the run failed, 2 the call was wrong; for 1 the report says why. Programs that run
+something else in Python hand `main` what opens it (`tprune.rival_hf`).
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +27,47 @@ from tprune.errors import BadInput
 PROGRAM = "tprune-python"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Do one job and return the exit code."""
+@dataclass(frozen=True)
+class Translated:
+    """One sentence: its ids (final `</s>` included), and the times of a `Run`'s series, in nanoseconds."""
+
+    ids: Sequence[int]
+    total_ns: int
+    encoder_ns: int
+    step_ns: int
+    run_ns: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model ready to translate: `translate(ids, max_length)`, by `engine` with the version of that package."""
+
+    id: str
+    limit: int
+    engine: str
+    translate: Callable[[list[int], int], Translated]
+
+
+Open = Callable[[argparse.Namespace], Opened]
+Sentence = Callable[[list[int]], Translated]
+
+
+def main(argv: Sequence[str] | None = None, *, program: str = PROGRAM, opens: Open | None = None) -> int:
+    """Do one job and return the exit code; `opens` opens what the arguments name, an ONNX artefact by default."""
     asked = _arguments(argv)
     out = asked.out_dir
-    head = {"schema": runner.SCHEMA, "kind": "run", "nonce": asked.nonce, "task": "seq2seq", "program": PROGRAM}
+    head = {"schema": runner.SCHEMA, "kind": "run", "nonce": asked.nonce, "task": "seq2seq", "program": program}
     head["runner"] = stamp.versions().get("tprune", "from source")
     try:
         out.mkdir(exist_ok=True)
         (out / runner.REPORT).unlink(missing_ok=True)
-        body, ids = _measure(asked)
+        body, ids = _measure(asked, opens)
         runner.write_ids(out / runner.OUTPUT, ids)
         stamp.write_json(out / runner.REPORT, {**head, "ok": True, **body, "error": None})
     except Exception as error:  # noqa: BLE001 - whatever went wrong, the benchmark must hear of it in one line
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        sys.stderr.write(f"{PROGRAM}: {said}\n")
+        sys.stderr.write(f"{program}: {said}\n")
         if out.is_dir():
             stamp.write_json(out / runner.REPORT, {**head, "ok": False, "error": said})
         return 2 if isinstance(error, BadInput) else 1
@@ -52,65 +80,88 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in ("--artefact", "--ids", "--out-dir"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--nonce", default="")
-    for name, number in (("--threads", 1), ("--passes", 1), ("--warmup", 0), ("--warmup-ms", 0), ("--gap-ms", 0)):
+    for name, number in (
+        ("--threads", 1),
+        ("--passes", 1),
+        ("--min-ms", 0),
+        ("--warmup", 0),
+        ("--warmup-ms", 0),
+        ("--gap-ms", 0),
+    ):
         parser.add_argument(name, type=int, default=number)
     parser.add_argument("--max-length", type=int)
     parser.add_argument("--affinity", type=lambda text: sorted(map(int, text.split(","))))
-    parser.add_argument("--beams", type=int, choices=[1], default=1)
+    parser.add_argument("--beams", type=int, default=1)
     parser.add_argument("--sample-ms", type=int, default=0)  # accepted: this loop does not look while it measures
     parser.add_argument("--check-parent", action="store_true")
     return parser.parse_args(argv)
 
 
-def _measure(asked: argparse.Namespace) -> tuple[dict[str, Any], list[list[int]]]:
-    """Return the report's body and the ids of the first pass."""
-    if asked.affinity is not None:
-        os.sched_setaffinity(0, asked.affinity)  # before the sessions exist: their threads inherit it
+def _artefacts() -> Open:
     from export import runtime  # noqa: PLC0415 - counts neither as loading nor as the model's memory
 
+    def opens(asked: argparse.Namespace) -> Opened:
+        if asked.beams != 1:
+            raise BadInput(f"beams {asked.beams}: this loop is greedy; the runner in C++ searches with beams")
+        artefact = runtime.open(asked.artefact, threads=asked.threads)
+
+        def translate(ids: list[int], limit: int) -> Translated:
+            begin = time.perf_counter_ns()
+            done = artefact.greedy(ids, limit)
+            total = time.perf_counter_ns() - begin
+            return Translated(done.ids, total, done.encoder_ns, sum(done.step_ns), done.run_ns, done.steps)
+
+        return Opened(artefact.manifest.id, artefact.manifest.limits.target, "onnxruntime", translate)
+
+    return opens
+
+
+def _measure(asked: argparse.Namespace, opens: Open | None) -> tuple[dict[str, Any], list[list[int]]]:
+    """Return the report's body and the ids of the first pass."""
+    if asked.affinity is not None:
+        os.sched_setaffinity(0, asked.affinity)  # before the library is loaded: its threads inherit it
+    opens = opens or _artefacts()
     sentences = runner.read_ids(asked.ids)
     parent = os.getppid() if asked.check_parent else None
     memory = {"start": _memory()}
     start = time.perf_counter_ns()
-    artefact = runtime.open(asked.artefact, threads=asked.threads)
+    model = opens(asked)
     load_ns = time.perf_counter_ns() - start
     memory["loaded"] = _memory()
-    limit = asked.max_length or artefact.manifest.limits.target
+    limit = asked.max_length or model.limit
 
-    def sentence(ids: list[int]) -> tuple[int, Any]:
+    def sentence(ids: list[int]) -> Translated:
         if parent is not None and os.getppid() != parent:
             os._exit(1)  # the benchmark was killed: nobody reads on, and the CPU is not ours any more
         time.sleep(asked.gap_ms / 1000)
-        begin = time.perf_counter_ns()
-        decoded = artefact.greedy(ids, limit)
-        return time.perf_counter_ns() - begin, decoded
+        return model.translate(ids, limit)
 
     warm = list(_warmup(asked, sentences, sentence))
     gc.collect()
     with _usage() as used:
-        passes = [[sentence(ids) for ids in sentences] for _ in range(asked.passes)]
+        passes = list(_passes(asked, sentences, sentence))
     memory["end"] = _memory()
-    ids = [list(decoded.ids) for _, decoded in passes[0]]
+    ids = [list(done.ids) for done in passes[0]]
     for number, again in enumerate(passes[1:], start=2):
-        if [list(decoded.ids) for _, decoded in again] != ids:
+        if [list(done.ids) for done in again] != ids:
             raise RuntimeError(f"pass {number} gave other tokens")
     timed = [one for one_pass in passes for one in one_pass]
     return {
-        "engine": {"name": "onnxruntime", "version": stamp.versions().get("onnxruntime"), "facts": {}},
+        "engine": {"name": model.engine, "version": stamp.versions().get(model.engine), "facts": {}},
         "build": {"compiler": f"Python {platform.python_version()}", "arch": platform.machine()},
-        "artefact": artefact.manifest.id,
+        "artefact": model.id,
         "threads": {"asked": asked.threads, "got": len(os.listdir("/proc/self/task"))},
-        "beams": 1,
+        "beams": asked.beams,
         "max_length": limit,
         "affinity": {"asked": asked.affinity, "got": _allowed_cpus()},
         "load_ns": load_ns,
-        "first_ns": (warm or [timed[0][0]])[0],
+        "first_ns": (warm or [timed[0].total_ns])[0],
         "warmup": {"runs": len(warm), "ns": sum(warm)},
-        "samples_ns": [took for took, _ in timed],
-        "encoder_ns": [decoded.encoder_ns for _, decoded in timed],
-        "step_ns": [sum(decoded.step_ns) for _, decoded in timed],
-        "run_ns": [decoded.run_ns for _, decoded in timed],
-        "steps": [decoded.steps for _, decoded in timed],
+        "samples_ns": [done.total_ns for done in timed],
+        "encoder_ns": [done.encoder_ns for done in timed],
+        "step_ns": [done.step_ns for done in timed],
+        "run_ns": [done.run_ns for done in timed],
+        "steps": [done.steps for done in timed],
         "outputs": {"ids": runner.OUTPUT},
         "memory": memory,
         **used,
@@ -120,12 +171,21 @@ def _measure(asked: argparse.Namespace) -> tuple[dict[str, Any], list[list[int]]
     }, ids
 
 
-def _warmup(asked: argparse.Namespace, sentences: list[list[int]], sentence: Any) -> Iterator[int]:
+def _warmup(asked: argparse.Namespace, sentences: list[list[int]], sentence: Sentence) -> Iterator[int]:
     """Translate sentences by the same code until both the count and the time are reached; their times."""
     runs, end = 0, time.perf_counter_ns() + asked.warmup_ms * 1_000_000
     while runs < asked.warmup or time.perf_counter_ns() < end:
-        yield sentence(sentences[runs % len(sentences)])[0]
+        yield sentence(sentences[runs % len(sentences)]).total_ns
         runs += 1
+
+
+def _passes(asked: argparse.Namespace, sentences: list[list[int]], sentence: Sentence) -> Iterator[list[Translated]]:
+    """Translate all sentences as often as is asked, and on until the time is reached; times and translations."""
+    passes, total = 0, 0
+    while passes < asked.passes or total < asked.min_ms * 1_000_000:
+        done = [sentence(ids) for ids in sentences]
+        passes, total = passes + 1, total + sum(one.total_ns for one in done)
+        yield done
 
 
 @contextmanager

@@ -122,6 +122,17 @@ class Record:
         return self.verdict in {"VALID", "EMULATED"}
 
     @property
+    def others(self) -> float | None:
+        """How many CPUs other programs kept busy meanwhile; of a host without such a count, what its load leaves.
+
+        A load average also holds what this benchmark did in the minute before, at most its threads.
+        """
+        counted, load = self.conditions["after"].get("others"), self.conditions["before"].get("loadavg")
+        if counted is None and load and self.device["kind"] == "host":
+            return max(0.0, float(load[0]) - self.threads)
+        return None if counted is None else float(counted)
+
+    @property
     def series(self) -> tuple[str, int, int, str]:
         """What its artefacts may be compared within: place, threads, beams and mode."""
         return (place_name(self.device), self.threads, self.beams, self.mode)

@@ -1,6 +1,7 @@
 """`Remote`: our folder on a device. What is kept in it is named by its content; what a run leaves goes with the run.
 
-    b-<12 hex>/  a bundle    m-<12 hex>/  an artefact    s-<12 hex>/  sentences     (whole once `.complete` is in it)
+    l-<12 hex>/  a C library    b-<12 hex>/  an engine and our program    m-<12 hex>/  an artefact
+    s-<12 hex>/  sentences                                                (whole once `.complete` is in it)
     r-<nonce>/   one run: `pid`, and `out/` with its report
     undo         commands that put back what a session changed on the device
 
@@ -130,7 +131,7 @@ class Remote:
     def remove(self) -> None:
         """Put back what sessions changed, end their runs, and remove all that is ours, the folder included."""
         there = quote([self.root])
-        ours = " ".join(f"./{letter}-*" for letter in "bmsr")
+        ours = " ".join(f"./{letter}-*" for letter in "blmsr")
         enter = f"{self._no_link()}\ncd {there} 2>/dev/null || exit 0"
         self.device.ask(f"{enter}\n{_UNDO}\n{_END_RUNS}\nrm -rf {ours}\ncd / && rmdir {there}")
 

@@ -116,7 +116,7 @@ def _figures(rows: Sequence[table.RowData]) -> dict[str, list[table.RowData]]:
     for row in rows:
         if row["speedup"] is not None:
             beams = "greedy" if row["beams"] == 1 else f"{row['beams']} beams"
-            threads = f"{row['threads']} thread{'s' if row['threads'] != 1 else ''}"
+            threads = table.counted(row["threads"], "thread")
             mode = "" if row["mode"] == "warm" else f", {row['mode']}"
             scored = f", BLEU of {row['scored']} sentences" if row["scored"] else ""
             name = f"{row['device']}, {row['runtime']} {row['precision']}, {threads}, {beams}{mode}{scored}"
@@ -141,14 +141,27 @@ def _told_details(details: Mapping[str, Any]) -> dict[str, str | None]:
         "tokens a sentence": told("tokens", "{:.1f}"),
         "tokens/s": told("tokens_per_s", "{:.0f}"),
         "outside engine": told("overhead_percent", "{:.1f} %"),
-        "slower at the end": told("slowdown_percent", "{:+.1f} %"),
+        **_told_endurance(details["endurance"]),
+        "speed by threads": _told_sweep(details["sweep"]),
         "threads in process": told("threads_got", "{}"),
+        "CPUs used by others": told("others", "{:.1f}"),
         "least CPU share": None if details["cpu_share"] is None else f"{100 * details['cpu_share']:.0f} %",
         "tokens as on the host": None if details["identical"] is None else _of(details),
         "before opening (MiB)": told("base_mib", "{:.0f}"),
         "anonymous (MiB)": told("anon_mib", "{:.0f}"),
         "file-backed (MiB)": told("file_mib", "{:.0f}"),
     }
+
+
+def _told_endurance(ends: Mapping[str, float] | None) -> dict[str, str | None]:
+    headings = {"first minute (ms)": "first_ms", "last minute (ms)": "last_ms", "last / first": "ratio"}
+    return {heading: f"{ends[key]:.2f}" if ends else None for heading, key in headings.items()}
+
+
+def _told_sweep(gain: Mapping[str, Any] | None) -> str | None:
+    if gain is None:
+        return None
+    return f"{gain['ratio']:.2f}x ({gain['low']:.2f}–{gain['high']:.2f}) of {table.counted(gain['threads'], 'thread')}"
 
 
 def _of(details: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from tprune.errors import BadInput, WorkFailed
 
 SCHEMA = 1
 PROGRAMS = {"onnxruntime": "tprune-ort", "executorch": "tprune-et"}
+INSTALL = {"onnxruntime": "onnxruntime", "executorch": "'executorch==1.5.*'"}  # what pip is told
 SOURCE = Path(__file__).resolve().parents[1] / "android_runner"
 REPORT, OUTPUT = "report.json", "output.ids"
 LARGEST = 64 << 20  # bytes of a report or of ids; ten times what a long sustained run writes
@@ -41,8 +42,9 @@ class RunFailed(WorkFailed):
 class Job:
     """What one process of the runner is to do; `nonce` comes back in its report, so that an old one is never taken.
 
-    `passes` times over all sentences, each after `gap_ms` of rest; before them at least `warmup` sentences and
-    `warmup_ms` milliseconds that are thrown away. `cpus` pins it, `sample_ms` reads frequencies and temperatures.
+    `passes` times over all sentences, and on in whole passes until they took `min_ms` milliseconds, each sentence after
+    `gap_ms` of rest; before them at least `warmup` sentences and `warmup_ms` milliseconds that are thrown away. `cpus`
+    pins it, `sample_ms` reads frequencies and temperatures.
     """
 
     nonce: str
@@ -52,6 +54,7 @@ class Job:
     warmup: int = 0
     warmup_ms: int = 0
     passes: int = 1
+    min_ms: int = 0
     gap_ms: int = 0
     cpus: tuple[int, ...] | None = None
     sample_ms: int = 0
@@ -66,6 +69,7 @@ class Job:
             "--warmup": self.warmup,
             "--warmup-ms": self.warmup_ms,
             "--passes": self.passes,
+            "--min-ms": self.min_ms or None,
             "--gap-ms": self.gap_ms,
             "--sample-ms": self.sample_ms,
             "--affinity": None if self.cpus is None else ",".join(map(str, self.cpus)),
@@ -182,7 +186,7 @@ def _wheel(package: str) -> Path:
     """Return the folder of an installed package without importing it."""
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
-        raise BadInput(f"{package} is not installed here: pip install {package}")
+        raise BadInput(f"{package} is not installed here: pip install {INSTALL[package]}")
     return Path(next(iter(found.submodule_search_locations)))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -21,12 +20,14 @@ from urllib.parse import quote
 from bench import adb as adbs
 from bench import blocks, cache, host, remote
 from bench.adb import Device
+from bench.conditions import BUSY_CPUS
 from bench.record import Record
 from bench.remote import Remote
 from bench.runner import Ids
-from bench.settings import Settings
+from bench.settings import Settings, listed
 from bench.station import Handling, opened
 from tprune.errors import BadInput, WorkFailed
+from tprune.signals import as_interrupts
 
 Progress = Callable[[str, int, int, str], None]  # (device, done, in all, what happens now)
 
@@ -37,7 +38,7 @@ def run(
     *,
     out: Path | str,
     serials: Sequence[str] = (),
-    settings: Settings | None = None,
+    settings: Settings | Sequence[Settings] | None = None,
     handling: Handling | None = None,
     adb: str | None = None,
     progress: Progress | None = None,
@@ -47,29 +48,29 @@ def run(
     Raises BadInput when the call is wrong and WorkFailed in one line when a device or an artefact failed; what was
     measured is in `out`, and the same call goes on from there.
     """
-    settings, handling = settings or Settings(), handling or Handling()
+    sweep, handling = listed(settings or Settings()), handling or Handling()
     subjects = blocks.read_subjects(artefacts, sentences)
     stop = threading.Event()
     devices = _devices(serials, adb, stop)
     show = progress or (lambda device, done, total, what: None)
-    reference = _references(artefacts, sentences, settings)
+    reference = _references(artefacts, sentences, sweep[0])
 
     def on(device: Device) -> list[Record]:
         def tell(done: int, total: int, what: str) -> None:
             show(device.serial, done, total, what)
 
-        with _alone(device.serial), opened(device, subjects, settings, handling, tell) as station:
+        with _alone(device.serial), opened(device, subjects, sweep, handling, tell) as station:
             return blocks.run(
                 artefacts,
                 sentences,
                 place=station.place(),
-                settings=station.settings,
+                settings=station.sweep,
                 out=out,
                 reference=reference,
                 progress=station.show,
             )
 
-    with _ended_by_signals(), ThreadPoolExecutor(len(devices)) as pool:
+    with as_interrupts(), ThreadPoolExecutor(len(devices)) as pool:
         futures = {device.serial: pool.submit(on, device) for device in devices}
         try:
             wait(futures.values())
@@ -95,6 +96,10 @@ def remarks(records: Sequence[Record]) -> list[str]:
     if hot:
         remarks.append(
             f"heat slowed down {hot} blocks; give the same command again on a cool phone to measure them anew"
+        )
+    if (others := max((found.others or 0.0 for found in records), default=0.0)) > BUSY_CPUS:
+        remarks.append(
+            f"other programs kept up to {others:.1f} CPUs busy meanwhile: ratios still compare, times are too long"
         )
     if any(found.device["kind"] == "phone" and found.samples_ns and found.identical is None for found in records):
         remarks.append(
@@ -170,17 +175,3 @@ def _lock(path: Path) -> int | None:
         except FileNotFoundError:
             pass  # who held it before has just removed it: make it anew
         os.close(handle)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP do what Ctrl-C does, as far as this is the thread that may say so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    known = {kind: signal.signal(kind, signal.default_int_handler) for kind in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for kind, handler in known.items():
-            signal.signal(kind, handler)

@@ -1,12 +1,11 @@
 """`Station`: one phone prepared for a benchmark: known, fit, with everything on it that a run needs.
 
-with opened(device, subjects, settings, Handling(cpus="big"), tell) as station:
-    blocks.run(..., place=station.place(), settings=station.settings, progress=station.show)
+with opened(device, subjects, [settings], Handling(cpus="big"), tell) as station:
+    blocks.run(..., place=station.place(), settings=station.sweep, progress=station.show)
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import bundle, phone, pulse, remote
-from bench.abi import ABIS
+from bench import bundle, glibc, phone, pulse, remote, scratch
+from bench.abi import ABIS, named
 from bench.adb import AdbFailed, Device, Done, Stopped, quote
 from bench.artefact import Artefact
 from bench.blocks import Place, Progress
@@ -71,7 +70,7 @@ class Handling:
 
 @contextmanager
 def opened(
-    device: Device, subjects: Sequence[Artefact], settings: Settings, handling: Handling, tell: Progress
+    device: Device, subjects: Sequence[Artefact], sweep: Sequence[Settings], handling: Handling, tell: Progress
 ) -> Iterator[Station]:
     """Yield a phone that is ready to be measured; afterwards what was changed on it is put back.
 
@@ -80,22 +79,22 @@ def opened(
     here = Remote(device, remote.root())
     there = phone.parse(here.open(f"D={quote([here.root])}\n{PROBE}"))
     abi = _abi(there, device.serial)
-    asked = replace(settings, cpus=handling.on(there, settings.threads))
+    asked = tuple(replace(one, cpus=handling.on(there, one.threads)) for one in sweep)
     runtimes = sorted({subject.runtime for subject in subjects})
     bundles = {runtime: bundle.assemble(abi, runtime, progress=tell) for runtime in runtimes}
-    engines = {runtime: _bundle_parcel(made) for runtime, made in bundles.items()}
+    system, engines = _bundle_parcels(bundles)
     models = {subject.id: _model_parcel(subject) for subject in subjects}
     with changed(here, there, keep_awake=handling.keep_awake, fixed_performance=handling.fixed_performance):
         if handling.keep_awake:
             there = replace(there, pulse=pulse.parse(device.ask(PULSE)))
-        missing = here.missing([*engines.values(), *models.values()])
+        missing = here.missing([system, *engines.values(), *models.values()])
         need = sum(one.bytes for one in missing) // 1024 + SPARE_KIB
         if complaints := preflight(there, need):
             raise WorkFailed(
                 f"device {device.serial} ({there.name}) is not fit to be measured: {'; '.join(complaints)}"
             )
         here.store(missing, lambda done, total: tell(done >> 10, total >> 10, "KiB copied to it"))
-        yield Station(here, there, abi, asked, handling, bundles, engines, models, tell)
+        yield Station(here, there, abi, asked, handling, bundles, system, engines, models, tell)
 
 
 def _abi(there: Phone, serial: str) -> str:
@@ -109,8 +108,18 @@ def _abi(there: Phone, serial: str) -> str:
     )
 
 
-def _bundle_parcel(made: Bundle) -> Parcel:
-    return Parcel("b", {name: made.folder / name for name in made.files}, made.files)
+def _bundle_parcels(bundles: Mapping[str, Bundle]) -> tuple[Parcel, dict[str, Parcel]]:
+    """Return the C library that these bundles share, so that a device has it once, and by runtime what each adds."""
+    system: dict[str, Path] = {}
+    digests: dict[str, str] = {}
+    engines = {}
+    for runtime, made in bundles.items():
+        shared = {name for name in made.files if name in {*glibc.LIBRARIES, named(made.abi).loader}}
+        system |= {name: made.folder / name for name in shared}
+        digests |= {name: made.files[name] for name in shared}
+        own = {name: made.folder / name for name in made.files if name not in shared}
+        engines[runtime] = Parcel("b", own, made.files)
+    return Parcel("l", system, digests), engines
 
 
 def _model_parcel(subject: Artefact) -> Parcel:
@@ -122,14 +131,18 @@ def _model_parcel(subject: Artefact) -> Parcel:
 
 @dataclass
 class Station:
-    """One phone in one session; `settings` name the CPUs of this phone. `bundles` and `engines` are by runtime."""
+    """One phone in one session; `sweep` names the CPUs of this phone. `bundles` and `engines` are by runtime.
+
+    `system` is the C library of them all.
+    """
 
     remote: Remote
     phone: Phone
     abi: str
-    settings: Settings
+    sweep: tuple[Settings, ...]
     handling: Handling
     bundles: Mapping[str, Bundle]
+    system: Parcel
     engines: Mapping[str, Parcel]
     models: Mapping[str, Parcel]
     tell: Progress
@@ -169,12 +182,11 @@ class Station:
         """Look at the phone behind a run, and say whether heat slowed it; when sustained, heat is what is measured."""
         now = self._look()
         reason = (self.start.still if self.start else None) or self.gate.throttled(now, run.affinity["got"] or ())
-        return {**now.document(), **({"throttled": reason} if reason and self.settings.mode != "sustained" else {})}
+        return {**now.document(), **({"throttled": reason} if reason and self.sweep[0].mode != "sustained" else {})}
 
     def measure(self, subject: Artefact, job: Job, sentences: Ids) -> Run:
         """Run one job on the phone and return its report, pulled and proved to be this job's."""
-        with tempfile.TemporaryDirectory(prefix="tprune-") as name:
-            here = Path(name)
+        with scratch.folder() as here:
             write_ids(here / IDS, sentences)
             ids = remote.parcel("s", here, [IDS])
             if ids.folder not in self.stored:
@@ -184,7 +196,7 @@ class Station:
             folder = f"{root}/r-{job.nonce}"
             job_words = job.arguments(f"{root}/{model.folder}", f"{root}/{ids.folder}/{IDS}", f"{folder}/out")
             words = ["env", "ORT_DISABLE_TELEMETRY=1", f"HOME={folder}", f"TMPDIR={folder}"]
-            words += [*self.bundles[subject.runtime].command(), *job_words]
+            words += [*self.bundles[subject.runtime].command(f"../{self.system.folder}"), *job_words]
             engine = quote([f"{root}/{self.engines[subject.runtime].folder}"])
             into = quote([folder])
             script = f"mkdir {into} && cd {engine} && echo $$ >{into}/pid && exec {quote(words)}"
@@ -217,7 +229,7 @@ class Station:
 
     def _limit(self, job: Job, sentences: int) -> float:
         one = self.handling.sentence * (EMULATED_TIMES if self.phone.emulated else 1) + job.gap_ms / 1000
-        return 60.0 + job.warmup_ms / 1000 + one * (job.warmup + job.passes * sentences)
+        return 60.0 + (job.warmup_ms + job.min_ms) / 1000 + one * (job.warmup + job.passes * sentences)
 
     def _look(self) -> Pulse:
         if self.looked is None or time.monotonic() - self.looked[0] > FRESH:

@@ -69,3 +69,30 @@ def speedup(base_ns: ArrayLike, other_ns: ArrayLike, *, draws: int = 2000, seed:
     totals = [((by_sentence @ times.T) * by_block).sum(axis=1) for times in (base, other)]  # (draws,) each
     low, high = np.quantile(totals[0] / totals[1], [0.025, 0.975])
     return Speedup(ratio=float(base.sum() / other.sum()), low=float(low), high=float(high))
+
+
+@dataclass(frozen=True)
+class Median:
+    """A median with the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def median(samples_ns: ArrayLike, *, draws: int = 1000, seed: int = 0) -> Median:
+    """Return the median of times shaped (blocks, sentences), in nanoseconds, with a 95 % bootstrap interval.
+
+    Sentences and blocks are drawn with replacement, independently of each other, as in `speedup`.
+    """
+    samples = np.asarray(samples_ns, dtype=np.float64)
+    if samples.ndim != 2 or samples.size == 0:
+        raise ValueError(f"median: shape {samples.shape}; it must be (blocks, sentences)")
+    blocks, sentences = samples.shape
+    random = np.random.default_rng(seed)
+    drawn = [
+        np.median(samples[random.integers(blocks, size=(blocks, 1)), random.integers(sentences, size=sentences)])
+        for _ in range(draws)
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Median(value=float(np.median(samples)), low=float(low), high=float(high))

@@ -119,6 +119,11 @@ ON_A_TERMINAL = {
 FUNCTIONAL_ON_A_TERMINAL = {"name", "device", "runtime", "verdict", "identical", "bleu"}
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, "1 thread" or "2 threads"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def columns(rows: Sequence[RowData]) -> list[Column]:
     """Return the columns worth showing: those that are not blank in every row."""
     usual = context(rows)
@@ -171,16 +176,14 @@ def terminal(document: Mapping[str, Any]) -> Group:
     tables = []
     for name, rows in groups(document["rows"]).items():
         shown = [column for column in columns(rows) if column.key in ON_A_TERMINAL]
-        tables.append(_terminal(rows, shown, title=name or None, caption=context_line(rows)))
+        tables.append(drawn(rows, shown, title=name or None, caption=context_line(rows)))
     if emulated := document["functional"]:
         shown = [column for column in functional_columns(emulated) if column.key in FUNCTIONAL_ON_A_TERMINAL]
-        tables.append(_terminal(emulated, shown, title="functional only: emulated devices"))
+        tables.append(drawn(emulated, shown, title="functional only: emulated devices"))
     return Group(*tables)
 
 
-def _terminal(
-    rows: Sequence[RowData], shown: Sequence[Column], *, title: str | None, caption: str | None = None
-) -> Table:
+def drawn(rows: Sequence[RowData], shown: Sequence[Column], *, title: str | None, caption: str | None = None) -> Table:
     table = Table(title=title, caption=caption)
     for column in shown:  # where room is scarce names are folded, numbers never
         if column.number:

@@ -13,6 +13,8 @@ from bench.agreement import agrees, identical
 from bench.record import MEMORY_BLOCK, VERDICTS, Record
 
 Samples = np.ndarray[Any, np.dtype[np.int64]]
+Times = np.ndarray[Any, np.dtype[np.float64]]
+MINUTE = 60e9  # nanoseconds
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,12 @@ class Timed:
         return (*first.series, first.runtime, first.precision, first.loop, first.settings.get("sentences_id"))
 
     @property
+    def conduct(self) -> tuple[Any, ...]:
+        """What two of them must share for their numbers of threads to be compared."""
+        first = self.first
+        return (first.series[0], first.beams, first.mode, first.loop, first.settings.get("sentences_id"))
+
+    @property
     def translation(self) -> tuple[Any, ...]:
         """What must be equal for two of them to have to give the same tokens."""
         settings = self.first.settings
@@ -57,6 +65,10 @@ class Timed:
     def samples(self, blocks: Sequence[int]) -> Samples:
         """Return nanoseconds as (blocks, sentences and passes)."""
         return np.array([self.blocks[block].samples_ns for block in blocks], dtype=np.int64)
+
+    def means(self, blocks: Sequence[int]) -> Times:
+        """Return the mean nanoseconds of every sentence over the passes of a block, as (blocks, sentences)."""
+        return np.array([_by_pass(self.blocks[block]).mean(axis=0) for block in blocks])
 
     def details(self) -> dict[str, Any]:
         """Return what lies behind the times: ms, percent, counts, and how calm the machine was."""
@@ -77,11 +89,12 @@ class Timed:
             "tokens": steps / (len(records) * len(records[0].output_ids) * _passes(records[0])),
             "tokens_per_s": steps / (total["samples_ns"] / 1e9),
             "overhead_percent": 100 * (1 - total["run_ns"] / total["samples_ns"]),
-            "slowdown_percent": _slowdown(records[0]),
+            "endurance": _endurance(records[0]),
             "blocks": len(records),
             "sentences": len(records[0].output_ids),
             "identical": self.identical,
             "threads_got": max((item.threads_got for item in records if item.threads_got), default=None),
+            "others": max((found for item in records if (found := item.others) is not None), default=None),
             "cpu_share": min((share for one in after if (share := one.get("cpu_share")) is not None), default=None),
             "base_mib": _mib(weight.get("base_kib")),
             "anon_mib": _mib(weight.get("anon_kib")),
@@ -116,10 +129,24 @@ def _passes(record: Record) -> int:
     return len(record.samples_ns) // len(record.output_ids)
 
 
-def _slowdown(record: Record) -> float | None:
-    """Return by how many percent the last pass of a sustained run was slower than its first."""
-    passes = np.array(record.samples_ns, dtype=np.int64).reshape(-1, len(record.output_ids)).sum(axis=1)
-    return 100 * (float(passes[-1] / passes[0]) - 1) if len(passes) > 1 else None
+def _by_pass(record: Record) -> Samples:
+    return np.array(record.samples_ns, dtype=np.int64).reshape(-1, len(record.output_ids))
+
+
+def _endurance(record: Record) -> dict[str, float] | None:
+    """Return the median sentence (ms) of the first and of the last minute of a sustained run, in whole passes.
+
+    Whole passes, because both ends must hold the same sentences: those that begin in the first minute, and as many at
+    the end, but at most half of all. None when there was one pass only.
+    """
+    passes = _by_pass(record)
+    lasted = passes.sum(axis=1).cumsum()  # ns until the end of every pass
+    count = min(1 + int(np.searchsorted(lasted, MINUTE)), len(passes) // 2)
+    if count == 0:
+        return None
+    first, last = (float(np.median(part)) / 1e6 for part in (passes[:count], passes[-count:]))
+    told = {"minutes": float(lasted[-1]) / MINUTE, "end_s": float(lasted[count - 1]) / 1e9}
+    return {**told, "first_ms": first, "last_ms": last, "ratio": last / first}
 
 
 def _median(times_ns: Any) -> float | None:

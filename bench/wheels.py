@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from bench import cache
 from bench.abi import Abi
+from bench.runner import INSTALL
 from tprune.errors import BadInput, WorkFailed
 from tprune.stamp import file_sha256
 
@@ -34,7 +35,8 @@ def installed(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        raise BadInput(f"{package} is not installed here; run: {sys.executable} -m pip install {package}") from None
+        words = f"{sys.executable} -m pip install {INSTALL.get(package, package)}"
+        raise BadInput(f"{package} is not installed here; run: {words}") from None
 
 
 def name(package: str, abi: Abi) -> str:
@@ -55,7 +57,7 @@ def files(package: str, abi: Abi) -> cache.Entry:
             unpack(wheel, folder, PARTS[package])
             return {"origin": f"{wheel.name}, SHA-256 {file_sha256(wheel)}"}
 
-    return _of_this_machine(package, abi) or cache.keep("wheel", name(package, abi), fill)
+    return _of_this_machine(package, abi) or cache.keep("wheel", name(package, abi), fill, f"{package}-*-{abi.name}")
 
 
 def unpack(wheel: Path, folder: Path, parts: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ from bench import blocks, record
 from bench.artefact import Artefact, read
 from bench.blocks import Place
 from bench.runner import Ids, Job, Run, RunFailed
-from bench.settings import Settings, parse_cpus
+from bench.settings import Settings, parse_cpus, parse_threads, sweep
 from tprune.errors import BadInput, WorkFailed
 
 FAST = Settings(blocks=3, warmup=2)
@@ -144,6 +144,44 @@ def test_one_file_holds_several_phones_threads_and_modes(folders, out):
     fake = Fake()
     assert measure(fake, folders, out) == first
     assert fake.asked == []
+
+
+def test_several_numbers_of_threads_share_the_blocks(folders, out):
+    fake = Fake()
+    done = measure(fake, folders, out, sweep(replace(FAST, blocks=2), (1, 2)))
+    assert [(found.name, found.threads, found.block) for found in done] == [
+        ("a", 1, 0), ("b", 1, 0), ("a", 2, 0), ("b", 2, 0),
+        ("b", 2, 1), ("a", 2, 1), ("b", 1, 1), ("a", 1, 1),
+        ("a", 1, -1), ("b", 1, -1), ("a", 2, -1), ("b", 2, -1),
+    ]  # fmt: skip
+    assert [job.threads for _, job, _ in fake.asked] == [found.threads for found in done]
+    assert len({found.session for found in done}) == 1
+    more = Fake()
+    assert len(measure(more, folders, out, sweep(replace(FAST, blocks=2), (1, 2, 4)))) == 18
+    assert {job.threads for _, job, _ in more.asked} == {4}
+
+
+def test_a_number_of_threads_that_fails_leaves_the_others(folders, out):
+    def die(subject, job, number):
+        if job.threads == 2:
+            raise RunFailed("no memory")
+        return {}
+
+    with pytest.raises(WorkFailed, match=r"1 of 1 artefacts failed \(.*/a with 2 threads: no memory\)"):
+        measure(Fake(die), folders[:1], out, sweep(FAST, (1, 2)))
+    assert [found.threads for found in record.read(out) if found.valid] == [1] * 4
+
+
+def test_a_sustained_run_of_minutes_is_resumed_as_such(folders, out):
+    settings = replace(FAST, mode="sustained", minutes=0.01)
+    fake = Fake()
+    first = measure(fake, folders[:1], out, settings)
+    (_, job, _), (_, weighing, _) = fake.asked
+    assert (job.min_ms, job.passes, weighing.min_ms) == (600, 1, 0)
+    assert (len(first[0].samples_ns), len(first[0].output_ids)) == (6, 3)
+    assert measure(Fake(), folders[:1], out, settings) == first
+    with pytest.raises(BadInput, match="measured with min_ms 600, this call asks for 0"):
+        measure(Fake(), folders[:1], out, replace(settings, minutes=None, blocks=1))
 
 
 def test_modes_are_told_to_the_runner(folders, out):
@@ -316,6 +354,8 @@ def test_calls_that_are_wrong(folders, out, tmp_path):
         ({"mode": "hot"}, "mode 'hot': must be warm or cold or spaced or sustained"),
         ({"cpus": ()}, r"cpus \[\]: at least one"),
         ({"max_length": 1}, "max length 1: at least 2"),
+        ({"minutes": 1.0}, "minutes 1: only for the mode sustained, this one is warm"),
+        ({"mode": "sustained", "minutes": 61.0}, "minutes 61: more than 0 and at most 60"),
     ],
 )
 def test_settings_refuse(change, message):
@@ -328,3 +368,11 @@ def test_cpus_are_written_as_the_kernel_writes_them():
     for text in ("", "big", "7-6", "1,,2", "-1"):
         with pytest.raises(BadInput, match=f"cpus '{text}': must be a list of CPUs such as 4,6-7"):
             parse_cpus(text)
+
+
+def test_numbers_of_threads_are_a_list():
+    assert parse_threads("4, 1,2") == (4, 1, 2)
+    assert [one.threads for one in sweep(FAST, (2, 1, 2))] == [2, 1]
+    for text in ("", "1,", "two", "-1", "1.5", "99999"):
+        with pytest.raises(BadInput, match=f"threads '{text}': must be a number, or several to compare such as 1,2,4"):
+            parse_threads(text)

@@ -103,3 +103,18 @@ def test_a_killed_process_leaves_nothing_that_counts(place):
     made = cache.keep("wheel", "a", fill)
     assert list(made.files) == ["include/a.h"]
     assert contents(place / "wheels") == {".a.lock", "a", "a/include", "a/include/a.h", "a/wheel.json"}
+
+
+def test_a_new_entry_takes_the_place_of_what_nobody_uses(place):
+    """Of its family goes what is a week old: not what was used since, is being made, or is of another family."""
+    for name in ("ort-1", "ort-2", "ort-3", "et-1"):
+        cache.keep("bundle", name, fill, "ort-*")
+    for name in ("ort-1", "ort-2", "ort-3", "et-1"):
+        os.utime(place / "bundles" / name / "bundle.json", (0, 0))
+    assert cache.find("bundle", "ort-2")
+    with cache._alone(place / "bundles" / "ort-3"):
+        made = cache.keep("bundle", "ort-4", fill, "ort-*")
+    assert {path.name for path in (place / "bundles").iterdir() if path.is_dir()} == {"ort-2", "ort-3", "ort-4", "et-1"}
+    os.utime(made.folder / "bundle.json", (0, 0))
+    assert cache.keep("bundle", "ort-4", never, "ort-*") == made  # used again: nothing is removed for that
+    assert (place / "bundles" / "ort-3").is_dir()

@@ -271,6 +271,8 @@ def test_verify_against_another_model(here: Path) -> None:
     assert tprune("prune", "dense", "--data", "data", "--out", "small", *CHEAP).code == 0
     assert tprune("expand", "small", "--out", "wide").code == 0
     assert "8 of 8 greedy translations identical" in tprune("verify", "small", "--against", "wide").out
+    assert "nothing is pruned" not in tprune("verify", "small").out
+    assert "nothing is pruned in it" in tprune("verify", "dense").out
     tprune("verify", "small", "--against", "dense").check_failed(1, "small: the cut model differs from the masked one")
 
 

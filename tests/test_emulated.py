@@ -124,7 +124,7 @@ def test_nothing_else_is_touched(at_adb, quick_double, artefacts, tmp_path, name
     before, host = tree(quick_double), contents(home)
     session.run([hostile], IDS[:1], serials=[quick_double.serial], out=tmp_path / "r.jsonl", settings=ONCE)
     assert tree(quick_double) == before
-    assert {path.name.partition("-")[0] for path in (quick_double.root / OURS).iterdir()} == {"b", "m", "s"}
+    assert {path.name.partition("-")[0] for path in (quick_double.root / OURS).iterdir()} == {"b", "l", "m", "s"}
     assert contents(home) == host
 
 
@@ -166,7 +166,8 @@ def test_an_engine_leaves_nothing_in_the_home_of_a_phone(at_adb, quick_double, a
     job = ONCE.job(12).arguments("$m", "$s/sentences.ids", "/data/local/tmp/home/out")
     script = (
         f"cd /{OURS}; m=$PWD/$(echo m-*); s=$PWD/$(echo s-*); cd b-*; mkdir /data/local/tmp/home; "
-        f"HOME=/data/local/tmp/home ./ld-linux-x86-64.so.2 --library-path . ./{PROGRAMS[runtime]} {' '.join(job)}; "
+        f"HOME=/data/local/tmp/home ../l-*/ld-linux-x86-64.so.2 --library-path .:$(echo ../l-*) "
+        f"./{PROGRAMS[runtime]} {' '.join(job)}; "
         "cd /data/local/tmp/home && ls -A . out; cd .. && rm -r home"
     )
     said = at_adb.call("-s", quick_double.serial, "shell", script).split()

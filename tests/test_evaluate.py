@@ -188,7 +188,7 @@ def test_baseline_on_other_sentences_is_refused(checkpoint, corpus, tmp_path):
     ("content", "message"),
     [
         (None, "cannot be read: .*No such file"),
-        ("{", "cannot be read: Expecting"),
+        ("{", "is not JSON; name what `tprune evaluate --out` wrote"),
         ("[]", "no quality document of schema 1"),
         ('{"kind": "plan", "schema": 1}', "no quality document of schema 1"),
         ('{"kind": "quality", "schema": 99}', "no quality document of schema 1"),

@@ -116,7 +116,7 @@ def test_lost_while_pushing(at_adb, doubles, measure, tmp_path):
     replug(at_adb, one)
     pushed: list[str] = []
     check_valid(measure(one, progress=lambda *words: pushed.append(words[3])))
-    assert left_on(one) == {"b", "m", "s"}
+    assert left_on(one) == {"b", "l", "m", "s"}
 
 
 def test_lost_while_running(at_adb, doubles, measure, tmp_path):
@@ -128,7 +128,7 @@ def test_lost_while_running(at_adb, doubles, measure, tmp_path):
     assert "r" in left_on(one)  # nobody could tidy up
     replug(at_adb, one)
     check_valid(measure(one))
-    assert left_on(one) == {"b", "m", "s"}
+    assert left_on(one) == {"b", "l", "m", "s"}
     assert "tprune-ort" not in shell(at_adb, one, "ps -A -o ARGS")
 
 
@@ -140,7 +140,7 @@ def test_lost_while_pulling(at_adb, doubles, measure, tmp_path):
     check_interrupted(tmp_path, one.serial)
     replug(at_adb, one)
     check_valid(measure(one))
-    assert left_on(one) == {"b", "m", "s"}
+    assert left_on(one) == {"b", "l", "m", "s"}
 
 
 def test_the_adb_server_is_killed(adb_server, monkeypatch, quick_double, measure, tmp_path):
@@ -153,7 +153,7 @@ def test_the_adb_server_is_killed(adb_server, monkeypatch, quick_double, measure
         check_interrupted(tmp_path, "was lost")
         server.connect(quick_double)
         check_valid(measure(quick_double))
-        assert left_on(quick_double) == {"b", "m", "s"}
+        assert left_on(quick_double) == {"b", "l", "m", "s"}
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
@@ -165,7 +165,7 @@ def test_the_runner_is_killed(at_adb, quick_double, measure, tmp_path, name):
         with pytest.raises(WorkFailed, match=rf"^1 of 1 artefacts failed \([^\n]+ runner was killed by {name}[^\n]*$"):
             measure(quick_double)
     check_interrupted(tmp_path, f"killed by {name}")
-    assert left_on(quick_double) == {"b", "m", "s"}
+    assert left_on(quick_double) == {"b", "l", "m", "s"}
     check_valid(measure(quick_double))
 
 
@@ -209,7 +209,7 @@ def test_a_runner_that_does_not_end(at_adb, quick_double, measure, tmp_path, mon
         with pytest.raises(WorkFailed, match=rf"^device {quick_double.serial}: [^\n]+ took more than 0.3 s [^\n]+$"):
             measure(quick_double)
     check_interrupted(tmp_path, "took more than 0.3 s")
-    assert left_on(quick_double) == {"b", "m", "s"}
+    assert left_on(quick_double) == {"b", "l", "m", "s"}
     assert "tprune-ort" not in shell(at_adb, quick_double, "ps -A -o ARGS")
     check_valid(measure(quick_double))
 
@@ -257,7 +257,8 @@ def test_a_report_of_this_very_nonce_from_an_earlier_run(at_adb, doubles, measur
     job = SLOW.job(12).arguments("$m", "$s/sentences.ids", f"/{OURS}/r-{nonce}/out")
     script = (
         f"cd /{OURS}; mkdir r-{nonce}; m=$PWD/$(echo m-*); s=$PWD/$(echo s-*); cd b-*; "
-        f"./ld-linux-x86-64.so.2 --library-path . ./tprune-ort {' '.join(job)}; ls /{OURS}/r-{nonce}/out"
+        f"../l-*/ld-linux-x86-64.so.2 --library-path .:$(echo ../l-*) ./tprune-ort {' '.join(job)}; "
+        f"ls /{OURS}/r-{nonce}/out"
     )
     assert shell(at_adb, fresh, script).split() == ["output.ids", "report.json"]
     with during_a_run(fresh, lambda pid: shell(at_adb, fresh, f"kill -9 {pid}")):
@@ -292,7 +293,7 @@ def test_the_session_is_ended(at_adb, quick_double, measure, artefact, tmp_path,
     if word == signal.SIGKILL:  # the next session puts right what this one could not
         check_valid(measure(quick_double, out=tmp_path / "next.jsonl"))
     assert shell(at_adb, quick_double, awake) == "3\n"
-    assert left_on(quick_double) == {"b", "m", "s"}
+    assert left_on(quick_double) == {"b", "l", "m", "s"}
     assert "tprune-ort" not in shell(at_adb, quick_double, "ps -A -o ARGS")
     if word != signal.SIGKILL:
         check_interrupted(tmp_path, "")

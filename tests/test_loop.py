@@ -62,5 +62,6 @@ def test_it_says_in_its_report_what_went_wrong(folder, tmp_path, capsys):
 
 
 def test_it_is_greedy_only(folder, tmp_path):
-    with pytest.raises(SystemExit, match="2"):
-        call(folder, tmp_path, IDS, "--beams", "4")
+    assert call(folder, tmp_path, IDS, "--beams", "4") == 2
+    with pytest.raises(RunFailed, match="beams 4: this loop is greedy"):
+        runner.read_run(tmp_path / "out", "n")

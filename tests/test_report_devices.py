@@ -155,9 +155,60 @@ def test_a_thread_sweep_and_a_cold_run_stand_side_by_side(tmp_path):
 
 def test_a_sustained_run_says_how_much_slower_it_got(tmp_path):
     long = on_phone(DENSE, 0, [40, 60, 44, 66], mode="sustained", output_ids=[[5, 0]] * 2)
-    (behind,) = report([write(tmp_path / "phone", [], [long])], tmp_path / "out")["details"]
-    assert behind["slowdown_percent"] == pytest.approx(10.0)
-    assert "+10.0 %" in (tmp_path / "out" / "report.md").read_text()
+    document = report([write(tmp_path / "phone", [], [long])], tmp_path / "out")
+    (behind,), findings = document["details"], document["findings"]
+    assert behind["endurance"] == pytest.approx(
+        {"minutes": 0.0035, "end_s": 0.1, "first_ms": 50.0, "last_ms": 55.0, "ratio": 1.1}
+    )
+    assert "median 50.00 ms in the first 0.1 s, 55.00 ms in the last (1.10 times)." in findings[-1]
+
+
+def test_the_first_and_the_last_minute_are_whole_passes(tmp_path):
+    """Ten passes of 40 s: two begin in the first minute. One pass alone has no other end."""
+    passes = [40_000.0, 40_000, *[50_000] * 6, 60_000, 60_000]
+    long = on_phone(DENSE, 0, passes, mode="sustained", output_ids=[[5, 0]])
+    short = on_phone(HALF, 0, [10.0], mode="sustained", output_ids=[[5, 0]])
+    document = report([write(tmp_path / "phone", [], [long, short])], tmp_path / "out")
+    dense, half = document["details"]
+    assert dense["endurance"] == pytest.approx(
+        {"minutes": 500 / 60, "end_s": 80.0, "first_ms": 40_000, "last_ms": 60_000, "ratio": 1.5}
+    )
+    assert half["endurance"] is None
+    assert document["rows"][1]["speedup"] == pytest.approx(
+        5000.0
+    )  # of the mean sentence: the passes need not be as many
+    assert "| 40000.00 | 60000.00 | 1.50 |" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_which_number_of_threads_is_the_fastest(tmp_path):
+    records = []
+    for threads, dense, half in ((1, 40.0, 10.0), (2, 25.0, 11.0), (4, 32.0, 10.0)):
+        for block in (0, 1):
+            records += [
+                on_phone(DENSE, block, [dense], threads=threads),
+                on_phone(HALF, block, [half], threads=threads),
+            ]
+    qualities = [quality(DENSE, 40.0), quality(HALF, 39.9)]
+    document = report([write(tmp_path / "phone", qualities, records)], tmp_path / "out")
+    speeds = {row["threads"]: row["speedup"] for row in document["rows"] if row["name"] == "shs-50"}
+    assert speeds == pytest.approx({1: 4.0, 2: 25 / 11, 4: 3.2})
+    assert (
+        "Fastest number of threads (Made Up 9, onnxruntime fp32, greedy): 2 for dense, 1.60 times as fast as 1 (95 % "
+        "interval 1.60–1.60); 1 for shs-50."
+    ) in document["findings"]
+    assert any(
+        told.startswith("Fastest within 1 %") and "shs-50, 1 thread, BLEU" in told for told in document["findings"]
+    )
+    assert (
+        "Every BLEU difference to the dense model is significant (paired bootstrap, p < 0.05)." in document["findings"]
+    )
+    assert "1.60x (1.60–1.60) of 1 thread" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_threads_measured_in_two_calls_are_not_compared(tmp_path):
+    records = [on_phone(DENSE, 0, [40.0], threads=1), on_phone(DENSE, 0, [20.0], threads=2, session="s1")]
+    document = report([write(tmp_path / "phone", [], records)], tmp_path / "out")
+    assert not any("number of threads" in told for told in document["findings"])
 
 
 def test_the_python_loop_is_named(tmp_path):

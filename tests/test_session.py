@@ -199,7 +199,7 @@ def test_the_command_line_asks_for_phones(called, tiny_tokenizer_folder, tmp_pat
         "handling": Handling(cpus=(4, 6, 7), keep_awake=True),
         "adb": "/x/adb",
         "out": tmp_path / "r.jsonl",
-        "settings": Settings(threads=2, warmup_ms=WARMUP_MS, mode="spaced", limit=2),
+        "settings": (Settings(threads=2, warmup_ms=WARMUP_MS, mode="spaced", limit=2),),
     }
 
 
@@ -207,6 +207,13 @@ def test_the_command_line_takes_the_big_cores_of_the_only_phone(called):
     _, asked = called("--on", "adb")
     assert (asked[0][1]["serials"], asked[0][1]["handling"]) == ((), Handling())
     assert called("--on", "adb", "--cpus", "all")[1][-1][1]["handling"] == Handling(cpus="all")
+
+
+def test_the_command_line_asks_for_several_numbers_of_threads_and_for_minutes(called):
+    done, asked = called("--on", "adb", "--threads", "1,4,2,4", "--mode", "sustained", "--minutes", "0.5")
+    assert (done.code, done.err) == (0, "")
+    assert [one.threads for one in asked[0][1]["settings"]] == [1, 4, 2]
+    assert {(one.mode, one.minutes) for one in asked[0][1]["settings"]} == {("sustained", 0.5)}
 
 
 def test_the_command_line_cleans(called):
@@ -222,6 +229,12 @@ def test_the_command_line_cleans(called):
         (["--on", "adb:"], "--on 'adb:': must be host"),
         (["--on", "adb:S1,,S2"], "--on 'adb:S1,,S2': must be host"),
         (["--on", "adb", "--cpus", "fast"], "cpus 'fast': must be a list of CPUs such as 4,6-7"),
+        (["--on", "adb", "--threads", "1,x"], "threads '1,x': must be a number, or several to compare such as 1,2,4"),
+        (["--on", "adb", "--threads", ""], "threads '': must be a number"),
+        (["--threads", "0"], "threads 0: at least 1"),
+        (["--threads", "1,9999"], "threads 9999: legal are 1 to"),
+        (["--minutes", "1"], "minutes 1: only for the mode sustained, this one is warm"),
+        (["--mode", "sustained", "--minutes", "0"], "minutes 0: more than 0 and at most 60"),
         (["--clean", "--keep-awake"], "--keep-awake and --clean: only for --on adb"),
     ],
 )

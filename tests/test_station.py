@@ -12,7 +12,8 @@ from fake_adb import FakePhone
 from fake_session import FAST, hangs
 
 from bench import gate, record, session, station
-from bench.settings import Settings
+from bench.abi import named
+from bench.settings import Settings, sweep
 from bench.station import Handling
 from tprune.errors import BadInput, WorkFailed
 
@@ -144,6 +145,27 @@ def test_sustained_measures_the_heat(fake_phone, fake_artefact, measure):
     done = measure(fake_artefact("a"), settings=Settings(blocks=3, mode="sustained"))
     assert done[0].verdict == "VALID"
     assert (len(done[0].samples_ns), done[0].conditions["after"]["thermal_status"]) == (9, 1)
+
+
+def test_minutes_are_asked_of_one_process(fake_phone, fake_artefact, measure):
+    done = measure(fake_artefact("a"), settings=Settings(mode="sustained", minutes=0.001))
+    assert [found.block for found in done] == [0, -1]
+    assert (len(done[0].samples_ns), done[0].settings["min_ms"], done[0].settings["passes"]) == (6, 60, 1)
+
+
+def test_every_number_of_threads_has_its_big_cores(fake_phone, fake_artefact, measure):
+    cores = sorted(os.sched_getaffinity(0))
+    done = measure(fake_artefact("a"), settings=sweep(Settings(blocks=1), (1, len(cores))))
+    timed = [(found.threads, found.affinity["asked"], found.verdict) for found in done if found.block == 0]
+    assert timed == [(1, cores, "VALID"), (len(cores), cores, "VALID")]
+
+
+def test_two_engines_share_one_c_library(fake_phone, fake_artefact, measure):
+    measure(fake_artefact("a"), fake_artefact("b", "executorch"))
+    folders = sorted(path.name[0] for path in fake_phone.storage.iterdir())
+    assert [folders.count(kind) for kind in "blm"] == [2, 1, 2]
+    pushed = [call.split()[-1].rpartition("/")[2] for call in fake_phone.calls("push")]
+    assert pushed.count(named("x86_64").loader) == 1
 
 
 # faults

@@ -76,3 +76,16 @@ def test_the_same_call_gives_the_same_interval():
 def test_speedup_refuses(base, other, message):
     with pytest.raises(ValueError, match=message):
         stats.speedup(base, other)
+
+
+def test_the_median_lies_in_its_interval():
+    times = np.random.default_rng(3).uniform(1000, 2000, (4, 50))
+    found = stats.median(times)
+    assert found.value == np.median(times)
+    assert 1300 < found.low < found.value < found.high < 1700
+    assert stats.median(np.full((2, 3), 7)) == stats.Median(7.0, 7.0, 7.0)
+
+
+def test_a_median_refuses_what_is_not_blocks_of_sentences():
+    with pytest.raises(ValueError, match=r"shape \(2,\); it must be \(blocks, sentences\)"):
+        stats.median([1, 2])

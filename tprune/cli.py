@@ -13,7 +13,10 @@ import typer
 
 from tprune import stamp, terminal
 from tprune.cli_artefact import bench, evaluate, export, report
+from tprune.cli_compare import compare
 from tprune.cli_model import analyse, expand, prune, verify
+from tprune.cli_simulate import simulate
+from tprune.cli_translate import translate
 from tprune.options import Json, Seed, Threads, use_threads
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -37,7 +40,8 @@ def doctor(
     from bench import doctor as checkup
 
     steps = checkup.examine(need)
-    terminal.answer(checkup.document(steps), as_json=json, table=checkup.table(steps), lines=checkup.lines(steps))
+    lines = checkup.lines([] if need else steps)  # of the one that is needed, the error says how to mend it
+    terminal.answer(checkup.document(steps), as_json=json, table=checkup.table(steps), lines=lines)
     if need:
         checkup.require(steps)
 
@@ -59,7 +63,21 @@ def demo(
         terminal.call(app, call)
 
 
-for verb in (analyse, prune, verify, expand, evaluate, export, bench, report, doctor, demo):  # the order of --help
+for verb in (
+    analyse,
+    prune,
+    verify,
+    expand,
+    translate,
+    evaluate,
+    export,
+    bench,
+    compare,
+    report,
+    simulate,
+    doctor,
+    demo,
+):  # the order of --help
     app.command()(verb)
 
 

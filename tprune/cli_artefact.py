@@ -37,6 +37,9 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="Of records: the device, where there are several.")] = None,
     out: Annotated[Path | None, typer.Option(help="quality.json to write.")] = None,
     limit: Limit = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Of an artefact: sentences at once.", min=1, show_default="by precision")
+    ] = None,
     threads: Threads = 2,
     json: Json = False,
 ) -> None:
@@ -52,6 +55,9 @@ def evaluate(
     use_threads(threads)
     load: Any = partial(texts.load, data, source=source, target=target)
     options: Any = {"beams": beams, "baseline": baseline}
+    exported = (Path(model) / "manifest.json").is_file()
+    if not exported:
+        terminal.only_for("an exported artefact", {"--batch-size": batch_size})
     if Path(model).suffix == ".jsonl":
         quality = _of_records(Path(model), load, artefact, device, split, limit, options)
     else:
@@ -59,10 +65,10 @@ def evaluate(
         corpus = load(split=split or "test", limit=limit)
         with terminal.bar() as show:
             options["progress"] = lambda done, n: show("translate", done, n, "")
-            if (Path(model) / "manifest.json").is_file():
+            if exported:
                 from export.quality import evaluate as of_artefact
 
-                quality = of_artefact(Path(model), corpus, threads=threads, **options)
+                quality = of_artefact(Path(model), corpus, threads=threads, batch_size=batch_size, **options)
             else:
                 from tprune.checkpoint import load as load_checkpoint
 
@@ -90,7 +96,17 @@ def export(
     out: Out,
     data: Data,
     to: Annotated[str, typer.Option(help="Runtime: onnx or executorch.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
+    keep_float: Annotated[
+        str | None,
+        typer.Option(help="Of int8: what stays fp32, of encoder, decoder, output, embedding.", metavar="COMPONENT,..."),
+    ] = None,
+    max_bleu_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Of int8: largest BLEU loss on --split, in per cent of fp32's. What costs more stays fp32; 0.5."
+        ),
+    ] = None,
     source: Source = "en",
     target: Target = "de",
     split: str = "val",
@@ -101,26 +117,43 @@ def export(
     threads: Threads = 1,
     json: Json = False,
 ) -> None:
-    """Export a checkpoint; the artefact appears only if it translates token for token like PyTorch."""
+    """Export a checkpoint; the artefact appears only if it translates token for token like PyTorch (fp32), or with
+    hardly less BLEU (int8)."""
+    from export.precision import COMPONENTS
     from tprune import corpus as texts
     from tprune.checkpoint import load
     from tprune.vocabulary import trim
 
     terminal.one_of("--to", to, ("onnx", "executorch"))
-    terminal.one_of("--precision", precision, ("fp32",))
+    terminal.one_of("--precision", precision, ("fp32", "int8"))
+    if precision == "fp32":
+        terminal.only_for("--precision int8", {"--keep-float": keep_float, "--max-bleu-drop": max_bleu_drop})
     if to == "onnx":
         from export.to_onnx import to_onnx as write
     else:
         from export.to_executorch import to_executorch as write
     stamp.check_vacant(out)
     sides: Any = {"source": source, "target": target}
-    sentences = texts.load(data, split=split, limit=limit, **sides).source
+    if precision == "int8":
+        from export.precision import INT8
+        from export.quantize import Gate, quantize
+
+        kept = [name.strip() for name in (keep_float or "").split(",") if name.strip()]
+        drop = 0.5 if max_bleu_drop is None else max_bleu_drop
+        gate = Gate(texts.load(data, split=split, **sides), drop, INT8.without(kept))
+    else:
+        sentences = texts.load(data, split=split, limit=limit, **sides).source
     checkpoint = load(model)
     if trim_vocabulary:
         words = texts.load(data, split=trim_vocabulary, **sides)
         limit_ids = checkpoint.model.config.max_position_embeddings
         checkpoint = trim(checkpoint, texts.tokenise(words, checkpoint.tokenizer, limit_ids).target)
-    manifest = write(checkpoint, out, sentences=sentences, threads=threads)
+    if precision == "int8":
+        with terminal.bar() as show:
+            told: Any = {"parity": limit, "threads": threads, "watch": lambda name, done, n: show(name, done, n, "")}
+            manifest = quantize(checkpoint, out, write, gate, **told)
+    else:
+        manifest = write(checkpoint, out, sentences=sentences, threads=threads)
     size = sum(entry.bytes for entry in manifest.files.values())
     parity = manifest.parity
     lines = [
@@ -128,6 +161,13 @@ def export(
         f"PyTorch, logits within {parity.max_abs_logit_diff:.1e}"
     ]
     answer = {"out": str(out), "id": manifest.id, "bytes": size, **asdict(parity)}
+    if cost := manifest.cost:
+        answer |= {"int8": list(manifest.int8), "cost": asdict(cost)}
+        stayed = ", ".join(name for name in COMPONENTS if name not in manifest.int8) or "nothing"
+        lines.append(
+            f"int8: {', '.join(manifest.int8)}; fp32: {stayed}. {cost.split}: BLEU {cost.bleu:.2f}, fp32 "
+            f"{cost.fp32_bleu:.2f}, p = {cost.p_value:.3f}; {cost.identical} of {cost.sentences} sentences the same"
+        )
     if delegation := manifest.delegation:
         answer["delegation"] = asdict(delegation)
         outside = ", ".join(f"{count} {name}" for name, count in delegation.outside.items())
@@ -151,6 +191,9 @@ def bench(
         int | None, typer.Option(help="Milliseconds of warm-up at least: 0, on phones 500.", min=0)
     ] = None,
     mode: Annotated[str, typer.Option(help="warm, cold, spaced (rests between sentences) or sustained.")] = "warm",
+    minutes: Annotated[
+        float | None, typer.Option(help="Of the mode sustained: how long each artefact runs, instead of --blocks.")
+    ] = None,
     beams: Annotated[int, typer.Option(help="1 is greedy.", min=1)] = 1,
     cpus: Annotated[
         str | None, typer.Option(help="CPUs to pin the runner to, such as 4,6-7; on phones also all, or big (default).")
@@ -162,19 +205,21 @@ def bench(
     ] = False,
     clean: Annotated[bool, typer.Option("--clean", help="Measure nothing: remove what we left on the phone.")] = False,
     limit: Annotated[int | None, typer.Option(help="Use only the first N sentences.", min=1)] = 200,
-    threads: Threads = 1,
+    threads: Annotated[str, typer.Option(help="CPU threads; several to compare, such as 1,2,4.")] = "1",
     json: Json = False,
     dry_run: Dry = False,
 ) -> None:
     """Measure artefacts side by side: batch 1, real sentences, interleaved blocks, raw samples kept."""
     from bench import host, session, tokens
-    from bench.settings import Settings, parse_cpus
+    from bench.settings import Settings, parse_cpus, parse_threads, sweep
     from bench.station import WARMUP_MS, Handling
     from tprune import corpus as texts
 
     measure: Callable[..., list[Record]]
     least = warmup_ms if warmup_ms is not None else 0 if on == "host" else WARMUP_MS
-    settings = Settings(threads, blocks, warmup, least, mode, beams, split=split, limit=limit)
+    chosen: dict[str, Any] = {"mode": mode, "minutes": minutes, "beams": beams, "split": split, "limit": limit}
+    settings = Settings(blocks=blocks, warmup=warmup, warmup_ms=least, **chosen)
+    numbers = parse_threads(threads)
     if on == "host":
         phones = {"--adb": adb, "--keep-awake": keep_awake, "--fixed-performance": fixed_performance, "--clean": clean}
         terminal.only_for("--on adb", {flag: value or None for flag, value in phones.items()})
@@ -196,19 +241,16 @@ def bench(
     corpus = texts.load(data, split=split, source=source, target=target, limit=limit)
     encode = tokens.read(artefacts[0]).encode
     sentences = [encode(sentence) for sentence in corpus.source]
+    asked = sweep(settings, numbers)
     if dry_run:
-        plan = {
-            "dry_run": True,
-            "artefacts": [str(a) for a in artefacts],
-            "sentences": len(sentences),
-            **asdict(settings),
-        }
-        names = ", ".join(map(str, artefacts))
-        told = f"would measure {names}: {len(sentences)} sentences, {blocks} blocks, {threads} threads, {mode}, on {on}"
+        plan = {"dry_run": True, "artefacts": list(map(str, artefacts)), "sentences": len(sentences)}
+        plan |= {**asdict(settings), "threads": list(numbers)}
+        names, long = ", ".join(map(str, artefacts)), f"{blocks} blocks" if minutes is None else f"{minutes:g} minutes"
+        told = f"would measure {names}: {len(sentences)} sentences, {long}, threads {threads}, {mode}, on {on}"
         return terminal.answer(plan, as_json=json, lines=[told])
     with terminal.bar() as show:
         progress: Any = partial(show, "bench") if on == "host" else show
-        records = measure(artefacts, sentences, out=out, settings=settings, progress=progress)
+        records = measure(artefacts, sentences, out=out, settings=asked, progress=progress)
     lines = [f"wrote {len(records)} records to {out}; next: tprune report {out} QUALITY.json... --out report"]
     if any(found.loop == "python" for found in records):
         lines.append("measured by a loop in Python, because no C++ compiler is here to build the runner: tprune doctor")

@@ -142,14 +142,16 @@ def verify(
     """Prove that a pruned model computes what the big masked one does; count parameters, MACs and bytes."""
     from tprune.checkpoint import load
     from tprune.count import count
-    from tprune.verify import require
+    from tprune.verify import is_pruned, require
     from tprune.verify import verify as compare
 
     checkpoint = load(pruned)
     verdict = compare(checkpoint.model, load(against).model if against else None, seed=seed)
     require(verdict, pruned)
     size = count(checkpoint.model)
+    pruned_at_all = is_pruned(checkpoint.model)
     facts = {"model": checkpoint.name, "id": checkpoint.id, **asdict(verdict), **asdict(size), "macs": size.macs}
+    facts["pruned"] = pruned_at_all
     if Path(pruned).is_dir():
         facts["bytes"] = sum(file.stat().st_size for file in Path(pruned).glob("*.safetensors"))
     lines = [
@@ -158,6 +160,8 @@ def verify(
         f"{size.params:,} parameters, {size.macs / 1e6:.1f} M MACs a sentence of 16 tokens"
         + (f", {facts['bytes'] / 1e6:.1f} MB" if "bytes" in facts else ""),
     ]
+    if not pruned_at_all:
+        lines.append("nothing is pruned in it: every matrix has its stock size, so there was nothing to prove")
     terminal.answer(facts, as_json=json, lines=lines)
 
 

@@ -148,8 +148,10 @@ def read_quality(path: Path, corpus: Corpus, whole: Corpus | None = None) -> dic
     """
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"baseline {str(path)!r} cannot be read: {error}") from error
+    except OSError as error:
+        raise BadInput(f"baseline {str(path)!r} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise BadInput(f"baseline {str(path)!r} is not JSON; name what `tprune evaluate --out` wrote") from None
     if not isinstance(document, dict) or document.get("kind") != "quality" or document.get("schema") != SCHEMA:
         raise BadInput(f"baseline {str(path)!r} is no quality document of schema {SCHEMA} (tprune evaluate --out)")
     missing = [key for key in ("corpus", "sentences", "hypotheses", "model") if key not in document]

@@ -25,7 +25,7 @@ from typing import Any
 from tprune.errors import BadInput
 
 SCHEMA = 1
-PACKAGES = ("tprune", "torch", "transformers", "onnx", "onnxruntime", "executorch", "sacrebleu", "numpy")
+PACKAGES = ("tprune", "torch", "transformers", "onnx", "onnxruntime", "executorch", "ctranslate2", "sacrebleu", "numpy")
 
 
 def stamp(kind: str, inputs: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors import SafetensorError
 
 from tprune.errors import BadInput, WorkFailed
+from tprune.signals import as_interrupts
 
 talk = Console(stderr=True)
 # A wrong call, in click's words. Newer typers bring their own copy of click; only its leaves have public names.
@@ -53,7 +54,8 @@ def bar() -> Iterator[Callable[[str, int, int, str], None]]:
 def run(app: Callable[..., object]) -> None:
     """Run the command line; every failure that is not a bug is one line on stderr and an exit code."""
     try:
-        call(app)
+        with as_interrupts():
+            call(app)
     except (KeyboardInterrupt, typer.Abort):
         fail(1, "interrupted; give the same command again to continue")
     except UsageError as error:

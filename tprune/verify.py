@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import MarianMTModel
 
+from tprune.config import stock_sizes
 from tprune.errors import BadInput, WorkFailed
 from tprune.marian import PrunedMarianMTModel
 from tprune.surgery import expand
@@ -58,6 +59,13 @@ def verify(model: PrunedMarianMTModel, against: MarianMTModel | None = None, *, 
     difference = float((logits[0] - logits[1]).abs().max())
     identical = sum(a == b for a, b in zip(*greedy, strict=True))
     return Verdict(difference, identical, SENTENCES)
+
+
+def is_pruned(model: PrunedMarianMTModel) -> bool:
+    """Return whether any matrix of the model is smaller than a stock Marian's of its configuration."""
+    config = model.config
+    sides = (("encoder", config.encoder_sizes), ("decoder", config.decoder_sizes))
+    return any(sizes != stock_sizes(config, side) for side, sizes in sides)
 
 
 def require(verdict: Verdict, what: str) -> None:
