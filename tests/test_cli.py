@@ -182,9 +182,15 @@ def test_a_wrong_call_of_prune(here: Path, flags: tuple[str, ...], complaint: st
             "--to 'tflite': must be onnx or executorch",
         ),
         (
-            ("export", "dense", "--data", "data", "--out", "o", "--precision", "int8"),
-            "--precision 'int8': must be fp32",
+            ("export", "dense", "--data", "data", "--out", "o", "--precision", "int4"),
+            "--precision 'int4': must be fp32 or int8",
         ),
+        (
+            ("export", "dense", "--data", "data", "--out", "o", "--precision", "int8", "--keep-float", "lm_head"),
+            "unknown component lm_head; an export has encoder, decoder, output, embedding",
+        ),
+        (("export", "dense", "--data", "data", "--out", "o", "--max-bleu-drop", "1"), "--max-bleu-drop"),
+        (("translate", "dense", "--data", "data", "--out", "o", "--keep", "dev"), "dev"),
         (("bench", "dense", "--data", "data", "--on", "phone"), "--on 'phone': must be host"),
         (("evaluate", "dense", "--data", "data", "--baseline", "dense/config.json"), "is no quality document"),
         (("evaluate", "dense", "--data", "data", "--beams", "0"), "Invalid value for '--beams'"),
@@ -197,7 +203,7 @@ def test_a_wrong_call_of_another_verb(here: Path, call: tuple[str, ...], complai
     assert contents(here) == before
 
 
-@pytest.mark.parametrize("verb", ["analyse", "prune", "expand", "export", "report"])
+@pytest.mark.parametrize("verb", ["analyse", "prune", "expand", "translate", "export", "report"])
 def test_an_output_folder_that_is_not_empty(here: Path, verb: str) -> None:
     (here / "out").mkdir()
     (here / "out" / "mine").write_text("precious")
@@ -248,6 +254,23 @@ def test_json_is_one_object_and_nothing_else(here: Path) -> None:
     versus = tprune("evaluate", "small", *data, "--baseline", "quality.json", "--json").json
     assert versus["hypotheses"] == quality["hypotheses"]
     assert (versus["baseline"]["name"], versus["baseline"]["p_value"]) == ("wide", 1.0)
+
+
+def test_a_models_translations_become_a_corpus(here: Path) -> None:
+    told = tprune("translate", "dense", "--data", "data", "--out", "taught", "--beams", "2", "--json").json
+    assert (told["sentences"] + told["empty"], told["beams"]) == (6, 2)
+    taught = {name: (here / "taught" / name).read_text() for name in ("train.en", "train.de", "val.en", "val.de")}
+    assert taught["val.de"] == (here / "data" / "val.de").read_text()
+    assert taught["train.en"].count("\n") == taught["train.de"].count("\n") == told["sentences"]
+    assert taught["train.de"] != (here / "data" / "train.de").read_text()
+
+
+def test_an_int8_export_says_what_it_costs(here: Path) -> None:
+    call = ("export", "dense", "--data", "data", "--out", "small8", "--precision", "int8", "--max-bleu-drop", "100")
+    told = tprune(*call, "--keep-float", "encoder", "--json").json
+    assert told["int8"] == ["decoder", "output", "embedding"]
+    assert (told["cost"]["split"], told["cost"]["sentences"]) == ("val", 6)
+    assert tprune("evaluate", "small8", "--data", "data", "--json").json["precision"] == "int8"
 
 
 @pytest.mark.parametrize(
