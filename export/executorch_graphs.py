@@ -26,7 +26,7 @@ from transformers import MarianMTModel
 from export.executorch_int8 import Products, Table
 from export.manifest import Limits
 from export.marian_graphs import Port
-from export.marian_parts import Part, embed_scale, head_count, position_table, scaled_table, state_widths
+from export.marian_parts import Part, embed_scale, head_count, position_table, scaled_table, state_widths, table_order
 from export.precision import FP32, Precision
 from tprune.vocabulary import NEVER, kept_ids
 
@@ -38,6 +38,7 @@ class EncoderMethod(nn.Module):
     """
 
     positions: Tensor
+    numbers: Tensor
 
     def __init__(self, model: MarianMTModel, precision: Precision = FP32) -> None:
         super().__init__()
@@ -52,7 +53,12 @@ class EncoderMethod(nn.Module):
             )
         ]
         self.blocks: Any = nn.ModuleList(blocks)
-        self.table = Table(scaled_table(encoder), int8="embedding" in precision.int8)
+        table, order = scaled_table(encoder), table_order(model)
+        self.renumbers = order is not None
+        if order is not None:
+            table = table[order]
+            self.register_buffer("numbers", torch.argsort(order)[:, None])
+        self.table = Table(table, int8="embedding" in precision.int8)
         self.width = encoder.config.d_model
         self.register_buffer("positions", position_table(encoder) + _fold_biases(blocks))
         crosses = [layer.encoder_attn for layer in model.model.decoder.layers if head_count(layer.encoder_attn)]
@@ -62,6 +68,8 @@ class EncoderMethod(nn.Module):
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs in the order of `method_ports(model, limits)["encoder"]`."""
+        if self.renumbers:
+            input_ids = nn.functional.embedding(input_ids, self.numbers).view(1, -1)
         embedded = self.table(input_ids) + self.positions[: input_ids.shape[1]]
         hidden = embedded.view(-1, self.width)  # (source, d_model)
         for block in self.blocks:
@@ -83,7 +91,6 @@ class StepMethod(nn.Module):
     next token, then this token's row (1, 1, heads, width) of every self key/value.
     """
 
-    positions: Tensor
     places: Tensor
     columns: Tensor
 
@@ -102,8 +109,10 @@ class StepMethod(nn.Module):
         ]
         self.blocks: Any = nn.ModuleList(blocks)
         kept = torch.tensor(kept_ids(model))
-        self.table = Table(scaled_table(decoder)[kept], int8="embedding" in precision.int8)
-        self.register_buffer("positions", position_table(decoder) + _fold_biases(blocks))
+        order = table_order(model)  # the whole of it, as the encoder has it: its first rows are the kept ones
+        table = scaled_table(decoder)[kept if order is None else order]
+        self.table = Table(table, int8="embedding" in precision.int8)
+        self.positions = Table(position_table(decoder) + _fold_biases(blocks), int8="embedding" in precision.int8)
         # Column i is row i - 1 of the cache, which exists when that is less than the position; column 0 is the new row.
         self.register_buffer("places", -NEVER * torch.arange(limits.target)[:, None])
         self.register_buffer("columns", -NEVER * torch.arange(limits.target + 1)[None])
@@ -122,7 +131,7 @@ class StepMethod(nn.Module):
 
     def forward(self, token: Tensor, position: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Take and return tensors in the order of `method_ports(model, limits)["decoder_step"]`."""
-        hidden = self.table(token) + nn.functional.embedding(position, self.positions)
+        hidden = self.table(token) + self.positions(position)
         penalty = None
         if self.first_past is not None:
             columns = self.columns[:, : tensors[self.first_past].shape[1] + 1]

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from transformers import MarianMTModel
 
-from export.marian_parts import Part, embed_scale, head_count, position_table, scaled_table, state_widths
+from export.marian_parts import Part, embed_scale, head_count, position_table, scaled_table, state_widths, table_order
 from export.sub_blocks import (
     PLAIN,
     Attention,
@@ -69,13 +69,9 @@ class EncoderGraph(nn.Module):
         ]
         self.blocks: Any = nn.ModuleList(blocks)  # iterating a ModuleList gives plain Modules to the type checker
         self.deep = kernels.deep
-        # A trimmed vocabulary's rows come first, so that the decoder's table is the beginning of this one: stored once.
-        kept, table = kept_ids(model), scaled_table(encoder)
-        shares = encoder.embed_tokens.weight is model.model.decoder.embed_tokens.weight
-        self.renumbers = shares and len(kept) < len(table)
-        if self.renumbers:
-            left = sorted(set(range(len(table))) - set(kept))
-            order = torch.tensor([*kept, *left])
+        table, order = scaled_table(encoder), table_order(model)
+        self.renumbers = order is not None
+        if order is not None:
             table = table[order]
             self.register_buffer("places", torch.argsort(order)[:, None])
         self.table = kernels.table(table)
