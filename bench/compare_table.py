@@ -12,7 +12,15 @@ from rich.console import Group
 
 from bench.table import BLANK, Column, RowData, drawn, markdown
 
-NAME = Column("name", "system", lambda row: str(row["name"]), number=False)
+OURS = {"onnxruntime": "onnx", "executorch": "executorch"}  # the same model may be there as both
+
+
+def _name(row: RowData) -> str:
+    ours = OURS.get(row["runtime"])
+    return f"{row['name']}, {ours}" if ours else str(row["name"])
+
+
+NAME = Column("name", "system", _name, number=False)
 
 
 def _fixed(key: str, heading: str, digits: int, scale: float = 1.0) -> Column:

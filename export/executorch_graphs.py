@@ -37,7 +37,7 @@ class EncoderMethod(nn.Module):
     A decoder layer without cross-attention has none; where no layer has any, there is one output of no use, `mask`.
     """
 
-    positions: Tensor
+    places: Tensor
     numbers: Tensor
 
     def __init__(self, model: MarianMTModel, precision: Precision = FP32) -> None:
@@ -60,7 +60,8 @@ class EncoderMethod(nn.Module):
             self.register_buffer("numbers", torch.argsort(order)[:, None])
         self.table = Table(table, int8="embedding" in precision.int8)
         self.width = encoder.config.d_model
-        self.register_buffer("positions", position_table(encoder) + _fold_biases(blocks))
+        self.positions = Table(position_table(encoder) + _fold_biases(blocks), int8="embedding" in precision.int8)
+        self.register_buffer("places", torch.arange(self.positions.rows.shape[0])[None])
         crosses = [layer.encoder_attn for layer in model.model.decoder.layers if head_count(layer.encoder_attn)]
         self.cross = Products([part for found in crosses for part in (found.k_proj, found.v_proj)], int8=int8)
         self.heads = [head_count(attention) for attention in crosses]
@@ -70,7 +71,7 @@ class EncoderMethod(nn.Module):
         """Return the outputs in the order of `method_ports(model, limits)["encoder"]`."""
         if self.renumbers:
             input_ids = nn.functional.embedding(input_ids, self.numbers).view(1, -1)
-        embedded = self.table(input_ids) + self.positions[: input_ids.shape[1]]
+        embedded = self.table(input_ids) + self.positions(self.places[:, : input_ids.shape[1]])
         hidden = embedded.view(-1, self.width)  # (source, d_model)
         for block in self.blocks:
             hidden = block.encode(hidden)

@@ -1,7 +1,8 @@
 """Checkpoint -> ONNX artefact: `to_onnx(checkpoint, "out", sentences=[...])`.
 
-Standard operators of opset 23 only (`Attention` keeps the cache in the graph), so any runtime that knows the opset may
-open the files. The folder appears under its name after `parity` agreed with PyTorch.
+Operators of opset 23 and, of ONNX Runtime's own (`com.microsoft`), the one that extends a cache in place and those of
+int8.
+The folder appears under its name after `parity` agreed with PyTorch.
 """
 
 from __future__ import annotations

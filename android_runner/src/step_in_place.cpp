@@ -37,6 +37,7 @@ class InPlaceStep : public Step {
       parts_.call.set_input(cross.place, parts_.encoder.output(cross.name, length));
     }
     filled_ = 0;
+    slots_.start();
   }
 
   std::int64_t run(std::size_t position, const std::int64_t* tokens) override {
@@ -56,14 +57,15 @@ class InPlaceStep : public Step {
   }
 
   void reorder(const std::size_t* parents) override {
-    slots_.reorder(parents, [&](std::size_t from, std::size_t to) {
+    slots_.reorder(parents, filled_, [&](std::size_t from, std::size_t to, std::size_t first) {
       for (std::size_t i = 0; i < caches_.size(); ++i) {
         const StepPlan::Cache& cache = plan_.caches[i];
         const std::size_t head = parts_.limit * cache.width;
         auto* memory = static_cast<float*>(caches_[i].data);
         for (std::size_t h = 0; h < cache.heads; ++h) {
-          std::memcpy(memory + (to * cache.heads + h) * head, memory + (from * cache.heads + h) * head,
-                      filled_ * cache.width * sizeof(float));
+          std::memcpy(memory + (to * cache.heads + h) * head + first * cache.width,
+                      memory + (from * cache.heads + h) * head + first * cache.width,
+                      (filled_ - first) * cache.width * sizeof(float));
         }
       }
     });

@@ -45,6 +45,7 @@ class RowStep : public Step {
       parts_.call.set_input(cross.place, parts_.encoder.output(cross.name, length));
     }
     filled_ = 0;
+    slots_.start();
   }
 
   std::int64_t run(std::size_t position, const std::int64_t* tokens) override {
@@ -70,9 +71,11 @@ class RowStep : public Step {
   float* logits(std::size_t beam) override { return static_cast<float*>(logits_[beam].data); }
 
   void reorder(const std::size_t* parents) override {
-    slots_.reorder(parents, [&](std::size_t from, std::size_t to) {
+    slots_.reorder(parents, filled_, [&](std::size_t from, std::size_t to, std::size_t first) {
       for (std::size_t i = 0; i < plan_.caches.size(); ++i) {
-        std::memcpy(states_[to][i].memory.data, states_[from][i].memory.data, filled_ * row_bytes(i));
+        const std::size_t skipped = first * row_bytes(i);
+        std::memcpy(static_cast<char*>(states_[to][i].memory.data) + skipped,
+                    static_cast<const char*>(states_[from][i].memory.data) + skipped, filled_ * row_bytes(i) - skipped);
       }
     });
   }
