@@ -196,7 +196,7 @@ def test_tables_show_ratios_quality_and_what_is_blank(rows):
     shown = screen.file.getvalue()
     assert "10.00x" in shown and "3.00x" in shown and "50.0 %" in shown and "< 0.001" in shown
     told = compare_table.as_markdown(compare.document(rows, inputs={}, facts={"hf": "eager"}))
-    assert "| small | 4.00 | " in told and "10.00x (10.00–10.00)" in told and "- hf: eager" in told
+    assert "| small, onnx | 4.00 | " in told and "10.00x (10.00–10.00)" in told and "- hf: eager" in told
     table = list(csv.DictReader(io.StringIO(compare_table.as_csv(rows))))
     assert json.loads(table[2]["speedups"])["ct2-fp32"]["ratio"] == 3
     assert table[0]["bleu"] == ""
