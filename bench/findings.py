@@ -51,6 +51,7 @@ def findings(joined: Sequence[Joined]) -> list[str]:
     names = dict(zip(map(id, joined), labels(joined), strict=True))
     return [
         *_best_by_device(joined),
+        *_over_fp32(joined, names),
         *_threads(joined),
         *_endurance(joined, names),
         *_lengths(joined, names),
@@ -87,9 +88,12 @@ def _best(joined: Sequence[Joined]) -> list[str]:
     names = dict(zip(map(id, joined), labels(joined), strict=True))
     timed = [item for item in _pruned(joined) if item.row.speedup is not None and item.row.speedup_low is not None]
     if not timed:
+        if any(item.row.speedup is None for item in _pruned(joined) if item.details):
+            return ["A pruned model's speed-up is over the dense one of the same runtime and precision: time that too."]
         return ["No pruned model was timed against the dense one, so nothing can be said about its speed."]
     if all(item.row.bleu_loss_percent is None for item in timed):
-        return ["No BLEU stands beside these times, so what the speed costs is not known: tprune evaluate."]
+        which = ", ".join(names[id(item)] for item in timed)
+        return [f"No BLEU stands beside the times of {which}, so what the speed costs is not known: tprune evaluate."]
     sentences = []
     for percent in TOLERATED:
         inside = [item for item in timed if _loss(item.row) is not None and (_loss(item.row) or 0.0) <= percent]
@@ -99,6 +103,18 @@ def _best(joined: Sequence[Joined]) -> list[str]:
         else:
             sentences.append(_best_sentence(fastest.row, names[id(fastest)], percent))
     return sentences
+
+
+def _over_fp32(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
+    """Say how much faster int8 rows are than the dense fp32 model; `speedup` compares rows of one precision."""
+    told = []
+    for item in joined:
+        if gain := item.details.get("over_fp32"):
+            loss = item.row.bleu_loss_percent
+            change = "" if loss is None else f", BLEU {-loss:+.1f} %".replace("-", "−")
+            interval = f"95 % interval {gain['low']:.2f}–{gain['high']:.2f}"
+            told.append(f"{names[id(item)]} {gain['ratio']:.2f}x ({interval}){change}")
+    return [f"Over the dense fp32 model of the same runtime: {'; '.join(told)}."] if told else []
 
 
 def _best_sentence(row: Row, name: str, percent: float) -> str:

@@ -83,7 +83,7 @@ def _timed_row(
     details: dict[str, Any] = {}
     if one.blocks and verdict != "WRONG_TOKENS":
         times, more = _times(one, session)
-        details = {**one.details(), "sweep": _sweep(one, session)}
+        details = {**one.details(), "sweep": _sweep(one, session), "over_fp32": _over_fp32(one, session)}
         notes += more
     elif not one.blocks:
         notes.append("no block was measured to its end, so its times are blank")
@@ -147,6 +147,22 @@ def _speedup(one: Timed, session: Sequence[Timed]) -> tuple[dict[str, float], li
     apart = sum(base.blocks[block].session != one.blocks[block].session for block in shared)
     notes = [f"{apart} of {len(shared)} blocks ran in another session than the dense artefact's"] if apart else []
     return {"speedup": found.ratio, "speedup_low": found.low, "speedup_high": found.high}, notes
+
+
+def _over_fp32(one: Timed, session: Sequence[Timed]) -> dict[str, Any] | None:
+    """Return how much faster a row of another precision is than the dense fp32 one of its session and setting."""
+    place = one.setting.index(one.first.precision)
+    wanted = (*one.setting[:place], "fp32", *one.setting[place + 1 :])
+    dense = [
+        other
+        for other in session
+        if other.first.model.get("criterion") == "dense" and other.blocks and other.setting == wanted
+        if other.verdict != "WRONG_TOKENS"
+    ]
+    if one.first.precision == "fp32" or len(dense) != 1:
+        return None
+    shared = sorted(dense[0].blocks.keys() & one.blocks.keys())
+    return asdict(stats.speedup(dense[0].means(shared), one.means(shared))) if shared else None
 
 
 def _sweep(one: Timed, session: Sequence[Timed]) -> dict[str, Any] | None:

@@ -191,6 +191,14 @@ def test_a_wrong_call_of_prune(here: Path, flags: tuple[str, ...], complaint: st
         ),
         (("export", "dense", "--data", "data", "--out", "o", "--max-bleu-drop", "1"), "--max-bleu-drop"),
         (("translate", "dense", "--data", "data", "--out", "o", "--keep", "dev"), "dev"),
+        (
+            ("translate", "dense", "--data", "data", "--out", "o", "--keep", "val,train"),
+            "is the split that is translated",
+        ),
+        (
+            ("export", "dense", "--data", "data", "--out", "o", "--precision", "int8", "--keep-float", ","),
+            "--keep-float names no component",
+        ),
         (("bench", "dense", "--data", "data", "--on", "phone"), "--on 'phone': must be host"),
         (("evaluate", "dense", "--data", "data", "--baseline", "dense/config.json"), "is no quality document"),
         (("evaluate", "dense", "--data", "data", "--beams", "0"), "Invalid value for '--beams'"),
@@ -356,7 +364,7 @@ def test_a_prune_that_is_stopped_goes_on_to_the_same_bits(here: Path) -> None:
     first.send_signal(signal.SIGINT)
     out, err = first.communicate(timeout=60)
     assert (first.returncode, out) == (1, "")
-    assert err == "tprune: interrupted; give the same command again to continue\n"
+    assert err == "tprune: interrupted; give the same command again\n"
 
     second = start(*call)
     wait_for(second, (run / "finetune" / "state.safetensors").exists)

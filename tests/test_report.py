@@ -164,6 +164,8 @@ def test_int8_is_compared_with_int8_and_its_own_quality(tmp_path):
     row = next(row for row in document["rows"] if row["name"] == "shs-50" and row["precision"] == "int8")
     assert (row["bleu"], row["speedup"]) == (38.0, pytest.approx(9 / 4))
     assert row["bleu_loss_percent"] == pytest.approx(5.0)
+    told = next(sentence for sentence in document["findings"] if sentence.startswith("Over the dense fp32 model"))
+    assert "shs-50, int8 3.00x" in told and "BLEU −5.0 %" in told and "1.33x" in told
 
 
 def test_a_copy_of_a_records_file_counts_once(small, tmp_path):

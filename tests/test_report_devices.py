@@ -231,7 +231,7 @@ def test_the_repositorys_own_results_are_still_rows():
 def test_times_without_bleu_have_no_price(tmp_path):
     files = [timed(DENSE, 0, [10, 20]), timed(HALF, 0, [5, 10])]
     found = report([write(tmp_path / "runs", [], files)], tmp_path / "out")["findings"]
-    assert found[0].startswith("No BLEU stands beside these times")
+    assert found[0].startswith("No BLEU stands beside the times of shs-50")
 
 
 def test_a_model_that_says_less_is_not_faster_unseen(tmp_path):

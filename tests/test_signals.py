@@ -26,7 +26,7 @@ from tprune import terminal
 programs = {"onnxruntime": sys.argv[4:]}
 terminal.run(lambda **_: host.run([sys.argv[1]], json.loads(sys.argv[2]), out=sys.argv[3], programs=programs))
 """
-INTERRUPTED = "tprune: interrupted; give the same command again to continue\n"
+INTERRUPTED = "tprune: interrupted; give the same command again\n"
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])

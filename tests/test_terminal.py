@@ -56,8 +56,8 @@ def ends(app: Any) -> int:
         (FileNotFoundError(2, "No such file or directory", "a/b.json"), 1, "No such file or directory (a/b.json)"),
         (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
         (SafetensorError("I/O error: No space left"), 1, "I/O error: No space left"),
-        (KeyboardInterrupt(), 1, "interrupted; give the same command again to continue"),
-        (typer.Abort(), 1, "interrupted; give the same command again to continue"),
+        (KeyboardInterrupt(), 1, "interrupted; give the same command again"),
+        (typer.Abort(), 1, "interrupted; give the same command again"),
         (typer.BadParameter("must be a number"), 2, "Invalid value: must be a number"),
     ],
 )
@@ -100,7 +100,7 @@ def app(monkeypatch) -> typer.Typer:
 @pytest.mark.parametrize(
     ("words", "code", "line"),
     [
-        (["verb", "interrupted"], 1, "interrupted; give the same command again to continue"),
+        (["verb", "interrupted"], 1, "interrupted; give the same command again"),
         (["verb", "bad"], 2, "end 'bad': must be good"),
         (["verb", "good", "--times", "0"], 2, "Invalid value for '--times'"),
         (["verb"], 2, "Missing argument 'end'"),

@@ -84,7 +84,8 @@ def evaluate(
             f"{truncated} of {quality['sentences']} sentences were longer than the model takes and were truncated"
         )
     if versus := quality["baseline"]:
-        lines.append(f"baseline {versus['name']}: BLEU {versus['bleu']:.2f}, p = {versus['p_value']:.4f}")
+        search = "" if versus["beams"] == quality["beams"] else f" with {versus['beams']} beams"
+        lines.append(f"baseline {versus['name']}{search}: BLEU {versus['bleu']:.2f}, p = {versus['p_value']:.4f}")
     if said := quality.get("device"):
         emulated = ", emulated" if said["emulated"] else ""
         lines.append(f"of what {said['model']} ({said['abi']}{emulated}) said, {quality['sentences']} sentences")
@@ -139,6 +140,8 @@ def export(
         from export.quantize import Gate, quantize
 
         kept = [name.strip() for name in (keep_float or "").split(",") if name.strip()]
+        if keep_float is not None and not kept:
+            raise BadInput("--keep-float names no component; an export has encoder, decoder, output, embedding")
         drop = 0.5 if max_bleu_drop is None else max_bleu_drop
         gate = Gate(texts.load(data, split=split, **sides), drop, INT8.without(kept))
     else:

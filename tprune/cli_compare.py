@@ -92,13 +92,13 @@ def compare(
         _check_tokens(subjects, work)
         bandwidth = roofline.read_bandwidth(threads)
         records, failed = _measured(subjects, work, asked, out, settings, show)
+        said = comparison.translations(records)
         bound = partial(roofline.Roofline, bandwidth=max(bandwidth, roofline.read_bandwidth(threads)))
         rooflines = {
             subject.id: bound(roofline.step_bytes(subject.folder), cache_bytes=roofline.cache_bytes())
             for subject in subjects
-            if subject.runtime == "onnxruntime"
+            if subject.runtime == "onnxruntime" and subject.id in said  # a damaged one is named below
         }
-    said = comparison.translations(records)
     work.check(said, {subject.id: subject.name for subject in subjects})
     scores = _scores(work, said, comparison.reference(records))
     rows = comparison.rows(records, scores=scores, rooflines=rooflines)
@@ -280,7 +280,11 @@ def _facts(work: Work, rivals: Sequence[Rival], rows: Sequence[Mapping[str, Any]
     for name, bound in bounds.items():
         facts[f"roofline of {name}"] = (
             f"a step reads {bound['step_bytes'] / 1e6:.1f} MB of weights in {bound['step_us']:,.0f} us, "
-            f"{bound['share']:.0%} of the {bound['bandwidth'] / 1e9:.1f} GB/s that memory gives; "
-            f"{bound['cached']:.0%} of them may stay in the largest cache, where memory is no bound"
+            + (
+                "all of them may stay in the largest cache, where memory is no bound"
+                if bound["cached"] == 1
+                else f"{bound['share']:.0%} of the {bound['bandwidth'] / 1e9:.1f} GB/s that memory gives; "
+                f"{bound['cached']:.0%} of them may stay in the largest cache, where memory is no bound"
+            )
         )
     return facts

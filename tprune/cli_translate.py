@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tprune import stamp, terminal
+from tprune.errors import BadInput
 from tprune.options import Data, Json, Limit, Model, Source, Target, Threads, use_threads
 
 if TYPE_CHECKING:
@@ -33,10 +34,13 @@ def translate(
     from tprune.checkpoint import load
     from tprune.translate import translate as decode
 
+    kept = [name.strip() for name in keep.split(",") if name.strip()]
+    if split in kept:
+        raise BadInput(f"--keep {keep}: {split!r} is the split that is translated; name others, or none")
     use_threads(threads)
     stamp.check_vacant(out)
     read = texts.load(data, split=split, source=source, target=target, limit=limit)
-    others = {name: texts.load(data, split=name, source=source, target=target) for name in keep.split(",") if name}
+    others = {name: texts.load(data, split=name, source=source, target=target) for name in kept}
     checkpoint = load(model)
     with terminal.bar() as show:
         made = decode(
@@ -47,7 +51,7 @@ def translate(
             progress=lambda done, n: show("translate", done, n, ""),
         )
     pairs = [(said, text) for said, text in zip(read.source, made.text, strict=True) if text.strip()]
-    splits = {name: list(zip(kept.source, kept.target, strict=True)) for name, kept in others.items()}
+    splits = {name: list(zip(other.source, other.target, strict=True)) for name, other in others.items()}
     with stamp.new_folder(out) as folder:
         for name, rows in {split: pairs, **splits}.items():
             for column, side in enumerate((source, target)):
@@ -55,9 +59,9 @@ def translate(
         inputs = {checkpoint.name: checkpoint.id, split: read.id}
         facts = {"beams": beams, "split": split, "truncated": made.truncated, "empty": len(read) - len(pairs)}
         stamp.write_json(folder / "stamp.json", {**stamp.stamp("corpus", inputs), "facts": facts})
-    kept = f", {', '.join(others)} as they are" if others else ""
+    taken = f", {', '.join(others)} as they are" if others else ""
     dropped = f", {facts['empty']} left out because their translation is empty" if facts["empty"] else ""
-    line = f"wrote {out}: {len(pairs)} sentences of {split} as {checkpoint.name} translates them{dropped}{kept}"
+    line = f"wrote {out}: {len(pairs)} sentences of {split} as {checkpoint.name} translates them{dropped}{taken}"
     terminal.answer({"out": str(out), "sentences": len(pairs), **facts}, as_json=json, lines=[line])
 
 

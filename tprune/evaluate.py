@@ -204,6 +204,7 @@ def _versus(hypotheses: Sequence[str], corpus: Corpus, against: dict[str, Any]) 
     kept = against["hypotheses"]
     return {
         "name": against["model"]["name"],
+        "beams": against.get("beams", 1),
         "bleu": score(kept, corpus.target, language=corpus.language).bleu,
         "p_value": compare(hypotheses, kept, corpus.target, language=corpus.language),
     }

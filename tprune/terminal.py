@@ -57,7 +57,7 @@ def run(app: Callable[..., object]) -> None:
         with as_interrupts():
             call(app)
     except (KeyboardInterrupt, typer.Abort):
-        fail(1, "interrupted; give the same command again to continue")
+        fail(1, "interrupted; give the same command again")
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # no arguments at all: the message is the whole help
             sys.stderr.write(f"{error.format_message()}\n")
