@@ -21,8 +21,10 @@ from transformers import MarianConfig, MarianMTModel
 
 pytest_plugins = ("double.fixtures", "fake_session")
 
-# a shell that starts us in the background has us ignore Ctrl-C, and what a test starts to interrupt would inherit that
+# A shell that starts us in the background has us ignore Ctrl-C, nohup a closed terminal, and what a test starts to be
+# interrupted would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)  # two cores are shared with whatever else runs; tiny matrices gain nothing from a second
 
 VOCABULARY = 112
