@@ -47,8 +47,8 @@ def to_onnx(
 
     def write(folder: Path) -> Programs:
         graphs = {
-            "encoder": EncoderGraph(model, _encoder_kernels(precision)),
-            "decoder_step": StepGraph(model, _step_kernels(precision)),
+            "encoder": EncoderGraph(model, _kernels(precision, "encoder", RowsProduct)),
+            "decoder_step": StepGraph(model, _kernels(precision, "decoder", RowProduct)),
         }
         borders = ports(model)
         protos = {name: trace(graph, borders[name]) for name, graph in graphs.items()}
@@ -61,28 +61,16 @@ def to_onnx(
     return publish(checkpoint, out, write, sentences=sentences, threads=threads)
 
 
-def _encoder_kernels(precision: Precision) -> Kernels:
+def _kernels(precision: Precision, side: str, product: type[nn.Module]) -> Kernels:
+    """What the graph of a side, encoder or decoder, is made of; `product` is the int8 one for its number of tokens."""
     int8 = precision.int8
-    deep = "encoder" in int8
     return Kernels(
         attend=onnx_attend,
         recall=onnx_recall,
-        product=RowsProduct if deep else FloatProduct,
-        table=BlockTable if "embedding" in int8 else FloatTable,
-        deep=deep,
-    )
-
-
-def _step_kernels(precision: Precision) -> Kernels:
-    int8 = precision.int8
-    deep = "decoder" in int8
-    return Kernels(
-        attend=onnx_attend,
-        recall=onnx_recall,
-        product=RowProduct if deep else FloatProduct,
+        product=product if side in int8 else FloatProduct,
         table=BlockTable if "embedding" in int8 else FloatTable,
         output=BlockTable if "output" in int8 else FloatTable,
-        deep=deep,
+        deep=side in int8,
     )
 
 
