@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from tprune import stamp, terminal
+from tprune import cli_cnn
 from tprune.cli_artefact import bench, evaluate, export, report
 from tprune.cli_compare import compare
 from tprune.cli_model import analyse, expand, prune, verify
@@ -79,6 +80,7 @@ for verb in (
     demo,
 ):  # the order of --help
     app.command()(verb)
+app.add_typer(cli_cnn.app, name="cnn")
 
 
 def main() -> None:

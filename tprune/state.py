@@ -1,4 +1,4 @@
-"""A training state on disk: weights, Adam moments and the step, one safetensors file, replaced whole.
+"""A training state on disk: weights, buffers, the optimiser's moments and the step, one safetensors file, replaced whole.
 
 No pickle. The file is written beside itself and renamed, so a kill leaves the previous state readable.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tprune.errors import BadInput, WorkFailed
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")  # Adam's two, SGD's one
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ def save_state(
         tensors[f"weight.{name}"] = parameter.detach().cpu()
         for moment, value in _moments(optimiser, parameter).items():
             tensors[f"{moment}.{name}"] = value.cpu()
+    tensors |= {f"buffer.{name}": buffer.detach().cpu() for name, buffer in _buffers(model).items()}
     about = {
         "fingerprint": fingerprint,
         "step": progress.step,
@@ -77,10 +78,13 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *
             with torch.no_grad():
                 for name, parameter in _trained(model).items():
                     parameter.copy_(file.get_tensor(f"weight.{name}"))
-                    if not held.isdisjoint(f"{m}.{name}" for m in MOMENTS):
-                        moments = {m: file.get_tensor(f"{m}.{name}").to(parameter.device) for m in MOMENTS}
+                    there = [m for m in MOMENTS if f"{m}.{name}" in held]
+                    if there:
+                        moments = {m: file.get_tensor(f"{m}.{name}").to(parameter.device) for m in there}
                         step = torch.tensor(float(about["step"]), device=parameter.device)
                         optimiser.state[parameter] = {"step": step, **moments}
+                for name, buffer in _buffers(model).items():
+                    buffer.copy_(file.get_tensor(f"buffer.{name}"))
     except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         raise BadInput(f"training state {str(path)!r} is damaged ({error}); remove it to start again") from error
     return Progress(
@@ -100,8 +104,14 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
 
 
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
+    """The running statistics of batch norms, say: what is no parameter and yet part of the model."""
+    kept = model.state_dict(keep_vars=True)
+    return {name: buffer for name, buffer in model.named_buffers() if name in kept}
+
+
 def _moments(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """Adam's moments; none for a parameter that the loss never reached (an unused embedding, an unread encoder)."""
+    """The optimiser's moments; none for a parameter that the loss never reached (an unused embedding, an unread encoder)."""
     state = optimiser.state.get(parameter, {})
     return {moment: state[moment] for moment in MOMENTS if moment in state}
 

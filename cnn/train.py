@@ -1,0 +1,225 @@
+"""The one training loop for image networks: SGD or Adam, a warm-up and a linear decay, bf16 and channels last, resumable.
+
+    fit(network, images, Recipe(epochs=10), penalty=HoyerSquare(...), run_dir=Path("run"))
+
+Nothing random survives a step: the order is drawn from (seed, epoch), the augmentation from (seed, step). So a run that
+was killed and resumed from its last state computes what the unbroken run would have. Runs under `accelerate launch` on
+several processes unchanged.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cnn.images import Images, augmented
+from cnn.network import Network
+from tprune.errors import BadInput, WorkFailed
+from tprune.state import Progress, load_state, save_state
+
+OPTIMISERS = ("sgd", "adam")
+SAVE_EVERY = 60.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train: everything that decides the result, except network, data and penalty."""
+
+    epochs: int
+    lr: float = 0.1
+    optimiser: str = "sgd"  # sgd is Nesterov's, momentum 0.9
+    weight_decay: float = 5e-4  # of weights alone: not of batch norms and biases
+    batch: int = 128  # images a step, all processes together
+    warmup: float = 0.2  # share of the steps over which the rate rises to `lr`; then it falls linearly to 0
+    smoothing: float = 0.0
+    augment: bool = True
+    bf16: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} {getattr(self, name)} must be at least 1")
+        if self.optimiser not in OPTIMISERS:
+            raise BadInput(f"optimiser {self.optimiser!r} must be {' or '.join(OPTIMISERS)}")
+        if not 0 < self.lr <= 10:
+            raise BadInput(f"lr {self.lr} must lie above 0 and not above 10")
+        if not 0 <= self.weight_decay < 1:
+            raise BadInput(f"weight_decay {self.weight_decay} must lie in [0, 1)")
+        for name in ("warmup", "smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise BadInput(f"{name} {getattr(self, name)} must lie in [0, 1)")
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """Return the learning rate of 0-based `step` of `steps`."""
+        rising = self.warmup * steps
+        if step < rising:
+            return self.lr * (step + 1) / (rising + 1)
+        return self.lr * (steps - step) / max(steps - rising, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What came out: the mean loss of every epoch (nats an image), seconds, and the step it was resumed at."""
+
+    losses: tuple[float, ...]
+    seconds: float
+    resumed_at: int = 0
+
+
+Penalty = Callable[[], Tensor]  # what is added to the loss; it holds its layers and strength
+Frozen = Callable[[int], Collection[nn.Parameter]]  # epoch -> the parameters that rest in it
+Watch = Callable[[int, int, float], None]  # (steps done, steps in all, loss)
+
+
+def fit(
+    network: Network,
+    images: Images,
+    recipe: Recipe,
+    *,
+    penalty: Penalty | None = None,
+    frozen: Frozen | None = None,
+    keep_zeros: bool = False,
+    run_dir: Path | None = None,
+    watch: Watch | None = None,
+) -> Fitted:
+    """Train the network's module in place; with `run_dir` the run can be killed and continued.
+
+    keep_zeros: entries of parameters that are 0 at the start stay 0 (fine-tuning after pruning). Raises WorkFailed at
+    the first step whose loss is not finite, BadInput when `run_dir` holds the state of another run.
+    """
+    network.check(images)
+    bf16 = recipe.bf16 and bf16_is_faster()
+    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=not torch.cuda.is_available())
+    module = network.module.train()
+    parameters = list(module.parameters())
+    fingerprint = _fingerprint(network, images, recipe, penalty, keep_zeros)
+    masks = {p: (p != 0).to(p) for p in parameters if keep_zeros and not bool((p != 0).all())}
+    optimiser = _optimiser(parameters, recipe)
+    prepared, stepper = accelerator.prepare(module, optimiser)
+    state = run_dir / "state.safetensors" if run_dir else None
+    at = (load_state(state, module, optimiser, fingerprint=fingerprint) if state else None) or Progress(0, 0.0, ())
+    rank, world = accelerator.process_index, accelerator.num_processes
+    an_epoch = len(images) // recipe.batch or 1
+    steps, began, saved = an_epoch * recipe.epochs, time.monotonic(), time.monotonic()
+    losses = _Losses(dict(at.losses), dict(at.memory))
+    for step, (pixels, labels) in enumerate(_stream(images, recipe, at.step, steps, rank, world), at.step):
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.lr_at(step, steps)
+        inputs, labels = network.normalise(pixels.to(accelerator.device)), labels.to(accelerator.device)
+        with accelerator.autocast():
+            loss = functional.cross_entropy(prepared(inputs), labels, label_smoothing=recipe.smoothing)
+        accelerator.backward(loss + penalty() if penalty else loss)
+        for parameter, mask in masks.items():
+            if parameter.grad is not None:
+                parameter.grad.mul_(mask.to(parameter.device))
+        for parameter in frozen(step // an_epoch) if frozen else ():
+            parameter.grad = None
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise WorkFailed(_not_finite(step, value, state))
+        stepper.step()
+        stepper.zero_grad()
+        losses.add(step // an_epoch, value, (step + 1) % an_epoch == 0, an_epoch)
+        if watch:
+            watch(step + 1, steps, value)
+        due = time.monotonic() - saved > SAVE_EVERY or step + 1 == steps
+        if state and due and accelerator.is_main_process:
+            now = Progress(step + 1, 0.0, tuple(losses.epochs.items()), losses.running)
+            save_state(state, module, optimiser, now, fingerprint=fingerprint)
+            saved = time.monotonic()
+    _check_finite(module, state)
+    module.to("cpu").eval()
+    return Fitted(tuple(losses.epochs.values()), time.monotonic() - began, at.step)
+
+
+@dataclass(slots=True)
+class _Losses:
+    epochs: dict[int, float]
+    running: dict[str, float]
+
+    def add(self, epoch: int, loss: float, last: bool, count: int) -> None:
+        self.running["sum"] = self.running.get("sum", 0.0) + loss
+        if last:
+            self.epochs[epoch] = self.running.pop("sum") / count
+
+
+def _optimiser(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(groups, lr=recipe.lr, fused=True)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True, fused=True)
+
+
+def _stream(
+    images: Images, recipe: Recipe, start: int, steps: int, rank: int, world: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield this process's uint8 pixels and labels of every step from `start` on."""
+    an_epoch = len(images) // recipe.batch or 1
+    for epoch in range(start // an_epoch, math.ceil(steps / an_epoch)):
+        order = torch.randperm(len(images), generator=_generator(recipe.seed, epoch, 0))
+        for step in range(max(start, epoch * an_epoch), (epoch + 1) * an_epoch):
+            at = (step - epoch * an_epoch) * recipe.batch
+            mine = order[at : at + recipe.batch][rank::world]
+            chance = _generator(recipe.seed, step, 1 + rank)
+            pixels = augmented(images, mine, chance) if recipe.augment else images.pixels[mine]
+            yield pixels, images.labels[mine]
+
+
+def _generator(seed: int, number: int, use: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 1_000_003 + number) * 64 + use)
+
+
+@functools.cache
+def bf16_is_faster() -> bool:
+    """Return whether this machine convolves faster in bf16: true on GPUs that have it, measured on a CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    times = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.randn(32, 32, 16, 16, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        w = torch.randn(32, 32, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        functional.conv2d(x, w, padding=1)
+        times[dtype] = min(_seconds(lambda x=x, w=w: functional.conv2d(x, w, padding=1)) for _ in range(10))  # type: ignore[misc]
+    return times[torch.bfloat16] < 0.8 * times[torch.float32]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _fingerprint(
+    network: Network, images: Images, recipe: Recipe, penalty: Penalty | None, keep_zeros: bool
+) -> str:
+    """Return 16 hex digits over everything that decides the result."""
+    about = [asdict(recipe), repr(penalty), keep_zeros, network.id, images.id]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _check_finite(module: nn.Module, state: Path | None) -> None:
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            if state:
+                state.unlink(missing_ok=True)
+            raise WorkFailed(f"{name} is no longer finite after training; try a smaller --lr or --strength")
+
+
+def _not_finite(step: int, loss: float, state: Path | None) -> str:
+    kept = f"the last good state is kept in {str(state.parent)!r}" if state and state.exists() else "no state was saved"
+    return f"loss is {loss} at step {step + 1}; {kept}; try a smaller --lr or --strength"
