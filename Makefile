@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-CHECKED := tprune export bench
+CHECKED := tprune export bench cnn
 
 .PHONY: setup lint test demo runner clean
 .DEFAULT_GOAL := setup

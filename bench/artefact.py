@@ -7,12 +7,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from export.manifest import Manifest
+from export.image_manifest import ImageManifest
+from export.manifest import IMAGES, TRANSLATION, Manifest, read_document, task_of
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A folder of graphs: who it is, how large (`bytes` of its graphs), how long its sentences may be (in tokens)."""
+    """A folder of graphs: who it is, how large (`bytes` of its graphs), and what it is for (`task`).
+
+    Of translation: how long its sentences may be (in tokens). Of images: their channels, height and width, and how many
+    classes there are.
+    """
 
     folder: Path
     id: str
@@ -23,6 +28,9 @@ class Artefact:
     max_source: int
     max_target: int
     argv: tuple[str, ...]
+    task: str = TRANSLATION
+    image: tuple[int, ...] = ()
+    classes: int = 0
 
     @property
     def name(self) -> str:
@@ -32,7 +40,9 @@ class Artefact:
 
 def read(folder: Path | str) -> Artefact:
     """Return the artefact in `folder`; BadInput says what is wrong with its manifest. Its files are not opened."""
-    manifest = Manifest.read(folder)
+    images = task_of(read_document(folder)) == IMAGES
+    manifest = ImageManifest.read(folder) if images else Manifest.read(folder)
+    longest = manifest.limits if isinstance(manifest, Manifest) else None
     return Artefact(
         folder=Path(folder),
         id=manifest.id,
@@ -40,7 +50,10 @@ def read(folder: Path | str) -> Artefact:
         runtime=manifest.runtime,
         precision=manifest.precision,
         bytes=sum(file.bytes for file in manifest.files.values()),
-        max_source=manifest.limits.source,
-        max_target=manifest.limits.target,
+        max_source=longest.source if longest else 0,
+        max_target=longest.target if longest else 0,
         argv=tuple(manifest.header.get("argv", ())),
+        task=IMAGES if images else TRANSLATION,
+        image=manifest.image if isinstance(manifest, ImageManifest) else (),
+        classes=len(manifest.classes) if isinstance(manifest, ImageManifest) else 0,
     )

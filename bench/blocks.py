@@ -2,6 +2,7 @@
 
     run([dense, pruned], sentences, place=phone, settings=Settings(threads=2), out=Path("records.jsonl"))
 
+What is said of sentences holds of the images of image networks too (see `bench.inputs`).
 Block k of every artefact runs back to back, for one number of threads after the other where several are asked for; both
 orders rotate from block to block, and memory is measured last. Every block is a process of its own and one line of
 `out` as soon as it is measured; running again with the same settings goes on where it stopped. This host and a phone
@@ -10,8 +11,6 @@ differ only in their `Place`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,16 +18,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench import artefact, record
+from bench import artefact, inputs, record
 from bench.agreement import agrees, identical
 from bench.artefact import Artefact
+from bench.inputs import RUNNER_TASKS, Inputs
 from bench.record import MEMORY_BLOCK, SERIES, Record
 from bench.runner import Ids, Job, Run, RunFailed
 from bench.settings import Settings, listed
+from export.manifest import IMAGES
 from tprune import stamp
 from tprune.errors import BadInput, WorkFailed
 
-MEMORY_SENTENCES = 50  # the longest ones: they set the peak, and the pass stays short
+MEMORY_INPUTS = 50  # the longest sentences: they set the peak, and the pass stays short
 
 Item = TypeVar("Item")
 Progress = Callable[[int, int, str], None]  # (blocks done, blocks in all, what runs now)
@@ -44,7 +45,7 @@ class Place:
     """
 
     device: Mapping[str, Any]
-    measure: Callable[[Artefact, Job, Ids], Run]
+    measure: Callable[[Artefact, Job, Inputs], Run]
     ready: Callable[[], Mapping[str, Any]]
     after: Callable[[Run], Mapping[str, Any]]
     versions: Mapping[str, str] = field(default_factory=dict)  # of what runs there; a resumed file must agree
@@ -53,7 +54,7 @@ class Place:
 
 def run(
     artefacts: Sequence[Path | str | Artefact],
-    sentences: Ids,
+    sentences: Inputs,
     *,
     place: Place,
     settings: Settings | Sequence[Settings],
@@ -61,21 +62,22 @@ def run(
     reference: Mapping[str, Ids] | None = None,
     progress: Progress | None = None,
 ) -> list[Record]:
-    """Measure every artefact on `sentences` (token ids, final </s> included); return this place's records of `out`.
+    """Measure every artefact on `sentences` (token ids, final </s> included) or images; return this place's records.
 
     Several `settings` (see `settings.sweep`) differ in threads and CPUs only, and are measured in the same blocks.
     `reference` has, by artefact id, the tokens that are right. Raises BadInput before anything runs when the call is
     wrong or `out` was measured otherwise, and WorkFailed at the end, in one line, when an artefact failed: the others
     are measured, and the record of the one that failed says why.
     """
-    subjects = read_subjects(artefacts, sentences)
+    subjects, sweep = read_subjects(artefacts, sentences), listed(settings)
+    if sweep[0].beams != 1 and inputs.task(sentences) == IMAGES:
+        raise BadInput(f"beams {sweep[0].beams}: images have none; leave it out")
     out = Path(out)
     if out.is_dir():
         raise BadInput(f"out {str(out)!r} is a folder; name a file, for example {str(out / 'records.jsonl')!r}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    ids = tuple(map(tuple, sentences))
     session = _Session(
-        subjects, ids, place, listed(settings), out, reference or {}, progress or (lambda done, total, what: None)
+        subjects, sentences, place, sweep, out, reference or {}, progress or (lambda done, total, what: None)
     )
     session.resume()
     session.time()
@@ -88,8 +90,8 @@ def run(
     return list(session.kept.values())
 
 
-def read_subjects(folders: Sequence[Path | str | Artefact], sentences: Ids) -> tuple[Artefact, ...]:
-    """Return the artefacts; BadInput when one is there twice, or a sentence is longer than one of them takes."""
+def read_subjects(folders: Sequence[Path | str | Artefact], sentences: Inputs) -> tuple[Artefact, ...]:
+    """Return the artefacts; BadInput when one is there twice, or cannot take one of the sentences or images."""
     if not folders:
         raise BadInput("nothing to measure: name at least one artefact folder")
     seen: dict[str, Artefact] = {}
@@ -98,24 +100,25 @@ def read_subjects(folders: Sequence[Path | str | Artefact], sentences: Ids) -> t
         if subject.id in seen:
             raise BadInput(f"{str(subject.folder)!r} is the same artefact as {str(seen[subject.id].folder)!r}")
         seen[subject.id] = subject
-    if not sentences:
-        raise BadInput("there is no sentence to translate")
-    longest = min(subject.max_source for subject in seen.values())
-    for number, sentence in enumerate(sentences, start=1):
-        if not 0 < len(sentence) <= longest:
-            raise BadInput(f"sentence {number} has {len(sentence)} tokens; legal are 1 to {longest}")
+    inputs.check(tuple(seen.values()), sentences)
     return tuple(seen.values())
 
 
-def max_length(subjects: Sequence[Artefact], settings: Settings) -> int:
-    """Return the most target tokens of every sentence: what is asked for, or the shortest limit of the artefacts."""
+def job(subjects: Sequence[Artefact], settings: Settings) -> Job:
+    """Return what one timed process does with one of these artefacts."""
+    task = RUNNER_TASKS[subjects[0].task]
+    return replace(settings.job(max_length(subjects, settings)), task=task)
+
+
+def max_length(subjects: Sequence[Artefact], settings: Settings) -> int | None:
+    """Return the most target tokens of every sentence: what is asked for, or the shortest limit of the artefacts.
+
+    None where nothing is translated.
+    """
+    if subjects[0].task == IMAGES:
+        return None
     limit = min(subject.max_target for subject in subjects)
     return min(limit, settings.max_length or limit)
-
-
-def sentences_id(sentences: Ids) -> str:
-    """Return the first 16 hex digits of the SHA-256 over the sentences' token ids."""
-    return hashlib.sha256(json.dumps([list(ids) for ids in sentences]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class _Session:
     """One call of `run`: what is asked, and what is done so far."""
 
     subjects: tuple[Artefact, ...]
-    sentences: Ids
+    sentences: Inputs
     place: Place
     sweep: tuple[Settings, ...]
     out: Path
@@ -174,7 +177,7 @@ class _Session:
         A file holds one set of sentences; what has the same place, threads, beams and mode must agree in all else too.
         """
         settings = self._written_settings(now)
-        shared = ("max_length", "sentences", "sentences_id")
+        shared = ("max_length", *inputs.told(self.sentences))
         pairs: list[tuple[str, Any, Any]] = [("split", old.split, now.split), ("limit", old.limit, now.limit)]
         pairs += [("loop", old.loop, self.place.loop)]
         pairs += [(name, old.settings.get(name), settings[name]) for name in shared]
@@ -193,20 +196,17 @@ class _Session:
         """Measure the timed blocks that are missing, interleaved."""
         for block in range(self.sweep[0].processes):
             for case in self.cases(block):
-                self._measure(case, block, self._job(case.settings), self.sentences)
+                self._measure(case, block, job(self.subjects, case.settings), self.sentences)
 
     def weigh(self) -> None:
-        """Measure the peak memory of every artefact over the longest sentences."""
-        longest = sorted(self.sentences, key=len, reverse=True)[:MEMORY_SENTENCES]
+        """Measure the peak memory of every artefact over what takes the most."""
+        largest = inputs.heaviest(self.sentences, MEMORY_INPUTS)
         for case in self.cases():
-            job = replace(self._job(case.settings), warmup=0, warmup_ms=0, passes=1, min_ms=0, gap_ms=0)
-            self._measure(case, MEMORY_BLOCK, job, longest)
+            once = replace(job(self.subjects, case.settings), warmup=0, warmup_ms=0, passes=1, min_ms=0, gap_ms=0)
+            self._measure(case, MEMORY_BLOCK, once, largest)
         self._show("done")
 
-    def _job(self, settings: Settings) -> Job:
-        return settings.job(max_length(self.subjects, settings))
-
-    def _measure(self, case: _Case, block: int, job: Job, sentences: Ids) -> None:
+    def _measure(self, case: _Case, block: int, job: Job, sentences: Inputs) -> None:
         if (*case.key, block) in self.kept or case.key in self.failures:
             return
         what = "memory" if block == MEMORY_BLOCK else f"block {block + 1}"
@@ -231,7 +231,8 @@ class _Session:
         case = (measured.artefact, measured.threads)
         if measured.verdict == "WRONG_TOKENS":
             of = "the reference" if measured.identical is not None else "an earlier block"
-            self.failures[case] = f"block {measured.block} gave other tokens than {of}"
+            what = "classes" if measured.task == IMAGES else "tokens"
+            self.failures[case] = f"block {measured.block} gave other {what} than {of}"
         elif measured.verdict == "MIGRATED":
             asked, got = measured.affinity["asked"], measured.affinity["got"]
             self.failures[case] = f"ran on CPUs {got}, not {asked}"
@@ -278,6 +279,8 @@ class _Session:
             load_ns=run.load_ns if run and timed else None,
             first_ns=run.first_ns if run and timed else None,
             output_ids=[list(ids) for ids in run.output_ids] if run and timed else [],
+            task=subject.task,
+            labels=inputs.labels(self.sentences) if timed else [],
             identical=same,
             memory=_memory(run) if run and not timed else None,
             engine=run.engine if run else {},
@@ -289,11 +292,11 @@ class _Session:
         )
 
     def _written_settings(self, settings: Settings) -> dict[str, Any]:
-        job = self._job(settings)
+        one = job(self.subjects, settings)
         told = {
-            name: getattr(job, name) for name in ("warmup", "warmup_ms", "passes", "min_ms", "gap_ms", "max_length")
+            name: getattr(one, name) for name in ("warmup", "warmup_ms", "passes", "min_ms", "gap_ms", "max_length")
         }
-        return {**told, "sentences": len(self.sentences), "sentences_id": sentences_id(self.sentences)}
+        return {**told, **inputs.told(self.sentences)}
 
     def _identical(self, subject: Artefact, run: Run) -> int | None:
         reference = self.reference.get(subject.id)
@@ -326,9 +329,10 @@ def _cpus(settings: Settings) -> list[int] | None:
     return None if settings.cpus is None else sorted(settings.cpus)
 
 
-def _check_run(run: Run, subject: Artefact, job: Job, sentences: Ids) -> None:
+def _check_run(run: Run, subject: Artefact, job: Job, sentences: Inputs) -> None:
     """Raise RunFailed when a report is of something else than what was asked."""
     asked = {
+        "task": (job.task, run.task),
         "artefact": (subject.id, run.artefact),
         "threads": (job.threads, run.threads["asked"]),
         "beams": (job.beams, run.beams),

@@ -10,6 +10,7 @@ from bench.conditions import BUSY_CPUS
 from bench.row import Joined, Row
 
 TOLERATED = (1.0, 8.0)  # percent of BLEU; the second is the upper end of what the paper reports
+TOLERATED_POINTS = (0.5, 1.2)  # of accuracy, in percentage points
 SIGNIFICANT = 0.05
 OVERHEAD = 5.0  # percent of a sentence's time that may pass outside the engine before it is worth a warning
 MEANING = {
@@ -85,6 +86,33 @@ def _pruned(joined: Sequence[Joined]) -> list[Joined]:
 
 def _best(joined: Sequence[Joined]) -> list[str]:
     """Say which point is the fastest within each tolerated loss."""
+    images = [item for item in joined if item.row.accuracy is not None]
+    rest = [item for item in joined if item.row.accuracy is None]
+    return [*(_best_network(images) if images else ()), *(_best_translation(rest) if rest or not images else ())]
+
+
+def _best_network(joined: Sequence[Joined]) -> list[str]:
+    names = dict(zip(map(id, joined), labels(joined), strict=True))
+    timed = [item for item in _pruned(joined) if item.row.speedup is not None and item.row.accuracy_loss is not None]
+    if not timed:
+        return ["No compressed network was timed against the dense one, so nothing can be said about its speed."]
+    sentences = []
+    for points in TOLERATED_POINTS:
+        inside = [item for item in timed if 100 * (item.row.accuracy_loss or 0.0) <= points]
+        fastest = min(inside, key=lambda item: item.row.median_ms or math.inf, default=None)
+        if fastest is None:
+            sentences.append(f"No timed network stays within {points:g} points of accuracy.")
+        else:
+            row = fastest.row
+            assert row.accuracy is not None and row.accuracy_loss is not None
+            change = f"{-100 * row.accuracy_loss:+.2f} points".replace("-", "−")
+            told = f"{names[id(fastest)]}, accuracy {100 * row.accuracy:.2f} % ({change}), {_gain(row)}"
+            where = f"{row.runtime} {row.precision}, {_threads_of(row)}, batch 1"
+            sentences.append(f"Fastest within {points:g} points of accuracy: {told}; {where}.")
+    return sentences
+
+
+def _best_translation(joined: Sequence[Joined]) -> list[str]:
     names = dict(zip(map(id, joined), labels(joined), strict=True))
     timed = [item for item in _pruned(joined) if item.row.speedup is not None and item.row.speedup_low is not None]
     if not timed:
@@ -118,14 +146,16 @@ def _over_fp32(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
 
 
 def _best_sentence(row: Row, name: str, percent: float) -> str:
-    assert row.speedup is not None and row.speedup_low is not None and row.speedup_high is not None
     assert row.bleu is not None and row.bleu_loss_percent is not None
-    what = f"speed-up {row.speedup:.2f}x (95 % interval {row.speedup_low:.2f}–{row.speedup_high:.2f})"
-    if row.speedup_low <= 1 <= row.speedup_high:
-        what += ", which the measurement cannot tell from none"
     change = f"{-row.bleu_loss_percent:+.1f} %".replace("-", "−")
     where = f"{row.runtime} {row.precision}, {_threads_of(row)}, batch 1, {_conduct(row)}"
-    return f"Fastest within {percent:g} % BLEU loss: {name}, BLEU {row.bleu:.2f} ({change}), {what}; {where}."
+    return f"Fastest within {percent:g} % BLEU loss: {name}, BLEU {row.bleu:.2f} ({change}), {_gain(row)}; {where}."
+
+
+def _gain(row: Row) -> str:
+    assert row.speedup is not None and row.speedup_low is not None and row.speedup_high is not None
+    told = f"speed-up {row.speedup:.2f}x (95 % interval {row.speedup_low:.2f}–{row.speedup_high:.2f})"
+    return told + (", which the measurement cannot tell from none" if row.speedup_low <= 1 <= row.speedup_high else "")
 
 
 def _threads_of(row: Row) -> str:
@@ -133,7 +163,7 @@ def _threads_of(row: Row) -> str:
 
 
 def _conduct(row: Row) -> str:
-    search = "greedy" if row.beams == 1 else f"{row.beams} beams"
+    search = "one image at a time" if row.beams is None else "greedy" if row.beams == 1 else f"{row.beams} beams"
     return search if row.mode == "warm" else f"{search}, {row.mode}"
 
 
@@ -185,7 +215,7 @@ def _lengths(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
     sentences = []
     for item in _pruned(joined):
         baseline, speedup = dense.get(setting(item.row)), item.row.speedup
-        if baseline is None or speedup is None or not item.details:
+        if baseline is None or speedup is None or not item.details or item.details["tokens"] is None:
             continue
         ratio = item.details["tokens"] / baseline.details["tokens"]
         if abs(ratio - 1) > LENGTH:
@@ -246,10 +276,11 @@ def _calm(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
     """Warn when the loop around the engine, or other work on the machine, took a share of the times."""
     timed = [(names[id(item)], item) for item in joined if item.details]
     sentences = []
-    outside = [(item.details["overhead_percent"], name) for name, item in timed]
-    if outside and max(outside)[0] > OVERHEAD:
-        share, name = max(outside)
-        sentences.append(f"Up to {share:.1f} % of a sentence's time passed outside the engine ({name}).")
+    outside = [(item.details["overhead_percent"], name, item) for name, item in timed]
+    if outside and max(share for share, *_ in outside) > OVERHEAD:
+        share, name, most = max(outside, key=lambda one: one[:2])
+        what = "a sentence" if most.row.accuracy is None else "an image"
+        sentences.append(f"Up to {share:.1f} % of {what}'s time passed outside the engine ({name}).")
     shares = [
         (item.details["cpu_share"], name)
         for name, item in timed

@@ -16,12 +16,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import blocks, conditions, runner, scratch
+from bench import blocks, conditions, inputs, runner, scratch
 from bench.artefact import Artefact
 from bench.blocks import Place, Progress
+from bench.inputs import Inputs
 from bench.record import Record
 from bench.runner import Ids, Job, Run, RunFailed
 from bench.settings import Settings, listed
+from export.manifest import IMAGES
 from tprune import stamp
 from tprune.errors import BadInput
 
@@ -31,7 +33,7 @@ LOOP = (sys.executable, "-m", "bench.loop")
 
 def run(
     artefacts: Sequence[Path | str | Artefact],
-    sentences: Ids,
+    sentences: Inputs,
     *,
     out: Path | str,
     settings: Settings | Sequence[Settings] | None = None,
@@ -43,7 +45,7 @@ def run(
     for one in sweep:
         _check_cpus(one)
     subjects = blocks.read_subjects(artefacts, sentences)
-    programs = programs or find_programs({subject.runtime for subject in subjects}, beams=sweep[0].beams)
+    programs = programs or _programs(subjects, sweep[0].beams)
     here = place(programs)
     return blocks.run(artefacts, sentences, place=here, settings=sweep, out=out, progress=progress)
 
@@ -68,6 +70,13 @@ def place(programs: Programs) -> Place:
     )
 
 
+def _programs(subjects: Sequence[Artefact], beams: int) -> dict[str, tuple[str, ...]]:
+    runtimes = {subject.runtime for subject in subjects}
+    if subjects[0].task == IMAGES:  # the loop in Python only translates
+        return {runtime: (str(runner.host_program(runtime)),) for runtime in sorted(runtimes)}
+    return find_programs(runtimes, beams=beams)
+
+
 def find_programs(runtimes: set[str], *, beams: int = 1) -> dict[str, tuple[str, ...]]:
     """Return runtime -> program, built where it is missing; without a compiler, greedy ONNX gets the Python loop."""
     if runtimes == {"onnxruntime"} and beams == 1 and runner.find_program("onnxruntime") is None:
@@ -76,22 +85,21 @@ def find_programs(runtimes: set[str], *, beams: int = 1) -> dict[str, tuple[str,
     return {runtime: (str(runner.host_program(runtime)),) for runtime in sorted(runtimes)}
 
 
-def references(artefacts: Sequence[Path | str], sentences: Ids, settings: Settings) -> dict[str, Ids]:
+def references(artefacts: Sequence[Path | str], sentences: Inputs, settings: Settings) -> dict[str, Ids]:
     """Return, by artefact id, the tokens that this machine gives: what a phone's must agree with."""
     subjects = blocks.read_subjects(artefacts, sentences)
-    programs = find_programs({subject.runtime for subject in subjects}, beams=settings.beams)
-    job = Settings(warmup=0, beams=settings.beams).job(blocks.max_length(subjects, settings))
+    programs = _programs(subjects, settings.beams)
+    job = blocks.job(subjects, Settings(warmup=0, beams=settings.beams, max_length=settings.max_length))
     return {subject.id: execute(programs[subject.runtime], subject, job, sentences).output_ids for subject in subjects}
 
 
-def execute(program: Sequence[str], subject: Artefact, job: Job, sentences: Ids) -> Run:
+def execute(program: Sequence[str], subject: Artefact, job: Job, sentences: Inputs) -> Run:
     """Run one job to its end and return its report; RunFailed says in one line why there is none.
 
     The process ends with this one, however this one ends.
     """
     with scratch.folder() as folder:
-        runner.write_ids(folder / "sentences.ids", sentences)
-        paths = (str(subject.folder.resolve()), str(folder / "sentences.ids"), str(folder / "out"))
+        paths = (str(subject.folder.resolve()), str(inputs.write(sentences, folder)), str(folder / "out"))
         code, said = _call([*program, *job.arguments(*paths), "--check-parent"], subject.runtime)
         if code and not (folder / "out" / runner.REPORT).is_file():
             raise RunFailed(runner.how_it_ended(code, said))

@@ -12,6 +12,7 @@ from bench.evidence import Evidence, Quality, place_of
 from bench.record import MEMORY_BLOCK, Record, place_name
 from bench.row import Joined, Row
 from bench.timed import Timed
+from export.manifest import IMAGES
 
 Used = set[tuple[str, str, int]]  # model, precision and beams of what stands in a row already
 
@@ -28,8 +29,12 @@ def join(evidence: Evidence) -> list[Joined]:
         agreed = [_with_agreement(one, references) for one in session]
         for one in agreed:
             first = one.first
-            quality = scores.of_model(evidence, first.model["id"], first.precision, first.beams, first)
-            row = _timed_row(evidence, one, agreed, quality, names)
+            if first.task == IMAGES:
+                quality, scored = None, scores.of_images(one, agreed)
+            else:
+                quality = scores.of_model(evidence, first.model["id"], first.precision, first.beams, first)
+                scored = _scored(evidence, one, quality)
+            row = _timed_row(one, agreed, _model_fields(quality["model"] if quality else first.model), scored, names)
             joined.append(row)
             if row.functional is None:
                 used.add((first.model["id"], first.precision, first.beams))
@@ -52,25 +57,33 @@ def device_names(evidence: Evidence) -> dict[str, str]:
     }
 
 
+def _scored(evidence: Evidence, one: Timed, quality: Quality | None) -> tuple[dict[str, Any], list[str]]:
+    """Return the quality fields of what was translated while it was timed, and what has to be said of them."""
+    first = one.first
+    translated_here = quality is None or place_of(quality) is not None or first.device["kind"] == "host"
+    if not translated_here and (first.device["emulated"] or one.verdict == "WRONG_TOKENS"):
+        return {}, ["its own tokens were not scored: `tprune evaluate RECORDS` does that"]
+    found, notes = scores.fields(evidence, quality, first.beams)
+    if not translated_here:
+        notes.append("its BLEU is of the host's tokens; `tprune evaluate RECORDS` scores its own")
+    return found, notes
+
+
 def _timed_row(
-    evidence: Evidence, one: Timed, session: Sequence[Timed], quality: Quality | None, names: Mapping[str, str]
+    one: Timed,
+    session: Sequence[Timed],
+    model: Mapping[str, Any],
+    scored: tuple[Mapping[str, Any], Sequence[str]],
+    names: Mapping[str, str],
 ) -> Joined:
     first, verdict = one.first, one.verdict
-    model = _model_fields(quality["model"] if quality else first.model)
-    translated_here = quality is None or place_of(quality) is not None or first.device["kind"] == "host"
-    if not translated_here and (first.device["emulated"] or verdict == "WRONG_TOKENS"):
-        found: dict[str, Any] = {}
-        notes = ["its own tokens were not scored: `tprune evaluate RECORDS` does that"]
-    else:
-        found, notes = scores.fields(evidence, quality, first.beams)
-        if not translated_here:
-            notes.append("its BLEU is of the host's tokens; `tprune evaluate RECORDS` scores its own")
+    found, notes = scored[0], list(scored[1])
     notes += _trouble(one)
     facts: dict[str, Any] = {
         "runtime": first.runtime,
         "precision": first.precision,
         "threads": first.threads,
-        "beams": first.beams,
+        "beams": None if first.task == IMAGES else first.beams,
         "device": names[place_name(first.device)],
         "mode": first.mode,
         "verdict": verdict,
@@ -97,10 +110,8 @@ def _trouble(one: Timed) -> list[str]:
         what = "its memory pass" if failed.block == MEMORY_BLOCK else f"block {failed.block}"
         notes.append(f"{what} is not used: {failed.verdict}{_why(failed)}")
     if one.verdict == "WRONG_TOKENS" and one.identical is not None:
-        sentences = one.first.settings["sentences"]
-        notes.append(
-            f"WRONG_TOKENS: {one.identical} of {sentences} sentences have the host's tokens, so its times are blank"
-        )
+        same = "images have the host's class" if one.first.task == IMAGES else "sentences have the host's tokens"
+        notes.append(f"WRONG_TOKENS: {one.identical} of {one.first.inputs} {same}, so its times are blank")
     return notes
 
 
@@ -112,7 +123,7 @@ def _why(failed: Record) -> str:
 def _functional(one: Timed) -> dict[str, Any]:
     """Return what an emulated device proves: that all of it ran, and whether the tokens are the host's."""
     first = one.first
-    told = {"sentences": first.settings["sentences"], "identical": one.identical, "abi": first.device["abi"]}
+    told = {"sentences": first.inputs, "identical": one.identical, "abi": first.device["abi"]}
     return {"blocks": len(one.blocks), **told}
 
 

@@ -8,15 +8,20 @@ from typing import Any
 from bench.evidence import Evidence
 from bench.join import device_names
 from bench.record import Record, place_name
+from export.manifest import IMAGES, TRANSLATION
 
 STATISTIC = (
     "Batch 1, one process per artefact and block, warm-up thrown away. Blocks of all artefacts ran in turn, back to "
-    "back. Times are of a whole sentence, token ids in to token ids out; tokenisation is not in them. {ratio}"
-    "Peak memory is that of a fresh process over the longest sentences, the engine included{python}."
+    "back. {times} {ratio}Peak memory is that of a fresh process over {heaviest}, the engine included{python}."
 )
+TIMES = {
+    TRANSLATION: "Times are of a whole sentence, token ids in to token ids out; tokenisation is not in them.",
+    IMAGES: "Times are of one image, pixels in memory to its class; reading and decoding the image are not in them. "
+    "Accuracy is that of the classes which the device itself gave.",
+}
 RATIO = (
-    "The speed-up is the ratio of the summed times of the same sentences in the same blocks on the same device; its "
-    "95 % interval comes from 2,000 draws over sentences and blocks. "
+    "The speed-up is the ratio of the summed times of the same {inputs} in the same blocks on the same device; its "
+    "95 % interval comes from 2,000 draws over {inputs} and blocks. "
 )
 
 
@@ -25,8 +30,9 @@ def shared(found: Evidence, *, compared: bool) -> dict[str, str]:
     records = _timed(found)
     facts: dict[str, list[Any]] = {
         "blocks": [item.blocks for item in records],
-        "sentences": [len(item.output_ids) for item in records],
-        "warm-up sentences per block": [item.settings.get("warmup") or "none" for item in records],
+        "sentences": [len(item.output_ids) for item in records if item.task == TRANSLATION],
+        "images": [len(item.output_ids) for item in records if item.task == IMAGES],
+        "warm-up per block": [item.settings.get("warmup") or "none" for item in records],
         "split": [item.split for item in records] or [quality["split"] for quality in found.qualities],
         "sentences scored": [quality.get("sentences") for quality in found.qualities],
         "sacreBLEU signature": [quality["signature"] for quality in found.qualities],
@@ -35,8 +41,14 @@ def shared(found: Evidence, *, compared: bool) -> dict[str, str]:
     }
     told = _texts(facts)
     if records:
-        python = ", and Python" if any(item.loop == "python" for item in records) else ""
-        told["method"] = STATISTIC.format(ratio=RATIO if compared else "", python=python)
+        images = any(item.task == IMAGES for item in records)
+        tasks = [task for task in TIMES if any(item.task == task for item in records)]
+        told["method"] = STATISTIC.format(
+            times=" ".join(TIMES[task] for task in tasks),
+            ratio=RATIO.format(inputs="images" if images else "sentences") if compared else "",
+            heaviest="some of the images" if images else "the longest sentences",
+            python=", and Python" if any(item.loop == "python" for item in records) else "",
+        )
     return told
 
 

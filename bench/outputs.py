@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import artefact, blocks, record, tokens
+from bench import artefact, inputs, record, tokens
 from bench.artefact import Artefact
 from bench.record import Record, place_name
 from bench.runner import Ids
+from export.manifest import TRANSLATION
 from tprune.errors import BadInput
 
 
@@ -30,7 +31,7 @@ class Output:
     def check_sources(self, sentences: Sequence[str]) -> None:
         """Raise BadInput unless these are the sentences that the device was given."""
         encode = tokens.read(self.artefact.folder).encode
-        if blocks.sentences_id([encode(sentence) for sentence in sentences]) != self.sentences_id:
+        if inputs.sentences_id([encode(sentence) for sentence in sentences]) != self.sentences_id:
             where = f"split {self.split!r}, limit {self.limit}"
             raise BadInput(f"the records were measured on other sentences than those of this data ({where})")
 
@@ -41,6 +42,8 @@ def read(path: Path, folder: Path, *, device: str | None = None, beams: int = 1)
     Raises BadInput when the records hold no finished run of it, those of several devices, or contradict each other.
     """
     subject = artefact.read(folder)
+    if subject.task != TRANSLATION:
+        raise BadInput(f"{str(folder)!r} is an artefact for {subject.task}: `tprune report` says how accurate it is")
     found = [item for item in record.newest(record.read(path)) if item.output_ids and item.verdict != "WRONG_TOKENS"]
     own = [item for item in found if item.artefact == subject.id]
     if not own:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from export.manifest import IMAGES, TRANSLATION
 from tprune.errors import BadInput, WorkFailed
 
 SCHEMA = 2
@@ -23,6 +24,7 @@ VERDICTS = ("VALID", "EMULATED", "THROTTLED", "MIGRATED", "INTERRUPTED", "WRONG_
 MODES = ("warm", "cold", "spaced", "sustained")
 LOOPS = ("runner", "python")
 SERIES = ("samples_ns", "encoder_ns", "step_ns", "run_ns", "steps")
+OF_A_SEARCH = ("encoder_ns", "step_ns", "steps")  # those of SERIES that images have not
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class Record:
     end as anonymous and as file-backed pages. `device` has kind, serial, model, abi, emulated, soc and android.
     `session` is one call of the benchmark, `nonce` one process. `identical` counts the sentences with the same tokens
     as on the reference, None where there was none.
+
+    Where `task` is images, a sentence is an image: its one output id is the class that the device gave it, `labels` are
+    the right ones, and the series of a search are empty.
 
     Verdicts: VALID; EMULATED is complete but no phone, its times mean nothing; THROTTLED ran hot; MIGRATED ran on other
     CPUs than asked; WRONG_TOKENS gave other tokens than the reference or an earlier block; INTERRUPTED says why in
@@ -79,6 +84,8 @@ class Record:
     error: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     argv: list[str] = field(default_factory=list)
+    task: str = TRANSLATION
+    labels: list[int] = field(default_factory=list)
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -87,6 +94,7 @@ class Record:
             ("verdict", self.verdict, VERDICTS),
             ("mode", self.mode, MODES),
             ("loop", self.loop, LOOPS),
+            ("task", self.task, (TRANSLATION, IMAGES)),
         ):
             if value not in legal:
                 raise ValueError(f"{name} {value!r}; legal are {', '.join(legal)}")
@@ -96,8 +104,9 @@ class Record:
             raise ValueError(f"verdict {self.verdict} with error {self.error!r}; an error goes with INTERRUPTED only")
         if self.verdict == "VALID" and self.device["emulated"]:
             raise ValueError("verdict VALID of an emulated device; its complete runs are EMULATED")
+        none = OF_A_SEARCH if self.task == IMAGES else ()
         lengths = {name: len(getattr(self, name)) for name in SERIES}
-        if len(set(lengths.values())) != 1:
+        if len({lengths[name] for name in SERIES if name not in none}) != 1 or any(lengths[name] for name in none):
             raise ValueError(f"series of different lengths: {lengths}")
         if self.verdict != "INTERRUPTED":
             self._check_numbers()
@@ -110,6 +119,25 @@ class Record:
             raise ValueError("a timed block has samples, all above 0 ns")
         elif not self.output_ids or len(self.samples_ns) % len(self.output_ids):
             raise ValueError(f"{len(self.samples_ns)} samples of {len(self.output_ids)} sentences")
+        elif self.task == IMAGES and len(self.labels) != len(self.output_ids):
+            raise ValueError(f"{len(self.labels)} labels of {len(self.output_ids)} images")
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of images that the device gave their own class; None where nothing was classified."""
+        if not self.labels:
+            return None
+        return sum(ids == [label] for ids, label in zip(self.output_ids, self.labels, strict=True)) / len(self.labels)
+
+    @property
+    def inputs(self) -> int:
+        """How many sentences or images it was measured on."""
+        return int(self.settings["images" if self.task == IMAGES else "sentences"])
+
+    @property
+    def inputs_id(self) -> str | None:
+        """The id of the sentences or images it was measured on."""
+        return self.settings.get("images_id" if self.task == IMAGES else "sentences_id")
 
     @property
     def valid(self) -> bool:

@@ -20,6 +20,7 @@ from tprune import stamp
 from tprune.errors import BadInput
 
 TITLE = "Pruned Marian models: quality and speed"
+IMAGES_TITLE = "Compressed image networks: accuracy and speed"
 
 
 def report(runs: Sequence[Path | str], out: Path | str, *, split: str | None = None) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def _contents(document: Mapping[str, Any], joined: Sequence[Joined]) -> Contents
     rows, functional = document["rows"], document["functional"]
     devices = ", ".join(dict.fromkeys(row["device"] for row in [*rows, *functional] if row["device"])) or "no device"
     return Contents(
-        title=TITLE,
+        title=IMAGES_TITLE if all(row["accuracy"] is not None for row in [*rows, *functional]) else TITLE,
         made=f"{document['created'].replace('T', ' ').replace('+00:00', ' UTC')} · {devices} · "
         f"tprune {document['versions'].get('tprune', 'from source')}",
         warnings=document["warnings"],
@@ -134,7 +135,7 @@ def _told_details(details: Mapping[str, Any]) -> dict[str, str | None]:
     return {
         "model": details["name"],
         "load (ms)": told("load_ms", "{:.0f}"),
-        "first sentence (ms)": told("first_ms", "{:.1f}"),
+        "first run (ms)": told("first_ms", "{:.1f}"),
         "encoder median (ms)": told("encoder_ms", "{:.2f}"),
         "decoder step mean (ms)": told("step_ms", "{:.3f}"),
         "p99 (ms)": told("p99_ms", "{:.2f}"),
@@ -146,7 +147,7 @@ def _told_details(details: Mapping[str, Any]) -> dict[str, str | None]:
         "threads in process": told("threads_got", "{}"),
         "CPUs used by others": told("others", "{:.1f}"),
         "least CPU share": None if details["cpu_share"] is None else f"{100 * details['cpu_share']:.0f} %",
-        "tokens as on the host": None if details["identical"] is None else _of(details),
+        "as on the host": None if details["identical"] is None else _of(details),
         "before opening (MiB)": told("base_mib", "{:.0f}"),
         "anonymous (MiB)": told("anon_mib", "{:.0f}"),
         "file-backed (MiB)": told("file_mib", "{:.0f}"),

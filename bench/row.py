@@ -13,7 +13,8 @@ CRITERIA = ("dense", "shs", "group-lasso", "magnitude", "taylor", "random")  # t
 class Row:
     """One line of a report; None where nothing was measured.
 
-    `bleu_loss_percent` is relative to the dense fp32 row on the same sentences, of which `scored` is the number.
+    `bleu_loss_percent` is relative to the dense fp32 row on the same sentences, of which `scored` is the number. Image
+    networks have an `accuracy` (0 to 1) of `scored` images instead; `accuracy_loss` is the dense row's less their own.
     `verdict` is the worst of its records; its numbers are from the VALID ones alone.
     """
 
@@ -30,6 +31,8 @@ class Row:
     chrf: float | None = None
     signature: str | None = None
     bleu_loss_percent: float | None = None
+    accuracy: float | None = None
+    accuracy_loss: float | None = None
     p_value: float | None = None
     params: int | None = None
     macs: int | None = None

@@ -29,6 +29,7 @@ PROGRAMS = {"onnxruntime": "tprune-ort", "executorch": "tprune-et"}
 INSTALL = {"onnxruntime": "onnxruntime", "executorch": "'executorch==1.5.*'"}  # what pip is told
 SOURCE = Path(__file__).resolve().parents[1] / "android_runner"
 REPORT, OUTPUT = "report.json", "output.ids"
+SEQ2SEQ, CLASSIFY = "seq2seq", "classify"  # the tasks that a benchmark has for the runner
 LARGEST = 64 << 20  # bytes of a report or of ids; ten times what a long sustained run writes
 
 Ids = Sequence[Sequence[int]]  # sentences of token ids
@@ -42,9 +43,10 @@ class RunFailed(WorkFailed):
 class Job:
     """What one process of the runner is to do; `nonce` comes back in its report, so that an old one is never taken.
 
-    `passes` times over all sentences, and on in whole passes until they took `min_ms` milliseconds, each sentence after
-    `gap_ms` of rest; before them at least `warmup` sentences and `warmup_ms` milliseconds that are thrown away. `cpus`
-    pins it, `sample_ms` reads frequencies and temperatures.
+    Sentences are what the task `seq2seq` translates; of `classify` the same is said of images, without beams and
+    `max_length`. `passes` times over all sentences, and on in whole passes until they took `min_ms` milliseconds, each
+    after `gap_ms` of rest; before them at least `warmup` sentences and `warmup_ms` milliseconds that are thrown away.
+    `cpus` pins it, `sample_ms` reads frequencies and temperatures.
     """
 
     nonce: str
@@ -59,12 +61,13 @@ class Job:
     cpus: tuple[int, ...] | None = None
     sample_ms: int = 0
     profile: bool = False
+    task: str = SEQ2SEQ
 
-    def arguments(self, artefact: str, ids: str, out_dir: str) -> tuple[str, ...]:
+    def arguments(self, artefact: str, inputs: str, out_dir: str) -> tuple[str, ...]:
         """Return the arguments after the program's name; the three paths as the device sees them."""
         numbers = {
             "--threads": self.threads,
-            "--beams": self.beams,
+            "--beams": self.beams if self.task == SEQ2SEQ else None,
             "--max-length": self.max_length,
             "--warmup": self.warmup,
             "--warmup-ms": self.warmup_ms,
@@ -75,16 +78,18 @@ class Job:
             "--affinity": None if self.cpus is None else ",".join(map(str, self.cpus)),
         }
         told = [part for flag, value in numbers.items() if value is not None for part in (flag, str(value))]
-        paths = ("--artefact", artefact, "--ids", ids, "--out-dir", out_dir, "--nonce", self.nonce)
-        return ("seq2seq", *paths, *told, *(("--profile",) if self.profile else ()))
+        given = "--ids" if self.task == SEQ2SEQ else "--images"
+        paths = ("--artefact", artefact, given, inputs, "--out-dir", out_dir, "--nonce", self.nonce)
+        return (self.task, *paths, *told, *(("--profile",) if self.profile else ()))
 
 
 @dataclass(frozen=True)
 class Run:
     """The report of a run that went well. Series have one entry a sentence and pass; times are in nanoseconds.
 
-    `output_ids` are those of the first pass. `threads` and `affinity` are {"asked", "got"}; `memory` has "start",
-    "loaded" and "end", each in KiB; `conditions` has "before", "after" and the list "during".
+    `output_ids` are those of the first pass. Of the task `classify` a sentence is an image, its one id is the class,
+    and what belongs to a search is empty. `threads` and `affinity` are {"asked", "got"}; `memory` has "start", "loaded"
+    and "end", each in KiB; `conditions` has "before", "after" and the list "during".
     """
 
     nonce: str
@@ -95,7 +100,7 @@ class Run:
     artefact: str | None
     threads: Mapping[str, int]
     beams: int
-    max_length: int
+    max_length: int | None
     affinity: Mapping[str, list[int] | None]
     load_ns: int
     first_ns: int
@@ -111,6 +116,7 @@ class Run:
     conditions: Mapping[str, Any]
     machine: Mapping[str, Any]
     profile: str | None
+    task: str = SEQ2SEQ
 
 
 def find_program(runtime: str) -> Path | None:
@@ -243,9 +249,10 @@ def how_it_ended(code: int, stderr: str) -> str:
 
 def _run(found: Fields, folder: Path) -> Run:
     """Return the run that a report describes; ValueError for whatever is missing or contradicts itself."""
-    outputs = Fields(found.get("outputs"), "outputs")
-    if found.get("task") != "seq2seq" or outputs.get("ids") != OUTPUT:
-        raise ValueError(f"task {found.get('task')!r}; a benchmark reads seq2seq with its ids in {OUTPUT}")
+    outputs, task = Fields(found.get("outputs"), "outputs"), found.text("task")
+    if task not in (SEQ2SEQ, CLASSIFY) or outputs.get("ids") != OUTPUT:
+        raise ValueError(f"task {task!r}; a benchmark reads {SEQ2SEQ} and {CLASSIFY} with their ids in {OUTPUT}")
+    searched = task == SEQ2SEQ
     ids = read_ids(folder / OUTPUT)
     affinity, threads = (Fields(found.get(name), name) for name in ("affinity", "threads"))
     asked = affinity.get("asked")
@@ -257,16 +264,16 @@ def _run(found: Fields, folder: Path) -> Run:
         build=found.object("build"),
         artefact=None if found.get("artefact") is None else found.text("artefact"),
         threads={name: threads.count(name, least=1) for name in ("asked", "got")},
-        beams=found.count("beams", least=1),
-        max_length=found.count("max_length", least=2),
+        beams=found.count("beams", least=1) if searched else 1,
+        max_length=found.count("max_length", least=2) if searched else None,
         affinity={"asked": None if asked is None else affinity.counts("asked"), "got": affinity.counts("got")},
         load_ns=found.count("load_ns"),
         first_ns=found.count("first_ns"),
         samples_ns=tuple(found.counts("samples_ns", least=1)),
-        encoder_ns=tuple(found.counts("encoder_ns")),
-        step_ns=tuple(found.counts("step_ns")),
+        encoder_ns=tuple(found.counts("encoder_ns")) if searched else (),
+        step_ns=tuple(found.counts("step_ns")) if searched else (),
         run_ns=tuple(found.counts("run_ns")),
-        steps=tuple(found.counts("steps", least=1)),
+        steps=tuple(found.counts("steps", least=1)) if searched else (),
         output_ids=tuple(map(tuple, ids)),
         memory={name: _memory(found, name) for name in ("start", "loaded", "end")},
         switches={name: Fields(found.get("switches"), "switches").count(name) for name in ("voluntary", "involuntary")},
@@ -274,18 +281,22 @@ def _run(found: Fields, folder: Path) -> Run:
         conditions=_conditions(found.get("conditions")),
         machine=found.object("machine"),
         profile=None if found.get("profile") is None else found.text("profile"),
+        task=task,
     )
     _check_lengths(run)
     return run
 
 
 def _check_lengths(run: Run) -> None:
-    lengths = {name: len(getattr(run, name)) for name in ("samples_ns", "encoder_ns", "step_ns", "run_ns", "steps")}
+    parts = ("encoder_ns", "step_ns", "steps") if run.task == SEQ2SEQ else ()
+    lengths = {name: len(getattr(run, name)) for name in ("samples_ns", "run_ns", *parts)}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"series of different lengths ({lengths})")
     count = lengths["samples_ns"]
     if not run.output_ids or count == 0 or count % len(run.output_ids):
         raise ValueError(f"{count} times for {len(run.output_ids)} translated sentences")
+    if run.task == CLASSIFY and any(len(ids) != 1 for ids in run.output_ids):
+        raise ValueError("an image has another number of classes than one")
     if any(inside > whole for inside, whole in zip(run.run_ns, run.samples_ns, strict=True)):
         raise ValueError("a sentence spent more time in the engine than it took")
 

@@ -1,14 +1,17 @@
 """BLEU and its comparison for a row: from what the row's own device translated where that was scored, else the host's.
 
-Scores are only ever compared on the same sentences.
+The accuracy of an image network is always that of the classes which the device itself gave while it was measured.
+Scores are only ever compared on the same sentences or images.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from bench.evidence import Evidence, Quality, place_of
 from bench.record import Record, place_name
+from bench.timed import Timed
 
 
 def of_model(evidence: Evidence, model: str, precision: str, beams: int, timed: Record | None = None) -> Quality | None:
@@ -56,6 +59,26 @@ def fields(evidence: Evidence, quality: Quality | None, beams: int) -> tuple[dic
         if dense and baseline["name"] != dense[0]["model"]["name"]:
             notes.append(f"its p-value is against {baseline['name']}, not against {dense[0]['model']['name']}")
     return found, notes
+
+
+def of_images(one: Timed, session: Sequence[Timed]) -> tuple[dict[str, Any], list[str]]:
+    """Return the quality fields of an image network's row, and why some are missing; `session` ran beside it."""
+    accuracy, first = one.accuracy, one.first
+    if accuracy is None:
+        return {}, ["it classified no image to the end, so its accuracy is blank"]
+    found = {"accuracy": accuracy, "scored": first.inputs}
+    dense = {
+        other.first.model["id"]: other.accuracy
+        for other in session
+        if other.first.model.get("criterion") == "dense" and other.first.precision == "fp32"
+        if other.accuracy is not None and other.first.inputs_id == first.inputs_id
+    }
+    if first.model.get("criterion") == "dense" and first.precision == "fp32":
+        return {**found, "accuracy_loss": 0.0}, []
+    if len(dense) != 1:
+        why = "no dense fp32 network" if not dense else f"{len(dense)} dense networks"
+        return found, [f"its loss of accuracy is blank: there is {why} in its records"]
+    return {**found, "accuracy_loss": next(iter(dense.values())) - accuracy}, []
 
 
 def _dense(evidence: Evidence, quality: Quality) -> list[Quality]:

@@ -21,6 +21,7 @@ from bench import adb as adbs
 from bench import blocks, cache, host, remote
 from bench.adb import Device
 from bench.conditions import BUSY_CPUS
+from bench.inputs import Inputs
 from bench.record import Record
 from bench.remote import Remote
 from bench.runner import Ids
@@ -34,7 +35,7 @@ Progress = Callable[[str, int, int, str], None]  # (device, done, in all, what h
 
 def run(
     artefacts: Sequence[Path | str],
-    sentences: Ids,
+    sentences: Inputs,
     *,
     out: Path | str,
     serials: Sequence[str] = (),
@@ -126,7 +127,7 @@ def _devices(serials: Sequence[str], adb: str | None, stop: threading.Event) -> 
     return [adbs.choose(program, serial, stop) for serial in serials or (None,)]
 
 
-def _references(artefacts: Sequence[Path | str], sentences: Ids, settings: Settings) -> dict[str, Ids]:
+def _references(artefacts: Sequence[Path | str], sentences: Inputs, settings: Settings) -> dict[str, Ids]:
     """Return the tokens that this machine gives, as far as it has a runner for these artefacts."""
     with suppress(BadInput, WorkFailed):
         return host.references(artefacts, sentences, settings)

@@ -65,7 +65,7 @@ class Settings:
         """How many timed processes every artefact gets."""
         return 1 if self.mode == "sustained" else self.blocks
 
-    def job(self, max_length: int) -> Job:
+    def job(self, max_length: int | None) -> Job:
         """Return what one timed process does."""
         cold, sustained = self.mode == "cold", self.mode == "sustained"
         return Job(

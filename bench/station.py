@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import bundle, glibc, phone, pulse, remote, scratch
+from bench import bundle, glibc, inputs, phone, pulse, remote, scratch
 from bench.abi import ABIS, named
 from bench.adb import AdbFailed, Device, Done, Stopped, quote
 from bench.artefact import Artefact
@@ -21,20 +21,20 @@ from bench.blocks import Place, Progress
 from bench.bundle import Bundle
 from bench.changes import changed
 from bench.gate import Gate, Start
+from bench.inputs import Inputs
 from bench.phone import PROBE, Phone, preflight
 from bench.pulse import PULSE, Pulse
 from bench.remote import Parcel, Remote
-from bench.runner import OUTPUT, REPORT, Ids, Job, Run, RunFailed, how_it_ended, read_run, write_ids
+from bench.runner import OUTPUT, REPORT, Job, Run, RunFailed, how_it_ended, read_run
 from bench.settings import Settings
 from export.manifest import FILE as MANIFEST
-from export.manifest import Manifest
+from export.manifest import check_files, read_document, read_files
 from tprune.errors import BadInput, WorkFailed
 
 SPARE_KIB = 16 * 1024  # free space that a run needs on top of what is copied
 FRESH = 2.0  # seconds for which the look behind a run also serves the next one
 WARMUP_MS = 500  # of a phone, if nothing else is asked for: governors need some time to raise the clock
 EMULATED_TIMES = 10  # by which an emulated device may be slower
-IDS = "sentences.ids"
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,9 @@ def _bundle_parcels(bundles: Mapping[str, Bundle]) -> tuple[Parcel, dict[str, Pa
 
 def _model_parcel(subject: Artefact) -> Parcel:
     """Return what the runner needs of an artefact: its graphs, which must be as the manifest says, and the manifest."""
-    manifest = Manifest.read(subject.folder)
-    manifest.check_files(subject.folder)
-    return remote.parcel("m", subject.folder, [MANIFEST, *manifest.files])
+    files = read_files(read_document(subject.folder))
+    check_files(subject.folder, files)
+    return remote.parcel("m", subject.folder, [MANIFEST, *files])
 
 
 @dataclass
@@ -150,7 +150,7 @@ class Station:
     start: Start | None = None
     looked: tuple[float, Pulse] | None = None
     shown: tuple[int, int] = (0, 1)
-    stored: set[str] = field(default_factory=set)  # folders of sentences that are on the phone for certain
+    stored: set[str] = field(default_factory=set)  # folders of sentences or images that are on the phone for certain
 
     def __post_init__(self) -> None:
         self.gate = Gate(self._look, self._rest, self.handling.patience)
@@ -184,17 +184,17 @@ class Station:
         reason = (self.start.still if self.start else None) or self.gate.throttled(now, run.affinity["got"] or ())
         return {**now.document(), **({"throttled": reason} if reason and self.sweep[0].mode != "sustained" else {})}
 
-    def measure(self, subject: Artefact, job: Job, sentences: Ids) -> Run:
+    def measure(self, subject: Artefact, job: Job, sentences: Inputs) -> Run:
         """Run one job on the phone and return its report, pulled and proved to be this job's."""
         with scratch.folder() as here:
-            write_ids(here / IDS, sentences)
-            ids = remote.parcel("s", here, [IDS])
-            if ids.folder not in self.stored:
-                self.remote.store(self.remote.missing([ids]))
-                self.stored.add(ids.folder)
+            file = inputs.write(sentences, here).name
+            given = remote.parcel("s", here, [file])
+            if given.folder not in self.stored:
+                self.remote.store(self.remote.missing([given]))
+                self.stored.add(given.folder)
             root, model = self.remote.root, self.models[subject.id]
             folder = f"{root}/r-{job.nonce}"
-            job_words = job.arguments(f"{root}/{model.folder}", f"{root}/{ids.folder}/{IDS}", f"{folder}/out")
+            job_words = job.arguments(f"{root}/{model.folder}", f"{root}/{given.folder}/{file}", f"{folder}/out")
             words = ["env", "ORT_DISABLE_TELEMETRY=1", f"HOME={folder}", f"TMPDIR={folder}"]
             words += [*self.bundles[subject.runtime].command(f"../{self.system.folder}"), *job_words]
             engine = quote([f"{root}/{self.engines[subject.runtime].folder}"])

@@ -46,6 +46,11 @@ def _change(row: RowData) -> str:
     return "0" if change == 0 else f"{change:+.1f} %".replace("-", "−")
 
 
+def _points(row: RowData) -> str:
+    change = -100 * row["accuracy_loss"]
+    return "0" if change == 0 else f"{change:+.2f}".replace("-", "−")
+
+
 def _p_value(row: RowData) -> str:
     return "< 0.001" if row["p_value"] < 0.001 else f"{row['p_value']:.3f}"
 
@@ -63,6 +68,8 @@ COLUMNS = (
     Column("seed", "seed", _plain("seed")),
     Column("bleu", "BLEU", _fixed("bleu", 2)),
     Column("bleu_loss_percent", "BLEU change", _change),
+    Column("accuracy", "accuracy", lambda row: f"{100 * row['accuracy']:.2f} %"),
+    Column("accuracy_loss", "change (points)", _points),
     Column("p_value", "p", _p_value),
     Column("chrf", "chrF", _fixed("chrf", 1)),
     Column("speedup", "speed-up (95\u00a0%)", _speedup),
@@ -83,7 +90,7 @@ CONTEXT = (
     Column("beams", "beams", _plain("beams")),
     Column("mode", "mode", _plain("mode"), number=False),
     Column("verdict", "verdict", _plain("verdict"), number=False),
-    Column("scored", "sentences scored", _plain("scored")),
+    Column("scored", "scored", _plain("scored")),
     Column("signature", "sacreBLEU signature", _plain("signature"), number=False),
 )
 
@@ -96,9 +103,11 @@ FUNCTIONAL = (
     Column("precision", "precision", _plain("precision"), number=False),
     Column("beams", "beams", _plain("beams")),
     Column("verdict", "verdict", _plain("verdict"), number=False),
-    Column("identical", "tokens as on the host", lambda row: f"{row['identical']} of {row['sentences']}"),
+    Column("identical", "as on the host", lambda row: f"{row['identical']} of {row['sentences']}"),
     Column("bleu", "BLEU", _fixed("bleu", 2)),
     Column("bleu_loss_percent", "BLEU change", _change),
+    Column("accuracy", "accuracy", lambda row: f"{100 * row['accuracy']:.2f} %"),
+    Column("accuracy_loss", "change (points)", _points),
     Column("p_value", "p", _p_value),
     Column("scored", "sentences scored", _plain("scored")),
     Column("bytes", "size (MB)", _fixed("bytes", 1, 1e6)),
@@ -109,6 +118,8 @@ ON_A_TERMINAL = {
     "name",
     "bleu",
     "bleu_loss_percent",
+    "accuracy",
+    "accuracy_loss",
     "p_value",
     "speedup",
     "median_ms",
@@ -116,7 +127,7 @@ ON_A_TERMINAL = {
 }  # 80 characters' worth
 
 
-FUNCTIONAL_ON_A_TERMINAL = {"name", "device", "runtime", "verdict", "identical", "bleu"}
+FUNCTIONAL_ON_A_TERMINAL = {"name", "device", "runtime", "verdict", "identical", "bleu", "accuracy"}
 
 
 def counted(number: int, noun: str) -> str:

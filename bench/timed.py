@@ -33,8 +33,7 @@ class Timed:
     @property
     def verdict(self) -> str:
         """The worst verdict of its records, WRONG_TOKENS when the reference says otherwise."""
-        sentences = self.first.settings["sentences"]
-        if self.identical is not None and not agrees(self.identical, sentences, self.first.precision):
+        if self.identical is not None and not agrees(self.identical, self.first.inputs, self.first.precision):
             return "WRONG_TOKENS"
         found = {item.verdict for item in (*self.failed, *self.blocks.values(), self.memory) if item is not None}
         return max(found, key=VERDICTS.index)
@@ -43,24 +42,30 @@ class Timed:
     def setting(self) -> tuple[Any, ...]:
         """What two of them must share for their times to be compared; the device is part of it."""
         first = self.first
-        return (*first.series, first.runtime, first.precision, first.loop, first.settings.get("sentences_id"))
+        return (*first.series, first.runtime, first.precision, first.loop, first.inputs_id)
 
     @property
     def conduct(self) -> tuple[Any, ...]:
         """What two of them must share for their numbers of threads to be compared."""
         first = self.first
-        return (first.series[0], first.beams, first.mode, first.loop, first.settings.get("sentences_id"))
+        return (first.series[0], first.beams, first.mode, first.loop, first.inputs_id)
 
     @property
     def translation(self) -> tuple[Any, ...]:
         """What must be equal for two of them to have to give the same tokens."""
-        settings = self.first.settings
-        return (self.first.artefact, self.first.beams, settings.get("max_length"), settings.get("sentences_id"))
+        first = self.first
+        return (first.artefact, first.beams, first.settings.get("max_length"), first.inputs_id)
 
     @property
     def output_ids(self) -> list[list[int]] | None:
         """What it translated, from any of its runs that came to an end."""
         return next((item.output_ids for item in (*self.blocks.values(), *self.failed) if item.output_ids), None)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of images that it gave the right class, from any of its runs that came to an end."""
+        told = (item.accuracy for item in (*self.blocks.values(), *self.failed))
+        return next((accuracy for accuracy in told if accuracy is not None), None)
 
     def samples(self, blocks: Sequence[int]) -> Samples:
         """Return nanoseconds as (blocks, sentences and passes)."""
@@ -84,10 +89,10 @@ class Timed:
             "load_ms": _median(item.load_ns for item in records),
             "first_ms": _median(item.first_ns for item in records),
             "encoder_ms": _median(time for item in records for time in item.encoder_ns),
-            "step_ms": total["step_ns"] / max(1, steps) / 1e6,
+            "step_ms": total["step_ns"] / steps / 1e6 if steps else None,
             "p99_ms": summary.p99 / 1e6 if summary.p99 is not None else None,
-            "tokens": steps / (len(records) * len(records[0].output_ids) * _passes(records[0])),
-            "tokens_per_s": steps / (total["samples_ns"] / 1e9),
+            "tokens": steps / (len(records) * len(records[0].output_ids) * _passes(records[0])) if steps else None,
+            "tokens_per_s": steps / (total["samples_ns"] / 1e9) if steps else None,
             "overhead_percent": 100 * (1 - total["run_ns"] / total["samples_ns"]),
             "endurance": _endurance(records[0]),
             "blocks": len(records),

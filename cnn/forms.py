@@ -6,14 +6,17 @@ factors one after the other, at about the dense layer's cost: full-rank factors 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tprune.errors import BadInput
+
 SCHEMES = ("channel", "spatial")
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class SvdConv2d(nn.Module):
@@ -103,6 +106,112 @@ class BasisConv2d(nn.Module):
         geometry = {"kernel": list(self.kernel), "stride": list(self.stride), "padding": list(self.padding)}
         sizes = {"inputs": self.inputs, "outputs": self.outputs, "bases": self.bases}
         return {**sizes, **geometry, "bias": self.bias is not None}
+
+
+def plain_convolutions(module: nn.Module) -> tuple[dict[str, nn.Conv2d], dict[str, str]]:
+    """Return the convolutions of a network that can be given another form, and {path: why not} of all others.
+
+    Raises BadInput for weights that are not finite, which no decomposition survives.
+    """
+    found: dict[str, nn.Conv2d] = {}
+    notes: dict[str, str] = {}
+    for path, layer in module.named_modules():
+        if not isinstance(layer, nn.modules.conv._ConvNd):
+            continue
+        if type(layer) is not nn.Conv2d:
+            notes[path] = f"is {type(layer).__name__}, not Conv2d"
+        elif reason := _why_not(layer) if path else "is the whole network; put it into a Sequential":
+            notes[path] = reason
+        elif not bool(torch.isfinite(layer.weight).all()):
+            raise BadInput(f"layer {path!r} has weights that are not finite; there is nothing to decompose")
+        else:
+            found[path] = layer
+    return found, notes
+
+
+def because(notes: dict[str, str]) -> str:
+    """Return the first of the notes as the end of a message."""
+    return "".join(f": {path} {why}" for path, why in list(notes.items())[:1])
+
+
+@torch.no_grad()
+def filled(layer: Layer, like: Tensor, **values: Tensor | None) -> Layer:
+    """Return the layer with the device and dtype of `like` and the named parameters copied in; those None are left."""
+    layer = layer.to(like.device, like.dtype)
+    for name, value in values.items():
+        if value is not None:
+            getattr(layer, name).copy_(value)
+    return layer
+
+
+def dense(layer: SvdConv2d | BasisConv2d) -> nn.Conv2d:
+    """Return the plain convolution with the composed kernel."""
+    has_bias, weight = layer.bias is not None, layer.weight()
+    plain = nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.padding, bias=has_bias)
+    return filled(plain, weight, weight=weight, bias=layer.bias)
+
+
+def geometry(layer: nn.Conv2d) -> dict[str, Any]:
+    """Return what a form takes over from a plain convolution: sizes, stride, padding, whether it has a bias."""
+    return {
+        "inputs": layer.in_channels, "outputs": layer.out_channels, "kernel": layer.kernel_size,
+        "stride": layer.stride, "padding": layer.padding, "bias": layer.bias is not None,
+    }  # fmt: skip
+
+
+def replace(module: nn.Module, forms: Mapping[Layer, nn.Module]) -> None:
+    """Put each value where its key is, at all its paths, in the mode (train or eval) of the key."""
+    places = [(path, one) for path, one in module.named_modules(remove_duplicate=False) if one in forms]
+    for path, layer in places:
+        module.set_submodule(path, forms[layer].train(layer.training))
+
+
+def layers(module: nn.Module, form: type[Layer]) -> dict[str, Layer]:
+    """Return the layers of one form by path; BadInput when the network has none."""
+    found = {path: layer for path, layer in module.named_modules() if type(layer) is form}
+    if not found:
+        raise BadInput(f"the network has no {form.__name__} layer; convert it first")
+    return found
+
+
+@torch.no_grad()
+def inputs(module: nn.Module, image: Sequence[int], form: type[Layer]) -> dict[Layer, list[Tensor]]:
+    """Return what every layer of one form is given when the network sees one image (channels, height, width).
+
+    Raises BadInput when the network takes no such image.
+    """
+    seen: dict[Layer, list[Tensor]] = {}
+    modes = {layer: layer.training for layer in module.modules()}
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, given: seen.setdefault(layer, []).append(given[0]))
+        for layer in modes
+        if type(layer) is form
+    ]
+    like = next(module.parameters())
+    picture = torch.rand(1, *image, generator=torch.Generator().manual_seed(0)).to(like)
+    try:
+        module.eval()(picture.contiguous(memory_format=torch.channels_last))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(f"the network takes no image of {' x '.join(map(str, image))}: {reason}") from None
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, training in modes.items():
+            layer.training = training
+    return seen
+
+
+def _why_not(layer: nn.Conv2d) -> str | None:
+    if layer.groups != 1:
+        return f"has {layer.groups} groups"
+    if layer.dilation != (1, 1):
+        return f"is dilated by {layer.dilation[0]} x {layer.dilation[1]}"
+    if isinstance(layer.padding, str):
+        return f"is padded by name ({layer.padding!r})"
+    if layer.padding_mode != "zeros":
+        return f"is padded with {layer.padding_mode!r}, not zeros"
+    return None
 
 
 def _two(one: Sequence[int]) -> tuple[int, int]:

@@ -70,7 +70,7 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map images (batch, 3, height, width) to logits (batch, classes)."""
         x = self.stages(self.relu(self.bn1(self.conv1(x))))
-        return self.fc(self.flatten(self.pool(x)))  # type: ignore[no-any-return]
+        return self.fc(self.flatten(self.pool(x)))
 
 
 class Inverted(nn.Module):
@@ -82,14 +82,18 @@ class Inverted(nn.Module):
         layers: list[nn.Module] = []
         if expansion != 1:
             layers += [nn.Conv2d(inputs, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU6()]
-        layers += [nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False), nn.BatchNorm2d(hidden), nn.ReLU6()]
+        layers += [
+            nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU6(),
+        ]
         layers += [nn.Conv2d(hidden, outputs, 1, bias=False), nn.BatchNorm2d(outputs)]
         self.layers = nn.Sequential(*layers)
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, inputs, height, width) to (batch, outputs, height / stride, width / stride)."""
-        return x + self.layers(x) if self.residual else self.layers(x)  # type: ignore[no-any-return]
+        return x + self.layers(x) if self.residual else self.layers(x)
 
 
 def lenet_300_100(classes: int) -> nn.Module:

@@ -40,6 +40,11 @@ class Network:
     std: tuple[float, ...]
     history: list[dict[str, Any]] = field(default_factory=list)  # what was done to it, oldest first
 
+    def __post_init__(self) -> None:
+        if len(self.image) != 3 or not len(self.mean) == len(self.std) == self.image[0]:
+            means = f"{len(self.mean)} means and {len(self.std)} deviations"
+            raise BadInput(f"{self.net}: an image of {self.image} (channels, height, width) and {means} do not fit")
+
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return uint8 pixels (batch, channels, height, width) as the module wants them, channels last."""
         mean, std = (torch.tensor(one, device=pixels.device)[:, None, None] for one in (self.mean, self.std))
@@ -75,7 +80,10 @@ def fresh(net: str, images: Images, *, seed: int = 0) -> Network:
 
 def save(network: Network, out: Path | str, *, inputs: Mapping[str, str] | None = None) -> None:
     """Write the folder `out`, whole or not at all; raises BadInput when it exists and is not empty."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.module.state_dict().items()}
+    weights = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in network.module.state_dict().items()
+    }
     document = {
         **stamp.stamp(KIND, inputs),
         **{name: getattr(network, name) for name in FIELDS},
@@ -101,18 +109,23 @@ def load(path: Path | str, *, build: Callable[[int], nn.Module] | None = None) -
     try:
         found: dict[str, Any] = {name: document[name] for name in FIELDS}
         layers, history = document["layers"], list(document["history"])
-        known = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+        known: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in found.items()
+        }
         module = (build or nets.named(found["net"]).build)(len(found["classes"]))
         rebuild(module, layers)
         if path.joinpath(WEIGHTS).is_file() and stamp.file_sha256(path / WEIGHTS) != document["weights"][WEIGHTS]:
-            raise BadInput(f"{str(path / WEIGHTS)!r} is damaged or of another network: its SHA-256 is not the one noted")
+            raise BadInput(
+                f"{str(path / WEIGHTS)!r} is damaged or of another network: its SHA-256 is not the one noted"
+            )
         module.load_state_dict(load_file(path / WEIGHTS))
+        module = module.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Network(module, **known, history=history)
     except (KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{str(path / DOCUMENT)!r} is not as it was written: {error}") from None
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"weights {str(path / WEIGHTS)!r} cannot be loaded: {reason}") from None
-    return Network(module.eval().to(memory_format=torch.channels_last), **known, history=history)  # type: ignore[call-overload]
 
 
 def _document(path: Path) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from cnn.forms import SCHEMES, BasisConv2d, SvdConv2d
+from cnn.rounding import EightBit
 from tprune.errors import BadInput
 
 Layers = dict[str, dict[str, Any]]
@@ -35,27 +36,39 @@ def describe(module: nn.Module) -> Layers:
 def rebuild(module: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
     """Replace in place every layer of `module` that is not as `layers` says.
 
-    Raises BadInput when an entry is malformed, or names a place that the network does not have.
+    Raises BadInput when an entry is malformed, or when the network has other places for layers.
     """
     there = describe(module)
     for path, entry in layers.items():
         if there.get(path) != entry:
             place(module, path, _build(path, entry))
+    if missing := [path for path in describe(module) if path not in layers]:
+        raise BadInput(
+            f"the network has a layer {missing[0]!r} that was not saved; is this the network that was saved?"
+        )
 
 
 def place(module: nn.Module, path: str, layer: nn.Module) -> None:
-    """Put `layer` at `path`; a layer in the way of `PATH.0` becomes a sequence."""
+    """Put `layer` at `path`, in the place of another one.
+
+    A layer that stands at PATH when PATH.0 is to be placed becomes a sequence, which PATH.1 then makes a pair. Raises
+    BadInput when the network has no such place.
+    """
     parent_path, _, name = path.rpartition(".")
     try:
         parent = module.get_submodule(parent_path)
-        if name.isdigit() and not isinstance(parent, nn.Sequential):
-            parent = nn.Sequential()
-            place(module, parent_path, parent)
-        elif not name.isdigit() and not hasattr(parent, name):
-            raise AttributeError(path)
+    except AttributeError:
+        parent = None
+    if name == "0" and parent_path and isinstance(parent, LAYERS):
+        place(module, parent_path, nn.Sequential(layer))
+    elif parent is not None and (name in dict(parent.named_children()) or (name == "1" and _is_single(parent))):
         parent.add_module(name, layer)
-    except (AttributeError, RecursionError):
-        raise BadInput(f"the network has no place {path!r} for a layer; is this the network that was saved?") from None
+    else:
+        raise BadInput(f"the network has no place {path!r} for a layer; is this the network that was saved?")
+
+
+def _is_single(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential) and len(module) == 1
 
 
 def _build(path: str, entry: Mapping[str, Any]) -> nn.Module:
@@ -65,7 +78,8 @@ def _build(path: str, entry: Mapping[str, Any]) -> nn.Module:
     try:
         return KINDS[kind][2](**{name: value for name, value in entry.items() if name != "kind"})
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise BadInput(f"layer {path!r} cannot be built from {dict(entry)}: {error}") from None
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"layer {path!r} cannot be built from {dict(entry)}: {reason}") from None
 
 
 def _conv(layer: nn.Conv2d) -> dict[str, Any]:
@@ -73,6 +87,7 @@ def _conv(layer: nn.Conv2d) -> dict[str, Any]:
         "inputs": layer.in_channels, "outputs": layer.out_channels, "kernel": list(layer.kernel_size),
         "stride": list(layer.stride), "padding": _padding(layer), "dilation": list(layer.dilation),
         "groups": layer.groups, "bias": layer.bias is not None,
+        "padding_mode": layer.padding_mode,
     }  # fmt: skip
 
 
@@ -80,9 +95,10 @@ def _padding(layer: nn.Conv2d) -> list[int] | str:
     return layer.padding if isinstance(layer.padding, str) else list(layer.padding)
 
 
-def _new_conv(*, inputs: int, outputs: int, kernel: list[int], padding: list[int] | str, **rest: Any) -> nn.Module:
-    sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in rest.items()}
-    return nn.Conv2d(inputs, outputs, tuple(kernel), padding=padding if isinstance(padding, str) else tuple(padding), **sizes)  # type: ignore[arg-type]
+def _new_conv(*, inputs: int, outputs: int, kernel: list[int], **rest: Any) -> nn.Module:
+    settings: dict[str, Any] = {"kernel_size": kernel, **rest}
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    return nn.Conv2d(inputs, outputs, **settings)
 
 
 def _linear(layer: nn.Linear) -> dict[str, Any]:
@@ -94,11 +110,12 @@ def _new_linear(*, inputs: int, outputs: int, bias: bool) -> nn.Module:
 
 
 def _norm(layer: nn.BatchNorm2d) -> dict[str, Any]:
-    return {"channels": layer.num_features, "eps": layer.eps, "momentum": layer.momentum}
+    settings = {name: getattr(layer, name) for name in ("eps", "momentum", "affine", "track_running_stats")}
+    return {"channels": layer.num_features, **settings, "bias": layer.bias is not None}
 
 
-def _new_norm(*, channels: int, eps: float, momentum: float) -> nn.Module:
-    return nn.BatchNorm2d(channels, eps=eps, momentum=momentum)
+def _new_norm(*, channels: int, **settings: Any) -> nn.Module:
+    return nn.BatchNorm2d(channels, **settings)
 
 
 def _new_svd(*, inputs: int, outputs: int, kernel: list[int], rank: int, scheme: str, **rest: Any) -> nn.Module:
@@ -114,4 +131,6 @@ KINDS: dict[str, tuple[type[nn.Module], Callable[[Any], dict[str, Any]], Callabl
     "batch-norm": (nn.BatchNorm2d, _norm, _new_norm),
     "svd-conv": (SvdConv2d, SvdConv2d.about, _new_svd),
     "basis-conv": (BasisConv2d, BasisConv2d.about, BasisConv2d),
+    "eight-bit": (EightBit, EightBit.about, EightBit),
 }
+LAYERS = tuple(form for form, _, _ in KINDS.values())

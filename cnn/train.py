@@ -1,4 +1,4 @@
-"""The one training loop for image networks: SGD or Adam, a warm-up and a linear decay, bf16 and channels last, resumable.
+"""The one training loop for image networks: SGD or Adam, warm-up and linear decay, bf16, channels last, resumable.
 
     fit(network, images, Recipe(epochs=10), penalty=HoyerSquare(...), run_dir=Path("run"))
 
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnn.images import Images, augmented
+from cnn.nets import Net
 from cnn.network import Network
 from tprune.errors import BadInput, WorkFailed
 from tprune.state import Progress, load_state, save_state
@@ -67,6 +69,14 @@ class Recipe:
         if step < rising:
             return self.lr * (step + 1) / (rising + 1)
         return self.lr * (steps - step) / max(steps - rising, 1.0)
+
+
+def recipe_of(row: Net, epochs: int, **given: Any) -> Recipe:
+    """Return the recipe that the network is usually trained with, changed by what is given and not None."""
+    usual: dict[str, Any] = {"lr": row.lr, "optimiser": row.optimiser, "augment": row.augment, "bf16": row.bf16}
+    chosen = usual | {name: value for name, value in given.items() if value is not None}
+    chosen.setdefault("weight_decay", 5e-4 if chosen["optimiser"] == "sgd" else 0.0)
+    return Recipe(epochs, **chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +149,7 @@ def fit(
             now = Progress(step + 1, 0.0, tuple(losses.epochs.items()), losses.running)
             save_state(state, module, optimiser, now, fingerprint=fingerprint)
             saved = time.monotonic()
+    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # it had the module compute in bf16 from now on
     _check_finite(module, state)
     module.to("cpu").eval()
     return Fitted(tuple(losses.epochs.values()), time.monotonic() - began, at.step)
@@ -162,7 +173,10 @@ def _optimiser(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Op
     ]
     if recipe.optimiser == "adam":
         return torch.optim.Adam(groups, lr=recipe.lr, fused=True)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True, fused=True)
+    sgd = torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True, fused=True)
+    for parameter in parameters:  # as a first step would leave them; the fused kernel takes all of them or none
+        sgd.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
+    return sgd
 
 
 def _stream(
@@ -204,9 +218,7 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _fingerprint(
-    network: Network, images: Images, recipe: Recipe, penalty: Penalty | None, keep_zeros: bool
-) -> str:
+def _fingerprint(network: Network, images: Images, recipe: Recipe, penalty: Penalty | None, keep_zeros: bool) -> str:
     """Return 16 hex digits over everything that decides the result."""
     about = [asdict(recipe), repr(penalty), keep_zeros, network.id, images.id]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

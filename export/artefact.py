@@ -21,7 +21,7 @@ from export.manifest import (
     artefact_id,
     describe_files,
 )
-from export.marian_graphs import Port
+from export.ports import Borders, Port
 from export.precision import COMPONENTS, FP32, Precision
 from tprune.count import count
 from tprune.errors import BadInput, WorkFailed
@@ -39,9 +39,13 @@ class Programs:
 
     runtime: str
     files: tuple[str, ...]
-    ports: Mapping[str, tuple[Sequence[Port], Sequence[Port]]]
+    ports: Mapping[str, Borders]
     precision: Precision = FP32
     delegation: Delegation | None = None
+
+    def tensors(self) -> dict[str, Tensors]:
+        """Return graph name -> its inputs and outputs, as a manifest has them."""
+        return {name: Tensors(*map(_specs, borders)) for name, borders in self.ports.items()}
 
 
 def publish(
@@ -91,7 +95,7 @@ def _manifest(checkpoint: Checkpoint, folder: Path, programs: Programs) -> Manif
         precision=programs.precision.name,
         int8=tuple(name for name in COMPONENTS if name in programs.precision.int8),
         files=files,
-        tensors={name: Tensors(*map(_specs, borders)) for name, borders in programs.ports.items()},
+        tensors=programs.tensors(),
         special=_special(checkpoint),
         limits=limits_of(model),
         model=ModelFacts(

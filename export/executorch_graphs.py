@@ -25,8 +25,8 @@ from transformers import MarianMTModel
 
 from export.executorch_int8 import Products, Table
 from export.manifest import Limits
-from export.marian_graphs import Port
 from export.marian_parts import Part, embed_scale, head_count, position_table, scaled_table, state_widths, table_order
+from export.ports import Port
 from export.precision import FP32, Precision
 from tprune.vocabulary import NEVER, kept_ids
 

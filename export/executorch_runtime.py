@@ -48,7 +48,21 @@ def open(folder: str | Path, threads: int = 1) -> Artefact:  # noqa: A001 - `exe
         raise BadInput(f"{str(folder)!r} is for {manifest.runtime}; this opens executorch artefacts only")
     check_installed()
     manifest.check_files(folder)
-    path = Path(folder) / PROGRAM
+    encoder, step = load_methods(Path(folder) / PROGRAM, ("encoder", "decoder_step"), manifest.header, threads)
+    tensors = manifest.tensors
+    return Artefact(
+        manifest,
+        threads,
+        _Encoder(encoder, tensors["encoder"]),
+        _Step(step, tensors["decoder_step"], most=manifest.limits.target),
+    )
+
+
+def load_methods(path: Path, names: Sequence[str], header: Mapping[str, Any], threads: int) -> list[Any]:
+    """Return the methods `names` of a program; `header` is that of its manifest, which knows who made it.
+
+    Raises BadInput for a program that ExecuTorch refuses.
+    """
     with _quiet():
         # Not the public `portable_lib`: it loads the whole exporter first, which takes ten seconds.
         from executorch.extension.pybindings import _C as bindings
@@ -58,18 +72,11 @@ def open(folder: str | Path, threads: int = 1) -> Artefact:  # noqa: A001 - `exe
         bindings._unsafe_reset_threadpool(threads)
         try:
             program = bindings._load_program(str(path), program_verification=bindings.Verification.InternalConsistency)
-            encoder, step = (program.load_method(name) for name in ("encoder", "decoder_step"))
+            return [program.load_method(name) for name in names]
         except (RuntimeError, MemoryError) as error:
-            here, made = metadata.version("executorch"), manifest.header.get("versions", {}).get("executorch")
+            here, made = metadata.version("executorch"), header.get("versions", {}).get("executorch")
             why = f"{error}" if made in (here, None) else f"{error}; it was exported with ExecuTorch {made}"
             raise BadInput(f"ExecuTorch {here} cannot open {str(path)!r} ({why}); export it again") from None
-    tensors = manifest.tensors
-    return Artefact(
-        manifest,
-        threads,
-        _Encoder(encoder, tensors["encoder"]),
-        _Step(step, tensors["decoder_step"], most=manifest.limits.target),
-    )
 
 
 class _Encoder:
@@ -82,7 +89,7 @@ class _Encoder:
     def run(self, ids: Ints, mask: Ints) -> tuple[dict[str, Any], int]:
         if len(ids) != 1:
             raise BadInput(f"an executorch artefact translates one sentence at a time, not {len(ids)}")
-        outputs, run_ns = _call(self._method, [torch.from_numpy(ids)], clone=True)
+        outputs, run_ns = call(self._method, [torch.from_numpy(ids)], clone=True)
         return dict(zip(self._names, outputs, strict=True)), run_ns
 
 
@@ -117,7 +124,7 @@ class _Step:
         for row, (cache, one) in enumerate(zip(self._caches, np.broadcast_to(token, len(self._caches)), strict=True)):
             given = {**self._encoded, **{name: states[:, :rows] for name, states in cache.items()}}
             inputs = [torch.tensor([int(one)]), place, *(given[name] for name in self._names)]
-            (logits, *new), run_ns = _call(self._method, inputs, clone=False)
+            (logits, *new), run_ns = call(self._method, inputs, clone=False)
             self.logits[row] = logits[0].numpy()
             for states, state in zip(cache.values(), new, strict=True):
                 states[:, position] = state[:, 0]
@@ -128,8 +135,8 @@ class _Step:
         self._caches = [{name: states.clone() for name, states in self._caches[row].items()} for row in rows]
 
 
-def _call(method: Any, inputs: list[Tensor], *, clone: bool) -> tuple[list[Tensor], int]:
-    """(outputs, ns); without `clone` they are good until the next call."""
+def call(method: Any, inputs: list[Tensor], *, clone: bool) -> tuple[list[Tensor], int]:
+    """Run a method: (outputs, ns); without `clone` they are good until the next call."""
     begin = perf_counter_ns()
     try:
         outputs = method.call(inputs, clone_outputs=clone)

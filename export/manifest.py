@@ -2,6 +2,8 @@
 
 manifest = Manifest.read("artefacts/dense")
 manifest.check_files("artefacts/dense")
+
+This is the manifest of a translation model; that of an image network (`image_manifest`) shares its head and its parts.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from tprune.stamp import SCHEMA, file_sha256, stamp, write_json
 
 FILE = "manifest.json"
 KIND = "artefact"
+TRANSLATION, IMAGES = "translation", "images"  # the tasks of artefacts
 GRAPHS = {"encoder": "encoder.onnx", "decoder_step": "decoder_step.onnx"}  # of an onnxruntime artefact
 SHARED = "shared.bin"  # of an onnxruntime artefact: weights that both graphs hold
 PROGRAM = "model.pte"  # of an executorch artefact: both graphs are methods of this file
@@ -169,24 +173,13 @@ class Manifest:
     def read(cls, folder: Path | str) -> Manifest:
         """Read `folder/manifest.json`.
 
-        Raises BadInput for a folder that is no artefact, a schema that this version does not know, or missing fields.
+        Raises BadInput for a folder that is no artefact or one of another task, a schema that this version does not
+        know, or missing fields.
         """
-        path = Path(folder) / FILE
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
-        except (FileNotFoundError, NotADirectoryError):
-            lacks = f"it has no {FILE}" if Path(folder).is_dir() else "there is no such folder"
-            raise BadInput(f"{str(folder)!r} is not an artefact: {lacks}; make one with `tprune export`") from None
-        except ValueError as error:  # json.JSONDecodeError and UnicodeDecodeError are ValueErrors too
-            raise BadInput(f"{str(path)!r} is not JSON ({error}); export the artefact again") from None
-        if not isinstance(document, dict) or document.get("kind") != KIND:
-            raise BadInput(f"{str(path)!r} is not the manifest of an artefact (kind must be {KIND!r})")
-        if document.get("schema") != SCHEMA:
-            raise BadInput(f"{str(path)!r} has schema {document.get('schema')!r}; this version reads schema {SCHEMA}")
-        try:
+        document = read_document(folder)
+        check_task(folder, document, TRANSLATION)
+        with complete(folder):
             return _parse(document)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise BadInput(f"{str(path)!r} is incomplete or damaged ({error!r}); export the artefact again") from None
 
     def write(self, folder: Path | str) -> None:
         """Write `folder/manifest.json`, whole or not at all."""
@@ -197,21 +190,69 @@ class Manifest:
         header = dict(self.header) or stamp(KIND, {"model": self.model.id})
         body = asdict(self)
         body.pop("header")
-        return {**header, **body}
+        return {**header, "task": TRANSLATION, **body}
 
     def check_files(self, folder: Path | str) -> None:
         """Raise BadInput for every graph file that is missing or has other bytes than the manifest says."""
-        complaints = []
-        for name, entry in self.files.items():
-            path = Path(folder) / name
-            if not path.is_file():
-                complaints.append(f"{name} is missing")
-            elif (size := path.stat().st_size) != entry.bytes:
-                complaints.append(f"{name} has {size} bytes instead of {entry.bytes}")
-            elif (digest := file_sha256(path)) != entry.sha256:
-                complaints.append(f"{name} has sha256 {digest[:16]}... instead of {entry.sha256[:16]}...")
-        if complaints:
-            raise BadInput(f"artefact {str(folder)!r} is damaged: {'; '.join(complaints)}; export it again")
+        check_files(folder, self.files)
+
+
+def read_document(folder: Path | str) -> dict[str, Any]:
+    """Return what `folder/manifest.json` holds: an artefact's manifest of a schema that is known, of any task.
+
+    Raises BadInput for everything else.
+    """
+    path = Path(folder) / FILE
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
+    except (FileNotFoundError, NotADirectoryError):
+        lacks = f"it has no {FILE}" if Path(folder).is_dir() else "there is no such folder"
+        raise BadInput(f"{str(folder)!r} is not an artefact: {lacks}; make one with `tprune export`") from None
+    except ValueError as error:  # json.JSONDecodeError and UnicodeDecodeError are ValueErrors too
+        raise BadInput(f"{str(path)!r} is not JSON ({error}); export the artefact again") from None
+    if not isinstance(document, dict) or document.get("kind") != KIND:
+        raise BadInput(f"{str(path)!r} is not the manifest of an artefact (kind must be {KIND!r})")
+    if document.get("schema") != SCHEMA:
+        raise BadInput(f"{str(path)!r} has schema {document.get('schema')!r}; this version reads schema {SCHEMA}")
+    if task_of(document) not in (TRANSLATION, IMAGES):
+        raise BadInput(f"{str(path)!r} has task {task_of(document)!r}; this version knows {TRANSLATION} and {IMAGES}")
+    return document
+
+
+def task_of(document: Mapping[str, Any]) -> str:
+    """Return the task of the artefact that a manifest describes; those without one are older than images."""
+    return str(document.get("task", TRANSLATION))
+
+
+def check_task(folder: Path | str, document: Mapping[str, Any], task: str) -> None:
+    """Raise BadInput unless a manifest is that of an artefact of `task`."""
+    if (found := task_of(document)) != task:
+        raise BadInput(f"{str(folder)!r} is an artefact for {found}; this takes one for {task}")
+
+
+@contextmanager
+def complete(folder: Path | str) -> Iterator[None]:
+    """Raise BadInput for what a block misses in the manifest of `folder`."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        path = str(Path(folder) / FILE)
+        raise BadInput(f"{path!r} is incomplete or damaged ({error!r}); export the artefact again") from None
+
+
+def check_files(folder: Path | str, files: Mapping[str, FileEntry]) -> None:
+    """Raise BadInput for every one of `files` that `folder` has not or has with other bytes."""
+    complaints = []
+    for name, entry in files.items():
+        path = Path(folder) / name
+        if not path.is_file():
+            complaints.append(f"{name} is missing")
+        elif (size := path.stat().st_size) != entry.bytes:
+            complaints.append(f"{name} has {size} bytes instead of {entry.bytes}")
+        elif (digest := file_sha256(path)) != entry.sha256:
+            complaints.append(f"{name} has sha256 {digest[:16]}... instead of {entry.sha256[:16]}...")
+    if complaints:
+        raise BadInput(f"artefact {str(folder)!r} is damaged: {'; '.join(complaints)}; export it again")
 
 
 def describe_files(folder: Path, names: tuple[str, ...]) -> dict[str, FileEntry]:
@@ -225,19 +266,28 @@ def artefact_id(files: Mapping[str, FileEntry]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
-def _parse(document: Mapping[str, Any]) -> Manifest:
-    tensors = {
+def read_tensors(document: Mapping[str, Any]) -> dict[str, Tensors]:
+    """Return graph name -> its inputs and outputs."""
+    return {
         graph: Tensors(*(tuple(_tensor(port) for port in borders[side]) for side in ("inputs", "outputs")))
         for graph, borders in document["tensors"].items()
     }
-    body = {entry.name for entry in fields(Manifest)}
+
+
+def read_files(document: Mapping[str, Any]) -> dict[str, FileEntry]:
+    """Return file name -> digest and size."""
+    return {name: FileEntry(**entry) for name, entry in document["files"].items()}
+
+
+def _parse(document: Mapping[str, Any]) -> Manifest:
+    body = {entry.name for entry in fields(Manifest)} | {"task"}
     delegation = document.get("delegation")
     return Manifest(
         id=document["id"],
         runtime=document["runtime"],
         precision=document["precision"],
-        files={name: FileEntry(**entry) for name, entry in document["files"].items()},
-        tensors=tensors,
+        files=read_files(document),
+        tensors=read_tensors(document),
         special=Special(**document["special"]),
         limits=Limits(**document["limits"]),
         model=ModelFacts(**document["model"]),

@@ -16,7 +16,6 @@ An empty sub-block is its output bias, which vanishes into the layer norm before
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from transformers import MarianMTModel
 
 from export.marian_parts import Part, embed_scale, head_count, position_table, scaled_table, state_widths, table_order
+from export.ports import Port
 from export.sub_blocks import (
     PLAIN,
     Attention,
@@ -36,15 +36,6 @@ from export.sub_blocks import (
     fold_biases,
 )
 from tprune.vocabulary import NEVER, kept_ids
-
-
-@dataclass(frozen=True)
-class Port:
-    """One tensor that crosses a graph's border: its name, numpy dtype and shape (a string is a dynamic size)."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
 
 
 class EncoderGraph(nn.Module):

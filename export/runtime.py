@@ -66,7 +66,7 @@ def open(folder: str | Path, threads: int = 1) -> Artefact:  # noqa: A001 - `run
     if manifest.runtime != "onnxruntime":
         raise BadInput(f"{str(folder)!r} is for {manifest.runtime}; this opens onnxruntime artefacts only")
     manifest.check_files(folder)
-    encoder, step = (_session(Path(folder) / GRAPHS[name], threads) for name in ("encoder", "decoder_step"))
+    encoder, step = (session(Path(folder) / GRAPHS[name], threads) for name in ("encoder", "decoder_step"))
     tensors = manifest.tensors
     return Artefact(manifest, threads, _Encoder(encoder, tensors["encoder"]), _Step(step, tensors["decoder_step"]))
 
@@ -358,7 +358,8 @@ def count_nodes(graph: str | Path) -> dict[str, int]:
     return dict(Counter(node.op_type for node in nodes))
 
 
-def _session(path: Path, threads: int) -> ort.InferenceSession:
+def session(path: Path, threads: int) -> ort.InferenceSession:
+    """Open an ONNX file as everything here runs one."""
     return ort.InferenceSession(str(path), _options(threads), providers=["CPUExecutionProvider"])
 
 

@@ -1,7 +1,8 @@
-"""Checkpoint -> ExecuTorch artefact: `to_executorch(checkpoint, "out", sentences=[...])`.
+"""Checkpoint or image network -> ExecuTorch artefact: `to_executorch(checkpoint, "out", sentences=[...])`.
 
-One file, `model.pte`, with the methods `encoder` and `decoder_step`, lowered to XNNPACK as far as it goes; the manifest
-says how far. The folder appears under its name after `parity` agreed with PyTorch.
+One file, `model.pte`, with the methods `encoder` and `decoder_step` (an image network, by `network_to_executorch`, has
+`forward`), lowered to XNNPACK as far as it goes; the manifest says how far. The folder appears under its name after
+`parity` agreed with PyTorch.
 """
 
 from __future__ import annotations
@@ -18,18 +19,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from export import pte
+from export import cnn_graphs, image_artefact, pte
 from export.artefact import Programs, limits_of, publish
 from export.executorch_graphs import EncoderMethod, StepMethod, method_ports
 from export.executorch_runtime import check_installed
-from export.manifest import PROGRAM, Delegation, Limits, Manifest
-from export.marian_graphs import Port
+from export.image_manifest import FILES, GRAPH, ImageManifest
+from export.manifest import PROGRAM, Delegation, Manifest
+from export.ports import Borders, Port
 from export.precision import FP32, Precision
 
 if TYPE_CHECKING:
+    from cnn.network import Network
     from tprune.checkpoint import Checkpoint
+    from tprune.pixels import Pixels
 
-Borders = tuple[Sequence[Port], Sequence[Port]]
 EXAMPLE = {"source": 5, "past": 3}  # >= 2 and different: torch.export fixes sizes that are 0, 1 or equal by chance
 
 
@@ -57,24 +60,41 @@ def to_executorch(
                 "encoder": EncoderMethod(model, precision),
                 "decoder_step": StepMethod(model, limits, precision),
             }
-        delegation = write_program(methods, borders, limits, folder / PROGRAM)
+        sizes = {"source": limits.source, "past": limits.target}
+        delegation = write_program(methods, borders, sizes, folder / PROGRAM)
         return Programs("executorch", (PROGRAM,), borders, precision=precision, delegation=delegation)
 
     return publish(checkpoint, out, write, sentences=sentences, threads=threads)
 
 
+def network_to_executorch(
+    network: Network, out: str | Path, *, name: str = "", images: Pixels | None = None, threads: int = 1
+) -> ImageManifest:
+    """Write an image network as an ExecuTorch artefact; see `image_artefact.publish` for the arguments and errors.
+
+    Raises BadInput when ExecuTorch is not installed.
+    """
+    check_installed()
+
+    def write(folder: Path) -> Programs:
+        borders = {GRAPH: cnn_graphs.ports(network)}
+        methods = {GRAPH: cnn_graphs.ClassifierGraph(network)}
+        delegation = write_program(methods, borders, {}, folder / FILES["executorch"])
+        return Programs("executorch", (FILES["executorch"],), borders, delegation=delegation)
+
+    return image_artefact.publish(network, out, write, name=name, images=images, threads=threads)
+
+
 def write_program(
-    methods: Mapping[str, nn.Module], borders: Mapping[str, Borders], limits: Limits, path: Path
+    methods: Mapping[str, nn.Module], borders: Mapping[str, Borders], sizes: Mapping[str, int], path: Path
 ) -> Delegation:
     """Lower modules to one ExecuTorch program at `path` and return what XNNPACK took of them.
 
-    `borders` are each module's inputs and outputs in call order. The program has memory for neither, so nothing is
+    `borders` are each module's inputs and outputs in call order, `sizes` the most that each size in them that varies
+    can be. The program has memory for neither, so nothing is
     copied at its border: whoever calls it binds both.
     """
-    dynamic = {
-        "source": torch.export.Dim("source", min=1, max=limits.source),
-        "past": torch.export.Dim("past", min=1, max=limits.target),
-    }
+    dynamic = {name: torch.export.Dim(name, min=1, max=most) for name, most in sizes.items()}
     with _quiet(), torch.no_grad():
         from executorch import exir
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner

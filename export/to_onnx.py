@@ -1,4 +1,4 @@
-"""Checkpoint -> ONNX artefact: `to_onnx(checkpoint, "out", sentences=[...])`.
+"""Checkpoint or image network -> ONNX artefact: `to_onnx(checkpoint, "out", sentences=[...])`, `network_to_onnx`.
 
 Operators of opset 23 and, of ONNX Runtime's own (`com.microsoft`), the one that extends a cache in place and those of
 int8.
@@ -20,17 +20,22 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import ops
 
+from export import cnn_graphs, image_artefact
 from export.artefact import Programs, publish
+from export.image_manifest import FILES, GRAPH, ImageManifest
 from export.manifest import GRAPHS, SHARED, Manifest
-from export.marian_graphs import EncoderGraph, Port, StepGraph, ports
+from export.marian_graphs import EncoderGraph, StepGraph, ports
 from export.onnx_int8 import BlockTable, RowProduct, RowsProduct
+from export.ports import Borders, Port
 from export.precision import FP32, Precision
 from export.shared_weights import share
 from export.sub_blocks import FloatProduct, FloatTable, Kernels
 from tprune.errors import WorkFailed
 
 if TYPE_CHECKING:
+    from cnn.network import Network
     from tprune.checkpoint import Checkpoint
+    from tprune.pixels import Pixels
 
 OPSET = 23
 EXAMPLE = {"batch": 2, "source": 5, "cache": 7}  # >= 2 and all different: torch.export fixes sizes 0 and 1
@@ -61,6 +66,19 @@ def to_onnx(
     return publish(checkpoint, out, write, sentences=sentences, threads=threads)
 
 
+def network_to_onnx(
+    network: Network, out: str | Path, *, name: str = "", images: Pixels | None = None, threads: int = 1
+) -> ImageManifest:
+    """Write an image network as an ONNX artefact folder; see `image_artefact.publish` for the arguments and errors."""
+
+    def write(folder: Path) -> Programs:
+        borders = cnn_graphs.ports(network)
+        onnx.save(trace(cnn_graphs.ClassifierGraph(network), borders), folder / FILES["onnxruntime"])
+        return Programs("onnxruntime", (FILES["onnxruntime"],), {GRAPH: borders})
+
+    return image_artefact.publish(network, out, write, name=name, images=images, threads=threads)
+
+
 def _kernels(precision: Precision, side: str, product: type[nn.Module]) -> Kernels:
     """What the graph of a side, encoder or decoder, is made of; `product` is the int8 one for its number of tokens."""
     int8 = precision.int8
@@ -74,7 +92,7 @@ def _kernels(precision: Precision, side: str, product: type[nn.Module]) -> Kerne
     )
 
 
-def trace(graph: nn.Module, borders: tuple[Sequence[Port], Sequence[Port]]) -> onnx.ModelProto:
+def trace(graph: nn.Module, borders: Borders) -> onnx.ModelProto:
     """Return one graph module as an ONNX model; `borders` are its inputs and outputs in call order."""
     inputs, outputs = borders
     example = tuple(_example(port) for port in inputs)

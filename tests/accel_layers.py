@@ -18,8 +18,14 @@ SMALL_ESCALATE = ESCALATE.having("test", blocks=2, slices=2, multipliers=3, adde
 BUSY = ESCALATE.having("test", blocks=2, slices=3, multipliers=9, adders=1, word=4)
 
 
+def sides(least: int, most: int) -> st.SearchStrategy[int | tuple[int, int]]:
+    """Draw one number for height and width, or one for each."""
+    one = st.integers(least, most)
+    return st.one_of(one, st.tuples(one, one))
+
+
 @st.composite
-def shapes(draw, *, kernels=((1, 1), (2, 2), (3, 3), (1, 3))) -> Shape:
+def shapes(draw, *, kernels=((1, 1), (2, 2), (3, 3), (1, 3), (3, 1))) -> Shape:
     """Draw a shape with up to 6 input and 8 output channels, grouped or depthwise too."""
     kernel = draw(st.sampled_from(kernels))
     groups = draw(st.sampled_from((1, 1, 2)))
@@ -27,12 +33,12 @@ def shapes(draw, *, kernels=((1, 1), (2, 2), (3, 3), (1, 3))) -> Shape:
     inputs = groups * draw(st.integers(1, 3))
     outputs = inputs if depthwise else groups * draw(st.integers(1, 4))
     size = (draw(st.integers(kernel[0], 7)), draw(st.integers(kernel[1], 7)))
-    stride, padding = draw(st.integers(1, 2)), draw(st.integers(0, 1))
+    stride, padding = draw(sides(1, 2)), draw(sides(0, 1))
     return Shape(inputs, outputs, size, kernel, stride, padding, inputs if depthwise else groups)
 
 
 @st.composite
-def tasks(draw, *, kernels=((1, 1), (2, 2), (3, 3), (1, 3)), decomposed: bool = False) -> Task:
+def tasks(draw, *, kernels=((1, 1), (2, 2), (3, 3), (1, 3), (3, 1)), decomposed: bool = False) -> Task:
     """Draw a layer with random masks, ready to be counted exactly."""
     shape = draw(shapes(kernels=kernels))
     rng = np.random.default_rng(draw(st.integers(0, 10_000)))

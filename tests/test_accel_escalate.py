@@ -16,7 +16,7 @@ from bench.accel.layer import Shape
 from bench.accel.task import prepare
 from tprune.errors import BadInput
 
-SQUARE = ((2, 2), (3, 3), (1, 3))
+WIDE = ((2, 2), (3, 3), (1, 3), (3, 1))
 
 
 def stage_one(task, hardware):
@@ -26,7 +26,7 @@ def stage_one(task, hardware):
     always = not hardware.count("skip_zero_activations")
     rows, columns = range(shape.size[0]), range(shape.size[1])
     if shape.area == 1:
-        rows, columns = range(0, shape.size[0], shape.stride), range(0, shape.size[1], shape.stride)
+        rows, columns = range(0, shape.size[0], shape.strides[0]), range(0, shape.size[1], shape.strides[1])
     for k in range(shape.outputs):
         for m in range(task.coefficients.shape[2]):
             held = task.coefficients[k, :, m]
@@ -56,7 +56,7 @@ def brute(task, hardware):
             products += bases * shape.area * shape.pixels if alive else 0
             made = 0
             for row in range(shape.out_size[0]):
-                need = min(shape.size[0], max(0, row * shape.stride - shape.padding + shape.kernel[0]))
+                need = min(shape.size[0], max(0, row * shape.strides[0] - shape.paddings[0] + shape.kernel[0]))
                 one = 0
                 for y in range(made, need):
                     for start in range(0, bases, slices):
@@ -71,7 +71,7 @@ def brute(task, hardware):
     return max(1, *ends), sum(added for added, _ in found.values()), products
 
 
-@given(tasks(kernels=SQUARE, decomposed=True), st.sampled_from((SMALL_ESCALATE, BUSY)), st.booleans())
+@given(tasks(kernels=WIDE, decomposed=True), st.sampled_from((SMALL_ESCALATE, BUSY)), st.booleans())
 @settings(max_examples=80, deadline=None)
 def test_both_stages_are_counted(task, hardware, skip):
     hardware = hardware.having("test", skip_zero_activations=int(skip))

@@ -62,7 +62,7 @@ def test_buffer_reads_are_those_of_the_loops(task):
         for first in range(0, shape.out_size[0], mapping.wide):
             rows = set()
             for row in range(first, min(first + mapping.wide, shape.out_size[0])):
-                rows |= {row * shape.stride - shape.padding + tap for tap in range(shape.kernel[0])}
+                rows |= {row * shape.strides[0] - shape.paddings[0] + tap for tap in range(shape.kernel[0])}
             # rows between two strided windows travel with their neighbours: a PE gets whole runs of rows
             inside = [row for row in range(min(rows), max(rows) + 1) if 0 <= row < shape.size[0]]
             reads += len(inside) * shape.size[1] * shape.inputs

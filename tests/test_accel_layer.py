@@ -14,8 +14,9 @@ from tprune.errors import BadInput
 
 @given(shapes())
 def test_the_output_size_is_where_windows_fit(shape):
-    for side, length, found in zip(shape.size, shape.kernel, shape.out_size, strict=True):
-        starts = range(-shape.padding, side + shape.padding - length + 1, shape.stride)
+    sides = zip(shape.size, shape.kernel, shape.strides, shape.paddings, shape.out_size, strict=True)
+    for side, length, step, border, found in sides:
+        starts = range(-border, side + border - length + 1, step)
         assert found == len(starts)
 
 
@@ -29,6 +30,9 @@ def test_the_output_size_is_where_windows_fit(shape):
         ({"size": 4}, r"Shape.size is 4; it must be two whole numbers"),
         ({"stride": 0}, r"Shape.stride is 0"),
         ({"padding": -1}, r"Shape.padding is -1; it must be a whole number, 0 or more"),
+        ({"padding": (1, -1)}, r"Shape.padding is -1; it must be a whole number, 0 or more"),
+        ({"stride": (2, 0)}, r"Shape.stride is 0; it must be a whole number, 1 or more"),
+        ({"stride": (1, 1, 1)}, r"Shape.stride is \(1, 1, 1\); it must be a whole number, or two: for height and"),
         ({"groups": 4}, r"Shape.groups is 4; it must divide inputs 6 and outputs 8"),
         ({"kernel": (7, 7)}, r"Shape.kernel is 7x7; it must fit into the input of 4x4 with padding 1"),
     ],
@@ -65,6 +69,16 @@ def test_more_bases_than_kernel_places_are_refused():
 def test_dense_widths_are_not_below_those_that_are_left():
     with pytest.raises(BadInput, match=r"layer 'a': dense is \[1, 3\]; it must not be below .*, \[2, 3\]"):
         Layer("a", Shape(2, 3, (4, 4), (3, 3)), dense=(1, 3))
+
+
+def test_a_depthwise_layer_had_one_input_a_filter_before_it_was_cut_too():
+    layer = Layer("a", Shape(5, 5, (4, 4), (3, 3), groups=5), dense=(12, 12))
+    assert (layer.widths, layer.dense_weights) == ((1, 12), 12 * 9)
+
+
+def test_exact_counting_takes_the_masks_own_share():
+    operand = Operand(0.25, np.array([True, False]))
+    assert (operand.share(exact=True), operand.share(exact=False), Operand(0.3).share(exact=True)) == (0.5, 0.25, 0.3)
 
 
 def test_a_workload_is_not_empty_and_its_names_are_unique():

@@ -45,6 +45,15 @@ def test_convolutions_and_matrices_become_layers(tmp_path):
     assert (three.shape.inputs, three.shape.outputs, three.shape.macs) == (16, 10, 160)
 
 
+def test_the_halves_of_a_split_kernel_pad_one_side_each(tmp_path):
+    down = helper.make_node("Conv", ["x", "w1"], ["a"], "down", pads=[1, 0, 1, 0], strides=[2, 1])
+    across = helper.make_node("Conv", ["a", "w2"], ["y"], "across", pads=[0, 1, 0, 1])
+    path = write(tmp_path / "net.onnx", [down, across], {"w1": np.ones((4, 3, 3, 1)), "w2": np.ones((6, 4, 1, 3))})
+    one, two = onnx_file.read(path).layers
+    assert (one.shape.kernel, one.shape.out_size) == ((3, 1), (4, 8))
+    assert (two.shape.size, two.shape.out_size) == ((4, 8), (4, 8))
+
+
 @pytest.mark.parametrize(
     ("node", "complaint"),
     [
@@ -54,7 +63,7 @@ def test_convolutions_and_matrices_become_layers(tmp_path):
             "node 'loose' is of type 'Conv', or its weights are not",
         ),
         (helper.make_node("Conv", ["x", "w"], ["y"], "wide", dilations=[2, 2]), "node 'wide': auto_pad and dilations"),
-        (helper.make_node("Conv", ["x", "w"], ["y"], "lop", pads=[0, 0, 1, 1]), r"node 'lop': strides \[1\] and pads"),
+        (helper.make_node("Conv", ["x", "w"], ["y"], "lop", pads=[0, 0, 1, 1]), r"node 'lop': pads \[0, 0, 1, 1\] must be"),
     ],
 )
 def test_a_node_that_cannot_be_taken_is_named(tmp_path, node, complaint):

@@ -31,7 +31,7 @@ def inputs_of(task, tiling, channel, pe, phase):
         for y in range(pe[0] * tiling.inside[0], min((pe[0] + 1) * tiling.inside[0], shape.size[0]))
         for x in range(pe[1] * tiling.inside[1], min((pe[1] + 1) * tiling.inside[1], shape.size[1]))
         if task.activations[channel, y, x]
-        and ((y + shape.padding) % shape.stride, (x + shape.padding) % shape.stride) == phase
+        and ((y + shape.paddings[0]) % shape.strides[0], (x + shape.paddings[1]) % shape.strides[1]) == phase
     ]
 
 
@@ -40,8 +40,8 @@ def weights_of(task, channel, kept, phase):
     shape = task.shape
     return [
         (k, r, s)
-        for r in range(phase[0], shape.kernel[0], shape.stride)
-        for s in range(phase[1], shape.kernel[1], shape.stride)
+        for r in range(phase[0], shape.kernel[0], shape.strides[0])
+        for s in range(phase[1], shape.kernel[1], shape.strides[1])
         for k in kept
         if task.weights[k, channel % shape.depth, r, s]
     ]
@@ -52,9 +52,9 @@ def hits_of(task, hardware, some, others):
     shape, hits = task.shape, [0] * hardware.count("banks")
     for y, x in some:
         for k, r, s in others:
-            down, across = y + shape.padding - r, x + shape.padding - s
-            assert down % shape.stride == across % shape.stride == 0
-            out = (down // shape.stride, across // shape.stride)
+            down, across = y + shape.paddings[0] - r, x + shape.paddings[1] - s
+            assert down % shape.strides[0] == across % shape.strides[1] == 0
+            out = (down // shape.strides[0], across // shape.strides[1])
             if 0 <= out[0] < shape.out_size[0] and 0 <= out[1] < shape.out_size[1]:
                 hits[int(scnn.bank(k, out[1], out[0], len(hits)))] += 1
     return hits
@@ -78,7 +78,7 @@ def brute(task, hardware, tiling):
     """Return cycles without halo, steps, products and products in the plane, one pair at a time."""
     shape, totals = task.shape, np.zeros(4, int)
     per_group = shape.outputs // shape.groups
-    phases = list(itertools.product(range(shape.stride), repeat=2))
+    phases = list(itertools.product(range(shape.strides[0]), range(shape.strides[1])))
     for channel in range(shape.inputs):
         start = channel // shape.depth * per_group
         for kept in chunks(range(start, start + per_group), tiling.together):
@@ -125,11 +125,11 @@ def test_valid_products_are_the_effective_macs(task):
         for c in range(shape.depth)
         for r in range(shape.kernel[0])
         for s in range(shape.kernel[1])
-        for y in range(-shape.padding + r, shape.size[0], shape.stride)
-        for x in range(-shape.padding + s, shape.size[1], shape.stride)
+        for y in range(-shape.paddings[0] + r, shape.size[0], shape.strides[0])
+        for x in range(-shape.paddings[1] + s, shape.size[1], shape.strides[1])
         if y >= 0 and x >= 0
-        and (y + shape.padding - r) // shape.stride < shape.out_size[0]
-        and (x + shape.padding - s) // shape.stride < shape.out_size[1]
+        and (y + shape.paddings[0] - r) // shape.strides[0] < shape.out_size[0]
+        and (x + shape.paddings[1] - s) // shape.strides[1] < shape.out_size[1]
     )  # fmt: skip
     assert scnn.count(task, SMALL_SCNN).useful == pairs
 
@@ -178,7 +178,9 @@ def test_a_dense_layer_is_no_faster_than_ideal():
 def _inside(shape):
     """MACs of a layer without those that meet padding."""
     seen = [
-        sum(0 <= out * shape.stride - shape.padding + tap < side for out in range(end) for tap in range(length))
-        for side, end, length in zip(shape.size, shape.out_size, shape.kernel, strict=True)
+        sum(0 <= out * step - border + tap < side for out in range(end) for tap in range(length))
+        for side, end, length, step, border in zip(
+            shape.size, shape.out_size, shape.kernel, shape.strides, shape.paddings, strict=True
+        )
     ]
     return shape.outputs * shape.depth * seen[0] * seen[1]

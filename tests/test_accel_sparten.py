@@ -26,7 +26,8 @@ def vectors(task):
                 window = []
                 for r in range(shape.kernel[0]):
                     for s in range(shape.kernel[1]):
-                        y, x = row * shape.stride - shape.padding + r, column * shape.stride - shape.padding + s
+                        y = row * shape.strides[0] - shape.paddings[0] + r
+                        x = column * shape.strides[1] - shape.paddings[1] + s
                         inside = 0 <= y < shape.size[0] and 0 <= x < shape.size[1]
                         for c in range(shape.depth):
                             window.append(int(inside and task.activations[group * shape.depth + c, y, x]))

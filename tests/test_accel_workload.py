@@ -45,6 +45,15 @@ def test_a_workload_comes_back_as_it_was_written(written):
     assert found.layers[1].decomposition is None
 
 
+def test_halves_of_a_split_kernel_and_the_mean_of_many_images_come_back(tmp_path):
+    mask = np.arange(4 * 25).reshape(4, 5, 5) % 2 == 0
+    layer = Layer("conv1.1", Shape(4, 6, (5, 5), (1, 3), (1, 2), (0, 1)), activations=Operand(0.375, mask))
+    workload.write(Workload("tiny", "trained", (layer,)), tmp_path / "w.json")
+    (found,) = workload.read(tmp_path / "w.json").layers
+    assert found.shape == layer.shape and found.shape.out_size == (5, 3)
+    assert found.activations.density == 0.375 and np.array_equal(found.activations.mask, mask)
+
+
 def test_densities_alone_need_no_npz(tmp_path):
     workload.write(Workload("tiny", "synthetic", net().layers[1:]), tmp_path / "w.json")
     assert [path.name for path in tmp_path.iterdir()] == ["w.json"]
@@ -76,7 +85,11 @@ def drop_layer(field):
         (set_layer(size=[5]), "Shape.size is .*; it must be two whole numbers"),
         (set_layer(weights={"density": 1.5}), "layer 'conv1': Operand.density is 1.5"),
         (set_layer(weights={"mask": "conv9.weights"}), "there is no mask 'conv9.weights' in the .npz file"),
-        (set_layer(weights=0.5), r'weights is 0.5; it must be {"density": 0..1} or {"mask": NAME}'),
+        (set_layer(weights=0.5), r'weights is 0.5; it must be {"density": 0..1}, {"mask": NAME} or both'),
+        (set_layer(weights={}), r"weights is {}; it must be"),
+        (set_layer(activations={"mask": "conv1.activations", "density": 2}), "Operand.density is 2"),
+        (set_layer(stride=[1, 0]), "layer 'conv1': Shape.stride is 0"),
+        (set_layer(padding=[1]), r"Shape.padding is \(1,\); it must be a whole number, or two"),
         (set_layer(weights={"mask": "conv1.activations"}), "the mask of its weights is .*; it must be"),
         (set_layer(dense=[8]), r"dense is \[8\]; it must be \[inputs, outputs\]"),
         (set_layer(decomposition={"bases": 2}), "decomposition must hold bases and coefficients, or be null"),

@@ -18,12 +18,12 @@ HEAVY = ("torch", "transformers")
 # package -> modules (or whole packages) of the siblings that it may import
 ALLOWED = {
     "tprune": set(),
-    "cnn": FOUNDATION | {"tprune.hoyer"},
+    "cnn": FOUNDATION | {"tprune.hoyer", "tprune.pixels", "tprune.state"},
     "export": {"tprune", "cnn"},
-    "bench": FOUNDATION | {"export.manifest", "export.runtime"},
+    "bench": FOUNDATION | {"export.image_manifest", "export.manifest", "export.runtime", "tprune.pixels"},
     "bench.accel": FOUNDATION,
 }
-LIGHT = ("tprune.stamp", "tprune.errors", "tprune.cli", "export.manifest", "export.runtime")
+LIGHT = ("tprune.stamp", "tprune.errors", "tprune.cli", "tprune.pixels", "export.manifest", "export.runtime")
 
 
 def modules() -> dict[str, Path]:
@@ -45,6 +45,7 @@ COMMAND = {
     "tprune.cli_compare",
     "tprune.cli_simulate",
     "tprune.cli_translate",
+    "tprune.cli_cnn",
 }
 PROGRAMS = {"tprune.rival_hf", "tprune.rival_ctranslate2"}  # started in processes of their own
 FREE = COMMAND | PROGRAMS  # may import everybody; nobody imports them

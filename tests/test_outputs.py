@@ -9,7 +9,7 @@ import pytest
 from artefacts import write_artefact
 from runs import PHONE, failed, model, on_phone
 
-from bench import artefact, blocks, outputs, record, tokens
+from bench import artefact, inputs, outputs, record, tokens
 from bench.record import Record
 from tprune.errors import BadInput
 
@@ -74,7 +74,7 @@ def test_other_source_sentences_are_noticed(folder, one, tiny_tokenizer_folder):
     for file in tiny_tokenizer_folder.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     encode = tokens.read(folder).encode
-    settings = {**one.settings, "sentences_id": blocks.sentences_id([encode(text) for text in TEXTS])}
+    settings = {**one.settings, "sentences_id": inputs.sentences_id([encode(text) for text in TEXTS])}
     said = outputs.read(write(folder, replace(one, settings=settings)), folder)
     said.check_sources(TEXTS)
     with pytest.raises(BadInput, match="measured on other sentences than those of this data"):

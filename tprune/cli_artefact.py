@@ -16,6 +16,7 @@ from tprune.options import Data, Dry, Json, Limit, Model, Out, Source, Target, T
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bench.inputs import Inputs
     from bench.record import Record
     from tprune.corpus import Corpus
 
@@ -182,14 +183,17 @@ def bench(
     artefacts: Annotated[
         list[Path] | None, typer.Argument(help="Exported artefacts, the dense one among them.", metavar="ARTEFACT...")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Parallel text, as for the other verbs.", metavar="DATA")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Parallel text, as for the other verbs; of image networks: images.", metavar="DATA"),
+    ] = None,
     on: Annotated[str, typer.Option(help="Where to measure: host, adb or adb:SERIAL[,SERIAL...].")] = "host",
     out: Annotated[Path, typer.Option(help="records.jsonl to write or to continue.")] = Path("records.jsonl"),
     source: Source = "en",
     target: Target = "de",
     split: str = "test",
-    blocks: Annotated[int, typer.Option(help="Passes over all sentences, artefacts interleaved.", min=1)] = 5,
-    warmup: Annotated[int, typer.Option(help="Sentences thrown away before each pass.", min=0)] = 10,
+    blocks: Annotated[int, typer.Option(help="Passes over all sentences or images, artefacts interleaved.", min=1)] = 5,
+    warmup: Annotated[int, typer.Option(help="Sentences or images thrown away before each pass.", min=0)] = 10,
     warmup_ms: Annotated[
         int | None, typer.Option(help="Milliseconds of warm-up at least: 0, on phones 500.", min=0)
     ] = None,
@@ -207,16 +211,15 @@ def bench(
         bool, typer.Option("--fixed-performance", help="Bound a phone's clocks meanwhile (Android 11).")
     ] = False,
     clean: Annotated[bool, typer.Option("--clean", help="Measure nothing: remove what we left on the phone.")] = False,
-    limit: Annotated[int | None, typer.Option(help="Use only the first N sentences.", min=1)] = 200,
+    limit: Annotated[int | None, typer.Option(help="Use only the first N sentences or images.", min=1)] = 200,
     threads: Annotated[str, typer.Option(help="CPU threads; several to compare, such as 1,2,4.")] = "1",
     json: Json = False,
     dry_run: Dry = False,
 ) -> None:
-    """Measure artefacts side by side: batch 1, real sentences, interleaved blocks, raw samples kept."""
-    from bench import host, session, tokens
+    """Measure artefacts side by side: batch 1, real sentences or images, interleaved blocks, raw samples kept."""
+    from bench import artefact, host, inputs, session
     from bench.settings import Settings, parse_cpus, parse_threads, sweep
     from bench.station import WARMUP_MS, Handling
-    from tprune import corpus as texts
 
     measure: Callable[..., list[Record]]
     least = warmup_ms if warmup_ms is not None else 0 if on == "host" else WARMUP_MS
@@ -241,24 +244,36 @@ def bench(
     if not artefacts or data is None:
         lacks = "--data is missing" if artefacts else "no artefact is named"
         raise BadInput(f"nothing to measure, {lacks}: tprune bench ARTEFACT... --data DATA")
-    corpus = texts.load(data, split=split, source=source, target=target, limit=limit)
-    encode = tokens.read(artefacts[0]).encode
-    sentences = [encode(sentence) for sentence in corpus.source]
+    if inputs.common_task([artefact.read(folder) for folder in artefacts]) == "images":
+        from tprune import pixels
+
+        given: Inputs = pixels.load(data, split=split, limit=limit)
+    else:
+        given = _sentences(artefacts[0], data, split=split, source=source, target=target, limit=limit)
     asked = sweep(settings, numbers)
     if dry_run:
-        plan = {"dry_run": True, "artefacts": list(map(str, artefacts)), "sentences": len(sentences)}
+        plan = {"dry_run": True, "artefacts": list(map(str, artefacts)), **inputs.told(given)}
         plan |= {**asdict(settings), "threads": list(numbers)}
         names, long = ", ".join(map(str, artefacts)), f"{blocks} blocks" if minutes is None else f"{minutes:g} minutes"
-        told = f"would measure {names}: {len(sentences)} sentences, {long}, threads {threads}, {mode}, on {on}"
+        told = f"would measure {names}: {len(given)} {inputs.name(given)}s, {long}, threads {threads}, {mode}, on {on}"
         return terminal.answer(plan, as_json=json, lines=[told])
     with terminal.bar() as show:
         progress: Any = partial(show, "bench") if on == "host" else show
-        records = measure(artefacts, sentences, out=out, settings=asked, progress=progress)
-    lines = [f"wrote {len(records)} records to {out}; next: tprune report {out} QUALITY.json... --out report"]
+        records = measure(artefacts, given, out=out, settings=asked, progress=progress)
+    quality = "" if inputs.task(given) == "images" else " QUALITY.json..."  # images are scored by what was answered
+    lines = [f"wrote {len(records)} records to {out}; next: tprune report {out}{quality} --out report"]
     if any(found.loop == "python" for found in records):
         lines.append("measured by a loop in Python, because no C++ compiler is here to build the runner: tprune doctor")
     lines += session.remarks(records)
     terminal.answer({"out": str(out), "records": len(records)}, as_json=json, lines=lines)
+
+
+def _sentences(folder: Path, data: str, **options: Any) -> Inputs:
+    from bench import tokens
+    from tprune import corpus as texts
+
+    encode = tokens.read(folder).encode
+    return [encode(sentence) for sentence in texts.load(data, **options).source]
 
 
 def report(

@@ -9,20 +9,61 @@ All are invariant to the scale of w: they shrink small entries and let large one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 TINY = 1e-12  # keeps 0/0 finite; far below any weight that matters
 
 
 def hoyer(w: Tensor) -> Tensor:
     """Return sum|w| / ||w||_2 over all elements, a scalar; 0 for an all-zero tensor."""
-    return w.abs().sum() / (w.square().sum() + TINY).sqrt()
+    return hoyers([w])[0]
 
 
 def hoyer_square(w: Tensor) -> Tensor:
     """Return (sum|w|)^2 / sum w^2 over all elements, a scalar; 0 for an all-zero tensor."""
-    return w.abs().sum().square() / (w.square().sum() + TINY)
+    return hoyer(w).square()
+
+
+def hoyers(tensors: Sequence[Tensor]) -> Tensor:
+    """Return `hoyer` of every tensor, shape (tensors,), for the price of little more than reading them."""
+    return _Hoyers.apply(*tensors)
+
+
+class _Hoyers(torch.autograd.Function):
+    """H(w) with its gradient in closed form, S1 = sum|w| and S2 = sum w^2: dH/dw = (sign(w) - w S1/S2) / sqrt(S2).
+
+    The gradient is made in the memory of the signs, so it can be taken once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+        ctx.signs = [w.sign() for w in tensors]
+        s1 = torch.stack([torch.dot(_flat(sign), _flat(w)) for sign, w in zip(ctx.signs, tensors, strict=True)])
+        s2 = torch.stack([torch.dot(_flat(w), _flat(w)) for w in tensors]).add_(TINY)
+        ctx.save_for_backward(s1, s2, *tensors)
+        return s1 / s2.sqrt()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        s1, s2, *tensors = ctx.saved_tensors
+        slopes, signs = grad / s2.sqrt(), ctx.signs
+        del ctx.signs
+        pulls = slopes * s1 / s2
+        for w, sign, slope, pull in zip(tensors, signs, slopes.unbind(), pulls.unbind(), strict=True):
+            sign.mul_(slope).addcmul_(w, pull, value=-1)
+        return tuple(signs)
+
+
+def _flat(w: Tensor) -> Tensor:
+    """All elements of w in the order in which they lie in memory, so that a channels-last kernel is not copied."""
+    channels_last = w.ndim == 4 and w.is_contiguous(memory_format=torch.channels_last)
+    return (w.permute(0, 2, 3, 1) if channels_last else w).reshape(-1)
 
 
 def group_hoyer_square(squared_norms: Tensor) -> Tensor:

@@ -39,8 +39,13 @@ def stamp(kind: str, inputs: Mapping[str, str] | None = None) -> dict[str, Any]:
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "inputs": dict(inputs or {}),
         "versions": versions(),
-        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "argv": argv(),
     }
+
+
+def argv() -> list[str]:
+    """Return the command that this process was called by, the program without its folder."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
 
 
 def versions() -> dict[str, str]:

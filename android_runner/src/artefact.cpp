@@ -133,12 +133,40 @@ std::string program(const Json& manifest, const std::string& folder, const std::
   return folder + "/" + name;
 }
 
-Artefact parse(const Json& manifest, const std::string& folder, const std::string& runtime) {
+// Throws unless this program, doing what goes with `task` ("translation", "images"), can run what the manifest describes.
+void check_head(const Json& manifest, const std::string& runtime, const std::string& task) {
   if (manifest.integer("schema", 0, kLargestId) != 1) throw BadInput("'schema' is not 1; use a newer runner");
   if (manifest.text("kind") != "artefact") throw BadInput("'kind' is not 'artefact'");
   if (manifest.text("runtime") != runtime) {
     throw BadInput("the artefact is for " + manifest.text("runtime") + "; this program runs " + runtime);
   }
+  const std::string found = manifest.find("task") == nullptr ? "translation" : manifest.text("task");
+  if (found != task) throw BadInput("the artefact is one of " + found + ", not of " + task);
+}
+
+// The one port of a side of an image network's graph, with the name and the rank that it must have.
+Dims only_port(const std::vector<PortSpec>& ports, const std::string& name, std::size_t rank) {
+  const bool known = ports.size() == 1 && ports[0].name == name && ports[0].dtype == DType::float32;
+  const Dims dims = known ? ports[0].dims(-1, -1, -1) : Dims();
+  if (!known || dims.rank() != rank || dims[0] != 1) {
+    throw BadInput("'tensors' has no float32 '" + name + "' of " + std::to_string(rank) + " sizes, the first 1");
+  }
+  return dims;
+}
+
+Classifier parse_classifier(const Json& manifest, const std::string& folder, const std::string& runtime) {
+  check_head(manifest, runtime, "images");
+  Classifier artefact;
+  artefact.id = manifest.text("id");
+  artefact.graph = read_graph(manifest, "forward", program(manifest, folder, "model"));
+  artefact.image = only_port(artefact.graph.inputs, "image", 4);
+  artefact.logits = only_port(artefact.graph.outputs, "logits", 2);
+  check_files(manifest, folder);
+  return artefact;
+}
+
+Artefact parse(const Json& manifest, const std::string& folder, const std::string& runtime) {
+  check_head(manifest, runtime, "translation");
   Artefact artefact;
   artefact.id = manifest.text("id");
   artefact.encoder = read_graph(manifest, "encoder", program(manifest, folder, "encoder"));
@@ -167,6 +195,19 @@ Artefact parse(const Json& manifest, const std::string& folder, const std::strin
   }
   check_files(manifest, folder);
   return artefact;
+}
+
+// What `parse` makes of the manifest of `folder`; its complaints name the file.
+template <typename Found>
+Found read_manifest(const std::string& folder, const std::string& runtime,
+                    Found (*parse)(const Json&, const std::string&, const std::string&)) {
+  const std::string path = folder + "/manifest.json";
+  const std::string text = read_file(path, kLargestManifest);
+  try {
+    return parse(Json::parse(text), folder, runtime);
+  } catch (const BadInput& why) {
+    throw BadInput(path + ": " + why.what());
+  }
 }
 
 void check_side(const std::vector<PortSpec>& wanted, const std::vector<Port>& found, const std::string& side) {
@@ -205,13 +246,11 @@ Dims PortSpec::dims(std::int64_t batch, std::int64_t source, std::int64_t room) 
 }
 
 Artefact read_artefact(const std::string& folder, const std::string& runtime) {
-  const std::string path = folder + "/manifest.json";
-  const std::string text = read_file(path, kLargestManifest);
-  try {
-    return parse(Json::parse(text), folder, runtime);
-  } catch (const BadInput& why) {
-    throw BadInput(path + ": " + why.what());
-  }
+  return read_manifest<Artefact>(folder, runtime, parse);
+}
+
+Classifier read_classifier(const std::string& folder, const std::string& runtime) {
+  return read_manifest<Classifier>(folder, runtime, parse_classifier);
 }
 
 void check_ports(const GraphSpec& graph, const Call& call) {

@@ -63,6 +63,17 @@ struct Artefact {
 // Reads `folder`/manifest.json, which must be for `runtime`, and checks size and SHA-256 of its files. Throws BadInput.
 Artefact read_artefact(const std::string& folder, const std::string& runtime);
 
+// An exported image network: one graph from `image`, float32 [1, channels, height, width], to `logits`, [1, classes].
+struct Classifier {
+  std::string id;
+  GraphSpec graph;
+  Dims image;
+  Dims logits;
+};
+
+// Reads the manifest of an image network in the same way.
+Classifier read_classifier(const std::string& folder, const std::string& runtime);
+
 // Compares what an opened method says of its ports with the manifest. Throws BadInput.
 void check_ports(const GraphSpec& graph, const Call& call);
 

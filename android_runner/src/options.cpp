@@ -69,9 +69,16 @@ std::map<std::string, Take> flags_of(Options& options) {
       {"--gap-ms", count(options.gap_ms, 0, kLongestWait)},
       {"--sample-ms", count(options.sample_ms, 0, kLongestWait)},
   };
-  if (options.task == Task::seq2seq) {
+  if (options.task != Task::graph) {
     flags.insert({
         {"--artefact", text(options.artefact)},
+        {"--passes", count(options.passes, 1, kMostRuns)},
+        {"--min-ms", count(options.min_ms, 0, kLongestWait)},
+    });
+  }
+  if (options.task == Task::classify) flags.insert({"--images", text(options.images)});
+  if (options.task == Task::seq2seq) {
+    flags.insert({
         {"--ids", text(options.ids)},
         {"--beams", count(options.beams, 1, kMostBeams)},
         {"--max-length",
@@ -79,10 +86,9 @@ std::map<std::string, Take> flags_of(Options& options) {
            options.max_length =
                static_cast<std::size_t>(number(flag, value, 2, std::numeric_limits<std::int32_t>::max()));
          }},
-        {"--passes", count(options.passes, 1, kMostRuns)},
-        {"--min-ms", count(options.min_ms, 0, kLongestWait)},
     });
-  } else {
+  }
+  if (options.task == Task::graph) {
     flags.insert({
         {"--model", text(options.model)},
         {"--method", text(options.method)},
@@ -94,6 +100,13 @@ std::map<std::string, Take> flags_of(Options& options) {
   return flags;
 }
 
+Task task_named(const std::string& word) {
+  for (const Task task : {Task::seq2seq, Task::classify, Task::graph}) {
+    if (word == name_of(task)) return task;
+  }
+  throw BadInput("unknown task '" + word + "'; it must be seq2seq, classify or graph");
+}
+
 void need(const std::string& value, const char* flag) {
   if (value.empty()) throw BadInput(std::string(flag) + " is missing");
 }
@@ -102,7 +115,7 @@ void need(const std::string& value, const char* flag) {
 
 Options parse_options(const std::vector<std::string>& words) {
   Options options;
-  if (words.empty()) throw BadInput("no task; say seq2seq, graph, --version or --help");
+  if (words.empty()) throw BadInput("no task; say seq2seq, classify, graph, --version or --help");
   if (words[0] == "--help" || words[0] == "--version") {
     options.task = words[0] == "--help" ? Task::help : Task::version;
     if (words.size() == 1) return options;
@@ -112,10 +125,7 @@ Options parse_options(const std::vector<std::string>& words) {
     }
     throw BadInput(words[0] + " stands alone");
   }
-  if (words[0] != "seq2seq" && words[0] != "graph") {
-    throw BadInput("unknown task '" + words[0] + "'; it must be seq2seq or graph");
-  }
-  options.task = words[0] == "seq2seq" ? Task::seq2seq : Task::graph;
+  options.task = task_named(words[0]);
   const std::map<std::string, Take> flags = flags_of(options);
   std::set<std::string> seen;
   for (std::size_t i = 1; i < words.size(); ++i) {
@@ -135,10 +145,10 @@ Options parse_options(const std::vector<std::string>& words) {
     known->second(flag, words[i]);
   }
   need(options.out_dir, "--out-dir");
-  if (options.task == Task::seq2seq) {
-    need(options.artefact, "--artefact");
-    need(options.ids, "--ids");
-  } else {
+  if (options.task != Task::graph) need(options.artefact, "--artefact");
+  if (options.task == Task::seq2seq) need(options.ids, "--ids");
+  if (options.task == Task::classify) need(options.images, "--images");
+  if (options.task == Task::graph) {
     need(options.model, "--model");
     if (options.inputs.empty()) throw BadInput("--in is missing");
   }
@@ -149,18 +159,18 @@ std::string usage(const char* program) {
   const std::string name = program;
   return "usage: " + name +
          " seq2seq --artefact DIR --ids FILE --out-dir DIR [--beams N] [--max-length N] [--passes N] [--min-ms N]\n" + "       " +
-         name +
+         name + " classify --artefact DIR --images FILE.npy --out-dir DIR [--passes N] [--min-ms N]\n" + "       " + name +
          " graph --model FILE [--method NAME] --in NAME=FILE.npy... --out-dir DIR [--iterations N] [--min-ms N]\n" +
          "       " + name +
          " --version | --help\n"
-         "both tasks: [--nonce TEXT] [--library FILE] [--threads N] [--affinity LIST] [--warmup N] [--warmup-ms N] "
+         "all tasks: [--nonce TEXT] [--library FILE] [--threads N] [--affinity LIST] [--warmup N] [--warmup-ms N] "
          "[--gap-ms N]\n"
-         "            [--sample-ms N] [--profile] [--check-parent]\n"
+         "           [--sample-ms N] [--profile] [--check-parent]\n"
          "exit codes: 0 done, 1 the run failed, 2 wrong usage or input, 3 the engine's library cannot be loaded\n";
 }
 
 const char* name_of(Task task) {
-  return task == Task::graph ? "graph" : "seq2seq";
+  return task == Task::graph ? "graph" : task == Task::classify ? "classify" : "seq2seq";
 }
 
 }  // namespace tprune

@@ -8,7 +8,7 @@
 
 namespace tprune {
 
-enum class Task : std::uint8_t { help, version, seq2seq, graph };
+enum class Task : std::uint8_t { help, version, seq2seq, classify, graph };
 
 struct Options {
   Task task = Task::help;
@@ -24,12 +24,17 @@ struct Options {
   bool profile = false;
   int parent = 0;  // process whose end ends the run; 0: none
 
-  // seq2seq
+  // seq2seq and classify
   std::string artefact;
+  std::int64_t passes = 1;
+
+  // seq2seq
   std::string ids;
   std::size_t beams = 1;
   std::optional<std::size_t> max_length;  // of the target, the start token included; else the artefact's limit
-  std::int64_t passes = 1;
+
+  // classify
+  std::string images;  // .npy file
 
   // graph
   std::string model;

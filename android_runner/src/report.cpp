@@ -83,7 +83,7 @@ void put_times(JsonWriter& json, const Options& options, const Report& report) {
 
 void put_outputs(JsonWriter& json, const Options& options, const Report& report) {
   json.open("outputs");
-  if (options.task == Task::seq2seq) {
+  if (options.task != Task::graph) {
     json.field("ids", "output.ids").close();
     return;
   }

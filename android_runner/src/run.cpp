@@ -56,14 +56,18 @@ void print_version(const Options& options) {
   std::fputs(version_text(version).c_str(), stdout);
 }
 
+Report work(const Options& options) {
+  if (options.task == Task::graph) return run_graph(options);
+  return options.task == Task::classify ? run_classify(options) : run_seq2seq(options);
+}
+
 // Runs a task in an out-dir that is ready; the report is the last thing to appear in it.
 int run_task(const Options& options) {
   const std::string path = options.out_dir + "/report.json";
   std::string error;
   const int code = guarded(
       [&] {
-        const Report report = options.task == Task::graph ? run_graph(options) : run_seq2seq(options);
-        write_file(path, report_text(options, report));
+        write_file(path, report_text(options, work(options)));
       },
       error);
   if (code == 0) return 0;

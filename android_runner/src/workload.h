@@ -1,4 +1,4 @@
-// The timed part of a run, the same for both tasks: warm-up, samples, and what the machine did meanwhile.
+// The timed part of a run, the same for all tasks: warm-up, samples, and what the machine did meanwhile.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -10,7 +10,7 @@
 
 namespace tprune {
 
-// One sentence, or one run of a graph. The parts are zero for a graph.
+// One sentence, one image, or one run of a graph. The parts are of a sentence only.
 struct Sample {
   std::int64_t total_ns = 0;
   std::int64_t run_ns = 0;      // inside the engine

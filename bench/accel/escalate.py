@@ -63,7 +63,7 @@ def additions(task: Task, coefficients: Mask, hardware: Hardware) -> tuple[Numbe
     outputs, depth, bases = coefficients.shape
     maps = task.activations if hardware.count("skip_zero_activations") else np.ones_like(task.activations)
     if shape.area == 1:
-        maps = maps[:, :: shape.stride, :: shape.stride]
+        maps = maps[:, :: shape.strides[0], :: shape.strides[1]]
     _, high, wide = maps.shape
     matches = np.zeros((outputs, bases, high), np.int64)
     looks = np.zeros_like(matches)
@@ -92,10 +92,8 @@ def pipeline(first: Numbers, second: Numbers) -> int:
 
 def rows_ahead(shape: Shape) -> list[slice]:
     """Return for each output row the new intermediate rows that it needs."""
-    ends = [
-        min(shape.size[0], max(0, row * shape.stride - shape.padding + shape.kernel[0]))
-        for row in range(shape.out_size[0])
-    ]
+    step, above = shape.strides[0], shape.paddings[0]
+    ends = [min(shape.size[0], max(0, row * step - above + shape.kernel[0])) for row in range(shape.out_size[0])]
     return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 

@@ -89,7 +89,7 @@ def count(task: Task, hardware: Hardware) -> Counts:
     cycles = passes * shape.kernel[1] * shape.out_size[1]  # a PE: S products for each of F outputs of its row
     lanes = hardware.multipliers
     width, bits = hardware.count("bits") / 8, hardware.count("bits")
-    density = layer.activations.density
+    density = layer.activations.share(exact=task.exact)
     effective = round(shape.macs * density)  # MACs whose input is not zero; the others are held back
 
     q, p = mapping.reuse
@@ -129,10 +129,10 @@ def count(task: Task, hardware: Hardware) -> Counts:
 
 def _overlap(shape: Shape, mapping: Mapping) -> float:
     """Return how often an input row is read because neighbouring strips both need it, on average."""
-    rows = 0
+    rows, step, above = 0, shape.strides[0], shape.paddings[0]
     for first in range(0, shape.out_size[0], mapping.wide):
         last = min(first + mapping.wide, shape.out_size[0]) - 1
-        top = max(0, first * shape.stride - shape.padding)
-        bottom = min(shape.size[0], last * shape.stride - shape.padding + shape.kernel[0])
+        top = max(0, first * step - above)
+        bottom = min(shape.size[0], last * step - above + shape.kernel[0])
         rows += max(0, bottom - top)
     return rows / shape.size[0]

@@ -6,6 +6,7 @@ made; every complaint begins with the class and the field.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +16,22 @@ from numpy.typing import NDArray
 from tprune.errors import BadInput
 
 Mask = NDArray[np.bool_]
+Sides = int | tuple[int, int]  # one number for height and width, or one for each
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of one convolution: `inputs` (C) channels of `size` (H, W) to `outputs` (K) through `kernel` (R, S)."""
+    """Sizes of one convolution: `inputs` (C) channels of `size` (H, W) to `outputs` (K) through `kernel` (R, S).
+
+    `stride` and `padding` may differ between height and width, as in the R x 1 and 1 x S halves of a split kernel.
+    """
 
     inputs: int
     outputs: int
     size: tuple[int, int]
     kernel: tuple[int, int]
-    stride: int = 1
-    padding: int = 0
+    stride: Sides = 1
+    padding: Sides = 0
     groups: int = 1
 
     def __post_init__(self) -> None:
@@ -37,27 +42,39 @@ class Shape:
                 raise BadInput(f"Shape.{name} is {pair!r}; it must be two whole numbers: height and width")
             for number in pair:
                 _positive(f"Shape.{name}", number)
-        _positive("Shape.stride", self.stride)
+        for step in _sides("Shape.stride", self.stride):
+            _positive("Shape.stride", step)
         _positive("Shape.groups", self.groups)
-        if not _whole(self.padding) or self.padding < 0:
-            raise BadInput(f"Shape.padding is {self.padding!r}; it must be a whole number, 0 or more")
+        for border in _sides("Shape.padding", self.padding):
+            if not _whole(border) or border < 0:
+                raise BadInput(f"Shape.padding is {border!r}; it must be a whole number, 0 or more")
         if self.inputs % self.groups or self.outputs % self.groups:
             raise BadInput(
                 f"Shape.groups is {self.groups}; it must divide inputs {self.inputs} and outputs {self.outputs}"
             )
-        for side, length in zip(self.size, self.kernel, strict=True):
-            if length > side + 2 * self.padding:
+        for side, length, border in zip(self.size, self.kernel, self.paddings, strict=True):
+            if length > side + 2 * border:
                 raise BadInput(
                     f"Shape.kernel is {self.kernel[0]}x{self.kernel[1]}; it must fit into the input of "
                     f"{self.size[0]}x{self.size[1]} with padding {self.padding}"
                 )
 
     @property
+    def strides(self) -> tuple[int, int]:
+        """Steps of the kernel down and across."""
+        return _sides("Shape.stride", self.stride)
+
+    @property
+    def paddings(self) -> tuple[int, int]:
+        """Zeros above and below, and left and right."""
+        return _sides("Shape.padding", self.padding)
+
+    @property
     def out_size(self) -> tuple[int, int]:
         """Height and width of an output map (E, F)."""
         high, wide = (
-            (side + 2 * self.padding - length) // self.stride + 1
-            for side, length in zip(self.size, self.kernel, strict=True)
+            (side + 2 * border - length) // step + 1
+            for side, length, step, border in zip(self.size, self.kernel, self.strides, self.paddings, strict=True)
         )
         return high, wide
 
@@ -99,7 +116,10 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor of which only the zeros matter: the share that is not zero and, where known, which ones (`mask`)."""
+    """A tensor of which only the zeros matter: the share that is not zero and, where known, which ones (`mask`).
+
+    Activations change with the image: their mask is one image's, their density may be the mean over many.
+    """
 
     density: float
     mask: Mask | None = None
@@ -113,6 +133,10 @@ class Operand:
         """Return the operand whose non-zeros are those of `values`."""
         mask = np.asarray(values) != 0
         return cls(float(mask.mean()), mask)
+
+    def share(self, *, exact: bool) -> float:
+        """Return the share that is not zero: the mask's own where events are counted one by one (`exact`)."""
+        return float(self.mask.mean()) if exact and self.mask is not None else self.density
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +186,16 @@ class Layer:
             )
 
     @property
+    def widths(self) -> tuple[int, int]:
+        """Input channels that one filter saw, and filters, before channels were cut away."""
+        inputs, outputs = self.dense or (self.shape.inputs, self.shape.outputs)
+        depthwise = self.shape.depth == 1  # its groups are cut with its channels
+        return (1 if depthwise and self.shape.groups > 1 else inputs // self.shape.groups), outputs
+
+    @property
     def dense_weights(self) -> int:
         """Weights of the layer before anything was removed."""
-        inputs, outputs = self.dense or (self.shape.inputs, self.shape.outputs)
-        return inputs // self.shape.groups * outputs * self.shape.area
+        return math.prod(self.widths) * self.shape.area
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +224,13 @@ class Workload:
         operands = [operand for layer in self.layers for operand in (layer.weights, layer.activations)]
         operands += [layer.decomposition.coefficients for layer in self.layers if layer.decomposition]
         return any(operand.mask is not None for operand in operands)
+
+
+def _sides(field: str, value: Any) -> tuple[int, int]:
+    pair = value if isinstance(value, tuple) else (value, value)
+    if len(pair) != 2:
+        raise BadInput(f"{field} is {value!r}; it must be a whole number, or two: for height and for width")
+    return pair
 
 
 def _whole(number: Any) -> bool:

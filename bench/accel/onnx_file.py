@@ -76,14 +76,12 @@ def _conv(
         raise BadInput(f"node {name!r}: the size of its input is not known to be (N, C, H, W); export with fixed sizes")
     if attributes.get("auto_pad", b"NOTSET") != b"NOTSET" or any(step != 1 for step in attributes.get("dilations", ())):
         raise BadInput(f"node {name!r}: auto_pad and dilations are not modelled; give explicit pads, dilation 1")
-    strides, pads = set(attributes.get("strides", (1,))), set(attributes.get("pads", (0,)))
-    if len(strides) != 1 or len(pads) != 1:
-        raise BadInput(
-            f"node {name!r}: strides {sorted(strides)} and pads {sorted(pads)} must be the same on all sides"
-        )
+    strides, pads = tuple(attributes.get("strides", (1, 1))), tuple(attributes.get("pads", (0, 0, 0, 0)))
+    if pads[:2] != pads[2:]:
+        raise BadInput(f"node {name!r}: pads {list(pads)} must be the same at both ends of an axis")
     outputs, _, *kernel = weights.shape
     shape = Shape(
-        size[1], outputs, (size[2], size[3]), (kernel[0], kernel[1]), int(strides.pop()), int(pads.pop()),
+        size[1], outputs, (size[2], size[3]), (kernel[0], kernel[1]), strides, pads[:2],
         int(attributes.get("group", 1)),
     )  # fmt: skip
     return _layer(name, shape, weights, first=first)

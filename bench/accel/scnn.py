@@ -74,8 +74,8 @@ def tile(layer: str, shape: Shape, hardware: Hardware) -> Tiling:
 def _halo(shape: Shape, outside: tuple[int, int]) -> int:
     """Return the sums of the largest of the eight neighbouring regions that a tile's products reach into."""
     high, wide = (
-        (math.ceil(max(0, length - 1 - shape.padding) / shape.stride), side, math.ceil(shape.padding / shape.stride))
-        for length, side in zip(shape.kernel, outside, strict=True)
+        (math.ceil(max(0, length - 1 - border) / step), side, math.ceil(border / step))
+        for length, side, step, border in zip(shape.kernel, outside, shape.strides, shape.paddings, strict=True)
     )
     return max(y * x for row, y in enumerate(high) for column, x in enumerate(wide) if (row, column) != (1, 1))
 
@@ -146,7 +146,7 @@ def _group_sizes(shape: Shape, tiling: Tiling) -> list[int]:
 
 
 def _phases(shape: Shape) -> list[tuple[int, int]]:
-    return [(y, x) for y in range(shape.stride) for x in range(shape.stride)]
+    return [(y, x) for y in range(shape.strides[0]) for x in range(shape.strides[1])]
 
 
 def _operands(task: Task, tiling: Tiling, hardware: Hardware) -> Operands:
@@ -155,8 +155,10 @@ def _operands(task: Task, tiling: Tiling, hardware: Hardware) -> Operands:
     high, wide = grid[0] * tiling.inside[0], grid[1] * tiling.inside[1]
     padded = np.zeros((shape.inputs, high, wide), np.int32)
     padded[:, : shape.size[0], : shape.size[1]] = task.activations
-    rows = (np.arange(high) + shape.padding) % shape.stride
-    columns = (np.arange(wide) + shape.padding) % shape.stride
+    rows, columns = (
+        (np.arange(side) + border) % step
+        for side, step, border in zip((high, wide), shape.strides, shape.paddings, strict=True)
+    )
     acts = np.empty((len(phases), shape.inputs, grid[0] * grid[1]), np.int64)
     for number, (y, x) in enumerate(phases):
         own = padded * ((rows == y)[:, None] & (columns == x)) if len(phases) > 1 else padded
@@ -165,7 +167,7 @@ def _operands(task: Task, tiling: Tiling, hardware: Hardware) -> Operands:
     per_group = task.weights.reshape(shape.groups, shape.outputs // shape.groups, shape.depth, *shape.kernel)
     starts = np.arange(0, shape.outputs // shape.groups, tiling.together)
     held = [
-        np.add.reduceat(per_group[..., y :: shape.stride, x :: shape.stride].sum((3, 4)), starts, axis=1)
+        np.add.reduceat(per_group[..., y :: shape.strides[0], x :: shape.strides[1]].sum((3, 4)), starts, axis=1)
         for y, x in phases
     ]
     weights = np.array(held, np.int64).transpose(0, 1, 3, 2).reshape(len(phases), shape.inputs, len(starts))
@@ -194,8 +196,8 @@ def _places(
 ) -> tuple[Numbers, Numbers, Numbers, Numbers]:
     """Return PE, y, x and step of the non-zero activations of a channel and phase, in the order that PEs take them."""
     y, x = np.nonzero(task.activations[channel])
-    stride, padding = task.shape.stride, task.shape.padding
-    own = ((y + padding) % stride == phase[0]) & ((x + padding) % stride == phase[1])
+    (down, across), (above, left) = task.shape.strides, task.shape.paddings
+    own = ((y + above) % down == phase[0]) & ((x + left) % across == phase[1])
     y, x = y[own], x[own]
     pe = y // tiling.inside[0] * hardware.count("pe_columns") + x // tiling.inside[1]
     order = np.argsort(pe, kind="stable")
@@ -218,12 +220,12 @@ def _weights(
     at_most: int = MOST_PRODUCTS,
 ) -> Iterator[tuple[Numbers, Numbers, Numbers]]:
     """Yield output channel, row and column of the non-zero weights, whole steps of them at a time."""
-    shape = task.shape
+    shape, (down, across) = task.shape, task.shape.strides
     first = channel // shape.depth * (shape.outputs // shape.groups) + group * tiling.together
     last = min(first + tiling.together, (channel // shape.depth + 1) * (shape.outputs // shape.groups))
-    own = task.weights[first:last, channel % shape.depth, phase[0] :: shape.stride, phase[1] :: shape.stride]
+    own = task.weights[first:last, channel % shape.depth, phase[0] :: down, phase[1] :: across]
     r, s, k = np.nonzero(own.transpose(1, 2, 0))
-    r, s, k = r * shape.stride + phase[0], s * shape.stride + phase[1], k + first
+    r, s, k = r * down + phase[0], s * across + phase[1], k + first
     lanes = hardware.count("weight_lanes")
     size = max(1, at_most // max(1, activations) // lanes) * lanes
     for start in range(0, len(k), size):
@@ -244,8 +246,8 @@ def _steps(
     if not len(pe) or not len(k):
         return np.zeros(pes, np.int64), 0, 0
     across = -(-len(k) // hardware.count("weight_lanes"))
-    out_y = (y[:, None] + shape.padding - r) // shape.stride
-    out_x = (x[:, None] + shape.padding - s) // shape.stride
+    out_y = (y[:, None] + shape.paddings[0] - r) // shape.strides[0]
+    out_x = (x[:, None] + shape.paddings[1] - s) // shape.strides[1]
     valid = (out_y >= 0) & (out_y < shape.out_size[0]) & (out_x >= 0) & (out_x < shape.out_size[1])
     down = int(step[-1]) + 1
     found = int(valid.sum())

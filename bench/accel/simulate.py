@@ -118,7 +118,7 @@ def tasks(workload: Workload, *, exact: bool, seed: int = 0) -> Iterator[Task]:
 
     Branches of a residual network are taken in the order of the list: for their outputs that is an approximation.
     """
-    following = [layer.activations.density for layer in workload.layers[1:]] + [1.0]
+    following = [layer.activations.share(exact=exact) for layer in workload.layers[1:]] + [1.0]
     for layer, density in zip(workload.layers, following, strict=True):
         yield prepare(layer, density, exact=exact, seed=seed)
 

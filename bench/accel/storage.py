@@ -105,8 +105,8 @@ def sizes(workload: Workload, *, exact: bool, bits: int = 8, seed: int = 0) -> d
 def layer_size(layer: Layer, mask: Mask | None, index: IndexFormat, *, shrink: bool, bits: int) -> Size:
     """Return the size of one layer; without shrinking it counts at the widths it had before channels were cut."""
     shape, original = layer.shape, layer.dense_weights * ORIGINAL_BITS
-    inputs, outputs = (shape.inputs, shape.outputs) if shrink or layer.dense is None else layer.dense
-    depth, norms = inputs // shape.groups, outputs * NORM_BITS
+    depth, outputs = (shape.depth, shape.outputs) if shrink else layer.widths
+    norms = outputs * NORM_BITS
     if mask is None:
         return Size(original, weights=depth * outputs * shape.area * bits, norms=norms)
     whole = mask

@@ -68,10 +68,10 @@ def _mask(layer: Layer, operand: Operand, size: tuple[int, ...], exact: bool, se
 
 def windows(shape: Shape, activations: Mask) -> NDArray[np.bool_]:
     """Return what the filters of each group see at each output position: (groups, E*F, R*S*C/groups), channels last."""
-    padding = shape.padding
-    padded = np.pad(activations, ((0, 0), (padding, padding), (padding, padding)))
+    high, wide = shape.paddings
+    padded = np.pad(activations, ((0, 0), (high, high), (wide, wide)))
     views = np.lib.stride_tricks.sliding_window_view(padded, shape.kernel, axis=(1, 2))
-    views = views[:, :: shape.stride, :: shape.stride]  # (C, E, F, R, S)
+    views = views[:, :: shape.strides[0], :: shape.strides[1]]  # (C, E, F, R, S)
     grouped = views.reshape(shape.groups, shape.depth, *views.shape[1:])
     ordered = grouped.transpose(0, 2, 3, 4, 5, 1)
     seen: NDArray[np.bool_] = ordered.reshape(shape.groups, shape.pixels, shape.area * shape.depth)

@@ -7,7 +7,8 @@
                  "weights": {"mask": "conv1.weights"}, "activations": {"density": 0.5},
                  "decomposition": {"bases": 6, "coefficients": {"mask": "conv1.coefficients"}}}]}
 
-An operand is either `{"density": 0..1}` or `{"mask": NAME}`. Coefficients are -1, 0 and 1. `masks`, `dense`,
+An operand is `{"density": 0..1}`, `{"mask": NAME}`, or both where the mask is one image's and the density the mean of
+many. `stride` and `padding` are one number, or `[height, width]`. Coefficients are -1, 0 and 1. `masks`, `dense`,
 `decomposition`, `accuracy` and `note` may be null or absent; whatever else is unknown is refused.
 """
 
@@ -80,7 +81,8 @@ def _layer_document(layer: Layer, arrays: dict[str, NDArray[Any]]) -> dict[str, 
         if of.mask is None:
             return {"density": of.density}
         arrays[f"{layer.name}.{what}"] = of.mask.astype(np.int8)
-        return {"mask": f"{layer.name}.{what}"}
+        mean = {"density": of.density} if of.density != of.share(exact=True) else {}
+        return {"mask": f"{layer.name}.{what}", **mean}
 
     split = layer.decomposition
     return {
@@ -117,7 +119,7 @@ def _layer(where: str, number: int, entry: Any, arrays: Mapping[str, NDArray[Any
     required = {"name", "inputs", "outputs", "size", "kernel", "weights", "activations"}
     _known(where, entry, LAYER, required=required)
     sizes = {name: entry[name] for name in SHAPE if name in entry}
-    sizes |= {name: tuple(sizes[name]) for name in ("size", "kernel") if isinstance(sizes[name], list)}
+    sizes |= {name: tuple(sizes[name]) for name in sizes if isinstance(sizes[name], list)}
     dense = entry.get("dense")
     if dense is not None and not (isinstance(dense, list) and len(dense) == 2 and all(type(n) is int for n in dense)):
         raise BadInput(f"{where}: dense is {dense!r}; it must be [inputs, outputs] before channels were cut, or null")
@@ -143,16 +145,17 @@ def _decomposition(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Decomposit
 
 
 def _operand(what: str, entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Operand:
-    if not isinstance(entry, dict) or len(entry) != 1 or set(entry) - {"density", "mask"}:
-        raise BadInput(f'{what} is {entry!r}; it must be {{"density": 0..1}} or {{"mask": NAME}}')
-    if "density" in entry:
+    if not isinstance(entry, dict) or not entry or set(entry) - {"density", "mask"}:
+        raise BadInput(f'{what} is {entry!r}; it must be {{"density": 0..1}}, {{"mask": NAME}} or both')
+    if "mask" not in entry:
         return Operand(entry["density"])
     if entry["mask"] not in arrays:
         raise BadInput(f"{what}: there is no mask {entry['mask']!r} in the .npz file")
     values = arrays[entry["mask"]]
     if values.dtype.kind not in "bui" or not values.size or not np.isin(values, (-1, 0, 1)).all():
         raise BadInput(f"{what}: mask {entry['mask']!r} must hold whole numbers -1, 0 and 1 only")
-    return Operand.of(values)
+    of = Operand.of(values)
+    return Operand(entry.get("density", of.density), of.mask)
 
 
 def _known(where: str, entry: Mapping[str, Any], legal: set[str], *, required: set[str]) -> None:

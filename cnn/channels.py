@@ -1,0 +1,346 @@
+"""Channels that must be cut together: which layers write them, carry them and read them.
+
+    for space in spaces(module, (3, 32, 32)):
+        print(space.size, [end.path for end in space.writers], [end.path for end in space.readers], space.fixed)
+
+The network is traced symbolically (torch.fx) and run once on zeros for its shapes. Whatever is not understood fixes the
+channels that it touches, and says so; it is never an error.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from cnn.forms import BasisConv2d, SvdConv2d
+from cnn.rounding import EightBit
+from tprune.errors import BadInput
+
+# Operators by the name that module, function and method share: `nn.ReLU6`, `functional.relu6`, `x.relu6_()` -> relu6.
+POINTWISE = frozenset(
+    "identity eightbit clone contiguous detach dropout dropout1d dropout2d dropout3d alphadropout featurealphadropout "
+    "relu relu6 leakyrelu elu selu celu gelu silu mish hardswish hardtanh tanh tanhshrink hardshrink softshrink "
+    "softsign sigmoid hardsigmoid logsigmoid softplus threshold clamp clip abs neg exp sqrt square pow "
+    "add iadd sub isub rsub mul imul div truediv itruediv".split()
+)
+SUMS = frozenset({"add", "iadd", "sub", "isub", "mul", "imul"})
+POOLS = frozenset({"maxpool2d", "avgpool2d", "adaptivemaxpool2d", "adaptiveavgpool2d", "interpolate", "upsample"})
+REDUCTIONS = frozenset({"mean", "sum", "amax", "amin"})
+RESHAPES = frozenset({"flatten", "view", "reshape", "squeeze", "unsqueeze"})
+QUESTIONS = frozenset({"size", "dim", "getattr"})  # about a tensor's shape: they touch no channel
+FORMS = (SvdConv2d, BasisConv2d)
+LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, *FORMS)
+BATCH = 2  # of the dry run: at 1, an image's channels could pass for the batch in a reshape
+
+Shapes = dict[fx.Node, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A layer that writes a value's channels (they are its outputs) or reads them (they are its inputs).
+
+    repeat: how many inputs a channel has, one after the other: the positions of a map that was flattened.
+    """
+
+    path: str
+    value: int
+    repeat: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Channel c of one value becomes channel c of another: in a batch norm, a depthwise convolution, or ("") a
+    sum or an activation."""
+
+    path: str
+    source: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Channels of one number and order in several values: cutting one cuts it everywhere here.
+
+    links stand in the order of the network. constants are the values whose channels are not zero where their source's
+    are (value -> why). `fixed` says why no channel may go; it is empty where they may.
+    """
+
+    size: int
+    writers: tuple[End, ...]
+    readers: tuple[End, ...]
+    links: tuple[Link, ...]
+    constants: dict[int, str]
+    fixed: str
+
+
+def spaces(module: nn.Module, image: tuple[int, int, int]) -> tuple[Space, ...]:
+    """Return every space of a network that takes `image` (channels, height, width), in the order of the network.
+
+    Raises BadInput when the network cannot be traced, naming the line, or does not take such an image.
+    """
+    with evaluating(module):
+        graph = _trace(module)
+        runner = _Shapes(module, graph)
+        dry_run(module, image, runner.run, batch=BATCH)
+        flow = _Flow(module, runner.seen, _tied(module))
+        for node in graph.nodes:
+            flow.follow(node)
+    return flow.spaces()
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Hold a module in eval mode and without gradients; every layer returns to the mode that it was in."""
+    training = [one for one in module.modules() if one.training]
+    try:
+        module.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for one in training:
+            one.training = True
+
+
+def dry_run(module: nn.Module, image: tuple[int, int, int], run: Callable[[Tensor], object], *, batch: int = 1) -> None:
+    """Call `run` on zeros (batch, *image) as the module wants them; BadInput when it does not take such an image."""
+    first = next(module.parameters(), torch.zeros(()))
+    try:
+        run(torch.zeros(batch, *image, dtype=first.dtype, device=first.device))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        size = f"{' x '.join(map(str, image))} (channels, height, width)"
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"{type(module).__name__} does not take an image of {size}: {reason}") from None
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, (*FORMS, EightBit)) or super().is_leaf_module(m, module_qualified_name)
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a graph and notes the shape of every tensor that a node gives."""
+
+    def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(module, graph=graph)
+        self.extra_traceback = False
+        self.seen: Shapes = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.seen[n] = tuple(result.shape)
+        return result
+
+
+def _trace(module: nn.Module) -> fx.Graph:
+    try:
+        return _Tracer().trace(module)
+    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
+        ours = (__file__, str(Path(torch.__file__).parent))
+        frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith(ours)]
+        where = f", at {frames[-1].line!r} (line {frames[-1].lineno} of {frames[-1].name})" if frames else ""
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"{type(module).__name__} cannot be traced by torch.fx: {reason}{where}") from None
+
+
+def _tied(module: nn.Module) -> set[str]:
+    """Return the layers that share a parameter with another layer: cutting one would change the other."""
+    owners: dict[int, list[str]] = {}
+    for path, layer in module.named_modules():
+        for parameter in layer.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(path)
+    return {path for paths in owners.values() if len(paths) > 1 for path in paths}
+
+
+@dataclass
+class _Flow:
+    """The spaces while the graph is followed: values in a union-find, and which of them every node carries."""
+
+    module: nn.Module
+    shapes: Shapes
+    tied: set[str]
+    parents: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    writers: list[End] = field(default_factory=list)
+    readers: list[End] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
+    constants: dict[int, str] = field(default_factory=dict)
+    fixed: dict[int, str] = field(default_factory=dict)
+    carried: dict[fx.Node, tuple[int, int]] = field(default_factory=dict)  # node -> value, entries a channel in dim 1
+    called: dict[str, tuple[End, End]] = field(default_factory=dict)  # layer -> its ends, where it was called before
+
+    def spaces(self) -> tuple[Space, ...]:
+        members: dict[int, set[int]] = {}
+        for value in range(len(self.parents)):
+            members.setdefault(self.root(value), set()).add(value)
+        found = []
+        for root, inside in members.items():
+            writers, readers = ([end for end in ends if end.value in inside] for ends in (self.writers, self.readers))
+            links = [link for link in self.links if link.source in inside]
+            constants = {value: why for value, why in self.constants.items() if value in inside}
+            reasons = [self.fixed[value] for value in sorted(inside & self.fixed.keys())]
+            if writers or readers or links:
+                reason = reasons[0] if reasons else ""
+                found.append(Space(self.sizes[root], tuple(writers), tuple(readers), tuple(links), constants, reason))
+        return tuple(found)
+
+    def root(self, value: int) -> int:
+        while self.parents[value] != value:
+            value = self.parents[value]
+        return value
+
+    def unite(self, one: int, other: int) -> None:
+        first, second = sorted((self.root(one), self.root(other)))
+        self.parents[second] = first
+
+    def new(self, size: int) -> int:
+        self.parents.append(len(self.parents))
+        self.sizes.append(size)
+        return len(self.parents) - 1
+
+    def after(self, node: fx.Node, sources: Sequence[int], path: str = "") -> int:
+        """Let `node` carry a new value whose channels are those of `sources`."""
+        _, repeat = self.carried[node.all_input_nodes[0]]
+        target = self.new(self.sizes[sources[0]])
+        for source in sources:
+            self.unite(source, target)
+            self.links.append(Link(path, source, target))
+        self.carried[node] = (target, repeat)
+        return target
+
+    def follow(self, node: fx.Node) -> None:
+        inputs = [self.carried[one] for one in node.all_input_nodes if one in self.carried]
+        why = ""
+        if node.op == "placeholder":
+            why = "the network's input"
+        elif node.op == "output":
+            why = "the network's output"
+        elif node.op == "call_module" and type(layer := self.module.get_submodule(str(node.target))) in LAYERS:
+            why = self.layer(node, layer)
+        elif inputs:
+            why = self.operation(node, _name(node, self.module))
+        for value, _ in inputs if why else ():
+            self.fixed.setdefault(value, why)
+        shape = self.shapes.get(node, ())
+        if len(shape) > 1 and node not in self.carried and node.op != "output":
+            value = self.new(shape[1])
+            self.carried[node] = (value, 1)
+            self.fixed[value] = why or f"comes from {node.name}"
+
+    def layer(self, node: fx.Node, layer: nn.Module) -> str:
+        """Note what a layer does to the channels; the reason where it is not understood."""
+        path, source = str(node.target), node.all_input_nodes[0]
+        shape, (value, repeat) = self.shapes[source], self.carried[source]
+        if path in self.tied:
+            return f"layer {path!r} shares its weights with another one"
+        if isinstance(layer, nn.Linear):
+            if len(shape) != 2:
+                return f"layer {path!r} is applied to {len(shape)} dimensions"
+        elif repeat > 1:
+            return f"layer {path!r} is applied to a flattened map"
+        if isinstance(layer, nn.BatchNorm2d) or _is_depthwise(layer):
+            if isinstance(layer, nn.BatchNorm2d) and not layer.affine:
+                return f"batch norm {path!r} has no weight and bias"
+            ends = End(path, value), End(path, self.after(node, [value], path))
+        elif isinstance(layer, nn.Conv2d) and layer.groups > 1:
+            return f"layer {path!r} is a grouped convolution"
+        else:
+            target = self.new(self.shapes[node][1])
+            self.carried[node] = (target, 1)
+            ends = End(path, value, repeat), End(path, target)
+            self.readers.append(ends[0])
+            self.writers.append(ends[1])
+        before = self.called.setdefault(path, ends)
+        if before[0].repeat != repeat:
+            return f"layer {path!r} is called on maps of different sizes"
+        self.unite(before[0].value, ends[0].value)  # called twice: the same inputs and outputs are cut in both places
+        self.unite(before[1].value, ends[1].value)
+        return ""
+
+    def operation(self, node: fx.Node, name: str) -> str:
+        """Note what an operator without weights does to the channels; the reason where it is not understood."""
+        sources = node.all_input_nodes
+        tensors = [one for one in sources if one in self.shapes]
+        shape, out = self.shapes[tensors[0]], self.shapes.get(node, ())
+        if name in QUESTIONS and not out:
+            return ""
+        if any(one not in self.carried for one in tensors) or not out:
+            return f"{name} ({node.name}) is not understood"
+        value, repeat = self.carried[tensors[0]]
+        same = len(shape) > 1 and out[:2] == shape[:2]
+        pools = (name in POOLS and len(shape) == 4) or (name in REDUCTIONS and _is_over_space(node, shape))
+        if name in POINTWISE and len(sources) == 1:
+            self.carried[node] = (value, repeat)
+            if not self.keeps_zero(node):
+                self.constants[self.after(node, [value])] = f"{name} ({node.name}) of 0 is not 0"
+        elif name in SUMS and len(tensors) == len(sources) == 2 and same and out[:2] == self.shapes[tensors[1]][:2]:
+            values, repeats = zip(*(self.carried[one] for one in tensors), strict=True)
+            if len(set(repeats)) > 1:
+                return f"{name} ({node.name}) of differently flattened maps is not understood"
+            self.after(node, values)
+        elif pools and same:
+            self.carried[node] = (value, repeat)
+        elif name in RESHAPES and (positions := _flattened(shape, out)):
+            self.carried[node] = (value, repeat * positions)
+        else:
+            return f"{name} ({node.name}) is not understood"
+        return ""
+
+    def keeps_zero(self, node: fx.Node) -> bool:
+        """Whether a pointwise operator gives 0 for 0: asked of the operator itself."""
+        zero = torch.zeros(self.shapes[node.all_input_nodes[0]])
+        args = fx.map_arg(node.args, lambda _: zero.clone())
+        kwargs = fx.map_arg(node.kwargs, lambda _: zero.clone())
+        if node.op == "call_module":
+            result = self.module.get_submodule(str(node.target))(*args, **kwargs)
+        elif node.op == "call_method":
+            result = getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        else:
+            result = node.target(*args, **kwargs)  # type: ignore[operator]
+        return bool((result == 0).all())
+
+
+def _name(node: fx.Node, module: nn.Module) -> str:
+    """Return an operator's name as the tables above have it; a function that is not torch's keeps its own."""
+    if node.op == "call_module":
+        name = type(module.get_submodule(str(node.target))).__name__
+    elif node.op == "call_method":
+        name = str(node.target)
+    else:
+        name = getattr(node.target, "__name__", str(node.target))
+        home = (getattr(node.target, "__module__", None) or "torch").partition(".")[0]
+        if home not in ("torch", "_operator", "builtins"):
+            return f"{home}.{name}"
+    return name.replace("_", "").lower()
+
+
+def _is_depthwise(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels == layer.out_channels
+
+
+def _is_over_space(node: fx.Node, shape: Sequence[int]) -> bool:
+    """Whether a reduction leaves batch and channels alone."""
+    dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    dims = [dims] if isinstance(dims, int) else dims
+    if not isinstance(dims, (list, tuple)) or not all(isinstance(dim, int) for dim in dims):
+        return False
+    return bool(dims) and all(dim % len(shape) > 1 for dim in dims if isinstance(dim, int))
+
+
+def _flattened(before: Sequence[int], after: Sequence[int]) -> int:
+    """Return how many positions of a (batch, channels, ...) tensor a reshape put behind every channel; 0: none."""
+    for split in range(2, len(before) + 1):
+        moved = math.prod(before[2:split])
+        if len(after) > 1 and after[0] == before[0] and after[1] == before[1] * moved:
+            kept = [[size for size in shape if size > 1] for shape in (before[split:], after[2:])]
+            if kept[0] == kept[1]:
+                return moved
+    return 0

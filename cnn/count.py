@@ -1,0 +1,185 @@
+"""How large a network is: weights, and multiply-accumulates for one image, layer by layer and in all.
+
+    count(module, (3, 32, 32)).macs
+
+One multiply-accumulate (MAC) counts 1. Batch norms, biases, activations and pooling count none. `macs` is what a dense
+run of the layer's form costs, `effective_macs` what is left where products with a weight of zero are free.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cnn.channels import dry_run, evaluating
+from cnn.forms import BasisConv2d, SvdConv2d
+from cnn.structure import describe
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One layer: its path and kind (of `cnn.structure`), sizes, and its output without the batch.
+
+    weights and nonzero leave out biases and batch norms, which `others` (and `nonzero_others`) are. A basis-conv's
+    weights are its coefficients and its basis kernels, of which `coefficients` (`nonzero_coefficients`) are the former.
+    An svd-conv's are those of its two thin convolutions at its rank.
+    """
+
+    path: str
+    kind: str
+    weights: int
+    nonzero: int
+    others: int
+    nonzero_others: int
+    coefficients: int
+    nonzero_coefficients: int
+    macs: int
+    effective_macs: int
+    output: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """The layers in the order of the network, and their sums."""
+
+    rows: tuple[Row, ...]
+
+    def of(self, kinds: Collection[str]) -> Count:
+        """Return the layers of some kinds alone."""
+        return Count(tuple(row for row in self.rows if row.kind in kinds))
+
+    @property
+    def convs(self) -> Count:
+        """The convolutions alone, in whatever form."""
+        return self.of(("conv", "svd-conv", "basis-conv"))
+
+    @property
+    def weights(self) -> int:
+        """Weights of convolutions and linear layers."""
+        return sum(row.weights for row in self.rows)
+
+    @property
+    def nonzero(self) -> int:
+        """Those of `weights` that are not zero."""
+        return sum(row.nonzero for row in self.rows)
+
+    @property
+    def parameters(self) -> int:
+        """All that is trained: weights, biases, batch norms."""
+        return self.weights + sum(row.others for row in self.rows)
+
+    @property
+    def nonzero_parameters(self) -> int:
+        """Those of `parameters` that are not zero."""
+        return self.nonzero + sum(row.nonzero_others for row in self.rows)
+
+    @property
+    def coefficients(self) -> int:
+        """Coefficients of basis-convs."""
+        return sum(row.coefficients for row in self.rows)
+
+    @property
+    def nonzero_coefficients(self) -> int:
+        """Those of `coefficients` that are not zero."""
+        return sum(row.nonzero_coefficients for row in self.rows)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image, every weight counted."""
+        return sum(row.macs for row in self.rows)
+
+    @property
+    def effective_macs(self) -> int:
+        """Multiply-accumulates for one image, products with a weight of zero left out."""
+        return sum(row.effective_macs for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The share of the parameters that PENNI leaves, on the three bases that are in use (papers differ in theirs)."""
+
+    of_convolutions: float  # coefficients and basis kernels left, of the weights of the original convolutions
+    of_coefficients: float  # coefficients left, of all the coefficients right after the decomposition
+    of_network: float  # all parameters left, of all of the original network: linear layers, biases and batch norms too
+
+
+def kept(dense: Count, decomposed: Count, now: Count) -> Kept:
+    """Return what is left in `now` of a network that was `dense`, and `decomposed` before anything was pruned."""
+    return Kept(
+        now.convs.nonzero / dense.convs.weights,
+        now.nonzero_coefficients / decomposed.coefficients,
+        now.nonzero_parameters / dense.parameters,
+    )
+
+
+def count(module: nn.Module, image: tuple[int, int, int]) -> Count:
+    """Count a network that takes `image` (channels, height, width); layers that a run does not reach have no MACs.
+
+    Raises BadInput for a layer with weights that is of no known kind, or when the network does not take the image.
+    """
+    kinds = {path: str(entry["kind"]) for path, entry in describe(module).items()}
+    calls: dict[str, list[_Call]] = {path: [] for path in kinds}
+    hooks = [module.get_submodule(path).register_forward_hook(_note(calls[path])) for path in kinds]
+    try:
+        with evaluating(module):
+            dry_run(module, image, module)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Count(tuple(_row(path, kind, module.get_submodule(path), calls[path]) for path, kind in kinds.items()))
+
+
+_Call = tuple[Sequence[int], Sequence[int]]  # shapes of a layer's input and output, batch 1
+_Sizes = tuple[int, int, int, int]  # weights, those that are not zero, MACs, effective MACs
+
+
+def _note(calls: list[_Call]) -> Callable[..., None]:
+    return lambda layer, inputs, output: calls.append((inputs[0].shape, output.shape))
+
+
+def _row(path: str, kind: str, layer: nn.Module, calls: list[_Call]) -> Row:
+    weights, nonzero, macs, effective = 0, 0, 0, 0
+    coefficients, nonzero_coefficients = 0, 0
+    if isinstance(layer, SvdConv2d):
+        weights, nonzero, macs, effective = _svd(layer, calls)
+    elif isinstance(layer, BasisConv2d):
+        coefficients, nonzero_coefficients = layer.coefficients.numel(), _nonzero(layer.coefficients)
+        weights, nonzero = coefficients + layer.basis.numel(), nonzero_coefficients + _nonzero(layer.basis)
+        planes = sum(math.prod(output[2:]) for _, output in calls)
+        stage = planes * layer.inputs * layer.basis.numel()  # every input channel with every basis kernel
+        macs, effective = stage + planes * coefficients, stage + planes * nonzero_coefficients
+    elif isinstance(layer, (nn.Conv2d, nn.Linear)):
+        weights, nonzero = layer.weight.numel(), _nonzero(layer.weight)
+        conv = isinstance(layer, nn.Conv2d)
+        places = sum(math.prod(output[2:] if conv else output[1:-1]) for _, output in calls)
+        macs, effective = places * weights, places * nonzero
+    others = [one for name, one in layer.named_parameters(recurse=False) if name == "bias" or kind == "batch-norm"]
+    return Row(
+        path, kind, weights, nonzero, sum(one.numel() for one in others), sum(_nonzero(one) for one in others),
+        coefficients, nonzero_coefficients, macs, effective, tuple(calls[-1][1][1:]) if calls else (),
+    )  # fmt: skip
+
+
+def _svd(layer: SvdConv2d, calls: list[_Call]) -> _Sizes:
+    """Size an SvdConv2d as the two thin convolutions that it stands for (section 3.1 and 3.3).
+
+    channel: both at the output's places. spatial: the vertical one strides over rows only, so it runs at the output's
+    rows and the input's columns.
+    """
+    live = layer.scale != 0
+    first, second = _nonzero(layer.first[live]), _nonzero(layer.second[:, live])
+    macs, effective = 0, 0
+    for inputs, output in calls:
+        columns = inputs[3] if layer.scheme == "spatial" else output[3]
+        early, late = output[2] * columns, output[2] * output[3]
+        macs += early * layer.first.numel() + late * layer.second.numel()
+        effective += early * first + late * second
+    return layer.first.numel() + layer.second.numel(), first + second, macs, effective
+
+
+def _nonzero(tensor: Tensor) -> int:
+    return int(torch.count_nonzero(tensor))

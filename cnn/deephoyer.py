@@ -1,0 +1,230 @@
+"""DeepHoyer (Yang, Wen and Li, ICLR 2020): train under a measure of density, then cut what became small.
+
+    penalty(module, "hoyer-square", 1e-4)   ->  what training adds to the loss
+    cut(module, 0.5, structural=False, image=(1, 28, 28))
+
+Only weights of `Conv2d` and `Linear`, each tensor W by itself and all at one strength; biases and norms are neither
+penalised nor cut. Element-wise, with sums over the entries w of W:
+
+    l1               sum |w|
+    transformed-l1   sum (a + 1) |w| / (a + |w|) with a = 1   (Zhang and Xin, 2018)
+    hoyer            sum |w| / sqrt(sum w^2)
+    hoyer-square     (sum |w|)^2 / sum w^2
+
+and structural, over the norms of the filters (rows) W[f] and of the input channels (columns) W[:, c] of W:
+
+    group-lasso      sum_f ||W[f]|| + sum_c ||W[:, c]||
+    group-hs         ((sum_f ||W[f]||)^2 + (sum_c ||W[:, c]||)^2) / ||W||^2
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from cnn.channels import spaces
+from tprune.errors import BadInput
+from tprune.hoyer import group_hoyer_square, group_lasso, hoyers
+
+Image = tuple[int, int, int]  # channels, height, width
+LAYERS = (nn.Conv2d, nn.Linear)
+
+
+Mask = Callable[[float], Tensor]  # level -> what stays, broadcasting over a weight
+
+
+@dataclass(frozen=True, slots=True)
+class Penalty:
+    """Callable () -> `strength` times the measure `name` of the weights as they are, a scalar."""
+
+    name: str
+    strength: float
+    image: Image | None
+    measure: Callable[[], Tensor] = field(repr=False)
+
+    def __call__(self) -> Tensor:
+        return self.strength * self.measure()
+
+
+def penalty(module: nn.Module, name: str, strength: float, image: Image | None = None) -> Penalty:
+    """Return the penalty `name` on all weights of `module`.
+
+    The groups of a structural one are, with an `image`, those that `cut` looks at: what can be cut for real. Without it
+    they are all rows and columns of every weight, as in the paper. BadInput lists the legal names and strengths.
+    """
+    if name not in ELEMENTWISE and name not in STRUCTURAL:
+        raise BadInput(f"penalty {name!r} is not known; legal are {', '.join((*ELEMENTWISE, *STRUCTURAL))}")
+    if not 0 <= strength < math.inf:
+        raise BadInput(f"strength {strength} of the penalty must be a number from 0")
+    if name in ELEMENTWISE:
+        measure = functools.partial(ELEMENTWISE[name], list(_weights(module).values()))
+    else:
+        measure = functools.partial(_structural, STRUCTURAL[name], _lines(module, image)[0])
+    return Penalty(name, strength, image, measure)
+
+
+def none(weights: Sequence[Tensor]) -> Tensor:
+    """Return 0: training as it is without a penalty."""
+    return weights[0].new_zeros(())
+
+
+def l1(weights: Sequence[Tensor]) -> Tensor:
+    """Return the sum of |w|, a scalar."""
+    return torch.stack([w.abs().sum() for w in weights]).sum()
+
+
+def transformed_l1(weights: Sequence[Tensor]) -> Tensor:
+    """Return the sum of 2 |w| / (1 + |w|), a scalar: as 2 |w| near 0, and at most 2 for however large an entry."""
+    return torch.stack([2 * (size / (1 + size)).sum() for size in (w.abs() for w in weights)]).sum()
+
+
+def hoyer(weights: Sequence[Tensor]) -> Tensor:
+    """Return the sum of the tensors' Hoyer measures, a scalar."""
+    return hoyers(weights).sum()
+
+
+def hoyer_square(weights: Sequence[Tensor]) -> Tensor:
+    """Return the sum of the tensors' Hoyer-Square measures, a scalar."""
+    return hoyers(weights).square().sum()
+
+
+ELEMENTWISE: dict[str, Callable[[Sequence[Tensor]], Tensor]] = {
+    "none": none,
+    "l1": l1,
+    "transformed-l1": transformed_l1,
+    "hoyer": hoyer,
+    "hoyer-square": hoyer_square,
+}
+STRUCTURAL: dict[str, Callable[[Tensor], Tensor]] = {  # squared norms of the groups -> scalar
+    "group-lasso": group_lasso,
+    "group-hs": group_hoyer_square,
+}
+
+
+def _structural(measure: Callable[[Tensor], Tensor], lines: Sequence[_Lines]) -> Tensor:
+    return torch.stack([measure(one.squares()) for one in lines]).sum()
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """How many of a layer's `of` weights, filters or inputs are zero after a cut."""
+
+    path: str
+    what: str  # "weights", "filters" or "inputs"
+    zero: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a cut at `level` left zero, in the order of the network, and the layers that it left alone (path -> why)."""
+
+    level: float
+    gone: tuple[Gone, ...]
+    left: dict[str, str]
+
+
+@torch.no_grad()
+def cut(module: nn.Module, level: float, *, structural: bool, image: Image) -> Cut:
+    """Zero in place what is small within its own tensor.
+
+    Element-wise: an entry below `level` standard deviations of its tensor. Structural: a filter whose norm is below
+    `level` times the root mean square over its layer's filters, and an input channel likewise, where `cnn.channels` says
+    that it can go; a Linear that reads a flattened map has the map's channels as inputs. Raises BadInput, with nothing
+    cut, for a level that would empty a layer.
+    """
+    if not 0 <= level < math.inf:
+        raise BadInput(f"cut level {level} must be a number from 0")
+    weights, (lines, left) = _weights(module), _lines(module, image) if structural else ([], {})
+    masks: dict[str, Mask] = {
+        path: functools.partial(_mask, weight, [one for one in lines if one.path == path] if structural else None)
+        for path, weight in weights.items()
+    }
+    for path, weight in weights.items():
+        if _empties(weight, masks[path], level):
+            largest = min(_largest(weight, masks[path], level) for path, weight in weights.items())
+            raise BadInput(f"cut level {level:g} would empty layer {path!r}; the largest legal level is {largest:g}")
+    for path, weight in weights.items():
+        weight.mul_(masks[path](level))
+    if structural:
+        return Cut(level, tuple(one.gone() for one in lines), left)
+    return Cut(level, tuple(Gone(path, "weights", int((w == 0).sum()), w.numel()) for path, w in weights.items()), left)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """The filters (dim 0) or the input channels (dim 1, `repeat` inputs each) of one weight."""
+
+    path: str
+    weight: Tensor
+    dim: int
+    repeat: int = 1
+
+    def squares(self) -> Tensor:
+        """Return the squared norms, shape (filters or channels,)."""
+        others = [dim for dim in range(self.weight.ndim) if dim != self.dim]
+        return self.weight.square().sum(others).view(-1, self.repeat).sum(1)
+
+    def keep(self, level: float) -> Tensor:
+        """Return the mask of what is large enough to stay, broadcasting over the weight."""
+        squares = self.squares()
+        keep = (squares.sqrt() >= level * squares.mean().sqrt()).repeat_interleave(self.repeat)
+        return keep.view([-1 if dim == self.dim else 1 for dim in range(self.weight.ndim)])
+
+    def gone(self) -> Gone:
+        """Return how many of them are zero."""
+        squares = self.squares()
+        return Gone(self.path, ("filters", "inputs")[self.dim], int((squares == 0).sum()), len(squares))
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """Return every weight once, by the path of its layer."""
+    found = {layer.weight: path for path, layer in module.named_modules() if isinstance(layer, LAYERS)}
+    if not found:
+        raise BadInput("the network has neither a Conv2d nor a Linear")
+    return {path: weight for weight, path in found.items()}
+
+
+def _lines(module: nn.Module, image: Image | None) -> tuple[list[_Lines], dict[str, str]]:
+    """Return the lines of every weight, in the order of the network, and {path: why} of the layers without any."""
+    weights = _weights(module)
+    if image is None:
+        return [_Lines(path, weight, dim) for path, weight in weights.items() for dim in (0, 1)], {}
+    lines, reasons = [], {}
+    for space in spaces(module, image):
+        ends = [(end.path, 0, 1) for end in space.writers] + [(link.path, 0, 1) for link in space.links]
+        for path, dim, repeat in [*ends, *((end.path, 1, end.repeat) for end in space.readers)]:
+            if space.fixed:
+                reasons.setdefault(path, space.fixed)
+            elif path in weights:
+                lines.append(_Lines(path, weights[path], dim, repeat))
+    some = {one.path for one in lines}
+    left = {path: reasons.get(path, "its channels are not understood") for path in weights if path not in some}
+    return sorted(lines, key=lambda one: list(weights).index(one.path)), left
+
+
+def _mask(weight: Tensor, lines: Sequence[_Lines] | None, level: float) -> Tensor:
+    if lines is None:
+        return weight.abs() >= level * weight.std(correction=0)
+    return functools.reduce(torch.mul, (one.keep(level) for one in lines), torch.ones_like(weight, dtype=torch.bool))
+
+
+def _empties(weight: Tensor, mask: Mask, level: float) -> bool:
+    return bool(weight.any()) and not bool((weight * mask(level)).any())
+
+
+def _largest(weight: Tensor, mask: Mask, level: float) -> float:
+    """Return the largest legal level up to `level`, rounded down to three digits."""
+    low, high = 0.0, level
+    if not _empties(weight, mask, level):
+        return level
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _empties(weight, mask, middle) else (middle, high)
+    unit = 10.0 ** (math.floor(math.log10(low)) - 2)
+    return math.floor(low / unit) * unit

@@ -1,0 +1,165 @@
+"""The methods behind one interface: a training form and a penalty, a cut, and a plain network in the end.
+
+A method is its settings, a frozen dataclass; `METHODS` is the table of them. What a network was trained with stands in
+its history, so that `of(network)` gives the method back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from cnn import deephoyer, penni, svd
+from cnn.network import Network
+from cnn.train import Frozen, Penalty
+from tprune.errors import BadInput
+
+Image = tuple[int, int, int]  # channels, height, width
+Seconds = Callable[[nn.Module, Tensor], float]  # how long a layer takes on an input
+
+
+class Method(Protocol):
+    """What a method does to a module, in place."""
+
+    name: ClassVar[str]
+    weight_decay: ClassVar[float | None]  # unless the caller says otherwise; None: as the optimiser has it
+
+    def convert(self, module: nn.Module) -> dict[str, str]:
+        """Give the layers their training form; returns {path: why} of those left as they are."""
+
+    def penalty(self, module: nn.Module) -> Penalty | None:
+        """Return what is added to the loss."""
+
+    def frozen(self, module: nn.Module) -> Frozen | None:
+        """Return which parameters rest in which epoch."""
+
+    def cut(self, module: nn.Module, level: float, image: Image) -> None:
+        """Take away what training made small."""
+
+    def finish(self, module: nn.Module, image: Image, seconds: Seconds | None) -> dict[str, Any]:
+        """Leave plain layers only; returns what was chosen and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeepHoyer:
+    """Sparsity of single weights (`structural=False`) or of whole filters and neurons. Level: see `deephoyer.cut`."""
+
+    name: ClassVar[str] = "deephoyer"
+    weight_decay: ClassVar[float | None] = None
+    penalised: str = "hoyer-square"
+    strength: float = 1e-4
+    structural: bool = False
+
+    def convert(self, module: nn.Module) -> dict[str, str]:
+        """Leave every layer as it is."""
+        return {}
+
+    def penalty(self, module: nn.Module) -> Penalty | None:
+        """Return the named penalty over all weights."""
+        return deephoyer.penalty(module, self.penalised, self.strength)
+
+    def frozen(self, module: nn.Module) -> Frozen | None:
+        """Let every parameter train."""
+        return None
+
+    def cut(self, module: nn.Module, level: float, image: Image) -> None:
+        """Zero weights or whole filters below the level."""
+        deephoyer.cut(module, level, structural=self.structural, image=image)
+
+    def finish(self, module: nn.Module, image: Image, seconds: Seconds | None) -> dict[str, Any]:
+        """Leave the layers, which are plain already."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Svd:
+    """Low rank by sparse singular values. Level: the share of the squared singular values that a layer may lose."""
+
+    name: ClassVar[str] = "svd"
+    weight_decay: ClassVar[float | None] = 0.0  # it would pull the singular vectors off their unit length
+    penalised: str = "hoyer"
+    strength: float = 0.03
+    scheme: str = "channel"
+    orthogonality: float = 1.0
+
+    def convert(self, module: nn.Module) -> dict[str, str]:
+        """Factor every convolution at full rank; one that is factored already stays."""
+        return svd.convert(module, self.scheme)
+
+    def penalty(self, module: nn.Module) -> Penalty | None:
+        """Return the sparsity of the singular values and the orthogonality of the vectors."""
+        return svd.penalty(module, self.penalised, self.strength, self.orthogonality)
+
+    def frozen(self, module: nn.Module) -> Frozen | None:
+        """Let every parameter train."""
+        return None
+
+    def cut(self, module: nn.Module, level: float, image: Image) -> None:
+        """Remove ranks, then run each layer as two thin convolutions."""
+        svd.cut(module, level)
+        svd.thin(module, image)
+
+    def finish(self, module: nn.Module, image: Image, seconds: Seconds | None) -> dict[str, Any]:
+        """Leave the layers, which the cut made plain."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Penni:
+    """Shared kernel basis with sparse coefficients. Level: the threshold in standard deviations of a layer."""
+
+    name: ClassVar[str] = "penni"
+    weight_decay: ClassVar[float | None] = None
+    strength: float = 1e-4
+    bases: int = 5
+    interval: int = 2
+    centred: bool = False
+
+    def convert(self, module: nn.Module) -> dict[str, str]:
+        """Give each convolution larger than 1 x 1 a basis; one that has it already stays."""
+        return penni.convert(module, self.bases, centred=self.centred)
+
+    def penalty(self, module: nn.Module) -> Penalty | None:
+        """Return the l1 norm of the coefficients and of 1 x 1 convolutions."""
+        return penni.penalty(module, self.strength)
+
+    def frozen(self, module: nn.Module) -> Frozen | None:
+        """Let coefficients and bases rest by turns."""
+        return penni.frozen(module, self.interval)
+
+    def cut(self, module: nn.Module, level: float, image: Image) -> None:
+        """Zero small coefficients; level 0: none."""
+        if level:
+            penni.cut(module, level)
+
+    def finish(self, module: nn.Module, image: Image, seconds: Seconds | None) -> dict[str, Any]:
+        """Run each layer in the faster of its two forms."""
+        return penni.execute(module, image, *([seconds] if seconds else []))
+
+
+METHODS: dict[str, type[DeepHoyer] | type[Svd] | type[Penni]] = {
+    method.name: method for method in (DeepHoyer, Svd, Penni)
+}
+
+
+def named(name: str, **settings: Any) -> Method:
+    """Return a method with its settings; those left None keep their default. BadInput for what does not exist."""
+    if name not in METHODS:
+        raise BadInput(f"there is no method {name!r}; legal are {', '.join(METHODS)}")
+    method = METHODS[name]
+    given = {key: value for key, value in settings.items() if value is not None}
+    legal = set(asdict(method()))
+    if unknown := sorted(set(given) - legal):
+        raise BadInput(f"{name} knows no {unknown[0].replace('_', '-')!r}; its settings are {', '.join(sorted(legal))}")
+    return method(**given)
+
+
+def of(network: Network) -> Method | None:
+    """Return the method that the network was last trained with; None for a dense one."""
+    for step in reversed(network.history):
+        if step.get("method"):
+            return named(step["method"], **step["settings"])
+    return None

@@ -1,0 +1,208 @@
+"""PENNI (Li et al., 2020): kernels as sparse combinations of a few basis kernels that a layer shares.
+
+    convert(module, 5)                                # once: W[o, i] ~ sum_b coefficients[o, i, b] basis[b]
+    loss + penalty(module, 1e-4)()                    # every step, while frozen(module, 2) lets one half rest
+    cut(module, 1.0)                                  # small coefficients become 0
+    execute(module, image)                            # plain layers, in the faster of two forms
+
+1 x 1 convolutions have nothing to share; they are penalised and cut as they are.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from cnn import forms
+from cnn.forms import BasisConv2d
+from tprune.errors import BadInput
+
+ROUNDS = 5  # both executable forms are timed by turns, so that what else runs slows both
+
+
+def convert(module: nn.Module, bases: int, *, centred: bool = False) -> dict[str, str]:
+    """Give every convolution larger than 1 x 1 its best `bases` shared kernels, and the coefficients that go with them.
+
+    The best are the first right singular vectors of the kernels as a (outputs inputs) x (k k) matrix.
+    centred: what the authors' code does instead, the principal components of the kernels with the mean kernel thrown
+    away. Returns {path: why} of the convolutions that are left as they are; layers that have this form already stay.
+    Raises BadInput when a kernel has fewer than `bases` entries, for weights that are not finite, and when there is
+    nothing to treat.
+    """
+    found, notes = forms.plain_convolutions(module)
+    small = [path for path, layer in found.items() if layer.kernel_size == (1, 1)]
+    notes |= dict.fromkeys(small, "is 1 x 1: penalised and cut as it is")
+    large = {path: layer for path, layer in found.items() if path not in small}
+    there = {path: layer for path, layer in module.named_modules() if isinstance(layer, BasisConv2d)}
+    notes |= {path: f"has {one.bases} bases already" for path, one in there.items() if one.bases != bases}
+    if not large and not there:
+        raise BadInput("the network has no convolution that PENNI can treat" + forms.because(notes))
+    for path, layer in large.items():
+        most = layer.weight[0, 0].numel()
+        if not 1 <= bases <= most:
+            raise BadInput(f"bases {bases} must lie in 1 to {most}: the kernels of layer {path!r} have {most} entries")
+    forms.replace(module, {layer: _based(layer, bases, centred) for layer in large.values()})
+    return notes
+
+
+@dataclass(frozen=True)
+class SparseCoefficients:
+    """strength x sum of |c| over all coefficients and all weights of 1 x 1 convolutions."""
+
+    strength: float
+    layers: tuple[BasisConv2d | nn.Conv2d, ...] = field(repr=False)
+
+    def __call__(self) -> Tensor:
+        """Return the penalty as the layers now are, a scalar."""
+        norms = [torch.linalg.vector_norm(_cuttable(layer), 1) for layer in self.layers]
+        return self.strength * torch.stack(norms).sum()
+
+
+def penalty(module: nn.Module, strength: float) -> SparseCoefficients:
+    """Return the l1 penalty; BadInput for a negative or infinite strength, and a network without basis layers."""
+    if not (math.isfinite(strength) and strength >= 0):
+        raise BadInput(f"strength {strength} must be 0 or a positive number")
+    return SparseCoefficients(strength, tuple(_cuttables(module).values()))
+
+
+@dataclass(frozen=True)
+class Alternation:
+    """Which half rests in an epoch: coefficients train first, and the halves change places every `interval` epochs.
+
+    The change comes at the start of epoch e when e + 1 is a multiple of the interval, as in the authors' code: with 2,
+    coefficients train in epoch 0, bases in 1 and 2, coefficients in 3 and 4.
+    """
+
+    interval: int
+    layers: tuple[BasisConv2d, ...] = field(repr=False)
+
+    def __call__(self, epoch: int) -> list[nn.Parameter]:
+        """Return the parameters that rest in 0-based `epoch`."""
+        bases_train = (epoch + 1) // self.interval % 2 == 1
+        return [one.coefficients if bases_train else one.basis for one in self.layers]
+
+
+def frozen(module: nn.Module, interval: int) -> Alternation:
+    """Return the alternation of all basis layers; BadInput for an interval below one epoch."""
+    if interval < 1:
+        raise BadInput(f"interval {interval} must be at least 1 epoch")
+    return Alternation(interval, tuple(forms.layers(module, BasisConv2d).values()))
+
+
+@torch.no_grad()
+def cut(module: nn.Module, level: float) -> dict[str, tuple[int, int]]:
+    """Zero each coefficient, and weight of a 1 x 1 convolution, below `level` standard deviations of its layer.
+
+    The deviation is that of the entries that are not 0: the first time of all, as in the paper; later rounds would
+    otherwise stand still, as the zeros they made lower the threshold. Returns {path: (left, of how many)}; BadInput
+    unless level is a positive number.
+    """
+    if not (math.isfinite(level) and level > 0):
+        raise BadInput(f"level {level} must be a positive number of standard deviations")
+    left = {}
+    for path, layer in _cuttables(module).items():
+        entries = _cuttable(layer)
+        alive = entries[entries != 0]
+        if len(alive):
+            entries[entries.abs() < level * alive.std(correction=0)] = 0
+        left[path] = (int(entries.count_nonzero()), entries.numel())
+    return left
+
+
+class Choice(TypedDict):
+    """The form that a layer got, dense or basis, and the seconds that both took on one image."""
+
+    form: str
+    dense: float
+    basis: float
+
+
+@torch.inference_mode()
+def torch_seconds(layer: nn.Module, x: Tensor) -> float:
+    """Return the seconds that torch takes for a layer on one thread, the median of 10 after a warm-up."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        layer(x)
+        return statistics.median(_seconds(layer, x) for _ in range(10))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _seconds(layer: nn.Module, x: Tensor) -> float:
+    began = time.perf_counter()
+    layer(x)
+    if x.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+@torch.no_grad()
+def execute(
+    module: nn.Module, image: tuple[int, int, int], seconds: Callable[[nn.Module, Tensor], float] = torch_seconds
+) -> dict[str, Choice]:
+    """Replace every basis layer by plain ones: a dense kernel, or depthwise bases and pointwise coefficients.
+
+    The faster one as `seconds(layer, input)` finds on what the layer is given for one image (channels, height, width):
+    the median of some rounds by turns. The function stays; bases that no coefficient uses are left out of the second
+    form. Returns {path: what was chosen}; BadInput when the network takes no such image.
+    """
+    found = forms.layers(module, BasisConv2d)
+    seen = forms.inputs(module, image, BasisConv2d)
+    choices: dict[str, Choice] = {}
+    made: dict[BasisConv2d, nn.Module] = {}
+    for path, layer in found.items():
+        both = (forms.dense(layer), _separate(layer))
+        rounds = [[sum(seconds(plain, x) for x in seen.get(layer, [])) for plain in both] for _ in range(ROUNDS)]
+        dense, basis = (statistics.median(times) for times in zip(*rounds, strict=True))
+        choices[path] = {"form": "basis" if basis < dense else "dense", "dense": dense, "basis": basis}
+        made[layer] = both[basis < dense]
+    forms.replace(module, made)
+    return choices
+
+
+@torch.no_grad()
+def _based(layer: nn.Conv2d, bases: int, centred: bool) -> BasisConv2d:
+    kernels = layer.weight.double().flatten(2)  # (outputs, inputs, k k)
+    if centred:
+        kernels = kernels - kernels.mean((0, 1))
+    rows = kernels.flatten(0, 1)
+    # Right singular vectors by the small Gram matrix: all k k of them, also where there are fewer kernels than that.
+    _, vectors = torch.linalg.eigh(rows.T @ rows)
+    basis = vectors.T.flip(0)[:bases]
+    form = BasisConv2d(bases=bases, **forms.geometry(layer))
+    values = {"basis": basis.view(bases, *layer.kernel_size), "coefficients": kernels @ basis.T, "bias": layer.bias}
+    return forms.filled(form, layer.weight, **values)
+
+
+def _cuttables(module: nn.Module) -> dict[str, BasisConv2d | nn.Conv2d]:
+    based = forms.layers(module, BasisConv2d)
+    plain = {path: layer for path, layer in module.named_modules() if type(layer) is nn.Conv2d}
+    return {**based, **{path: one for path, one in plain.items() if one.kernel_size == (1, 1) and one.groups == 1}}
+
+
+def _cuttable(layer: BasisConv2d | nn.Conv2d) -> Tensor:
+    return layer.coefficients if isinstance(layer, BasisConv2d) else layer.weight
+
+
+def _separate(layer: BasisConv2d) -> nn.Sequential:
+    """Return the depthwise convolution whose map i bases + b is input i under basis b, and the pointwise one."""
+    used = (layer.coefficients != 0).any(0).any(0).nonzero()[:, 0]
+    used = used if len(used) else used.new_zeros(1)  # a dead layer keeps one basis
+    maps = layer.inputs * len(used)
+    depthwise = nn.Conv2d(
+        layer.inputs, maps, layer.kernel, layer.stride, layer.padding, groups=layer.inputs, bias=False
+    )
+    pointwise = nn.Conv2d(maps, layer.outputs, 1, bias=layer.bias is not None)
+    kernels = layer.basis[used].repeat(layer.inputs, 1, 1)[:, None]
+    coefficients = layer.coefficients[:, :, used].flatten(1)[..., None, None]
+    forms.filled(depthwise, kernels, weight=kernels)
+    forms.filled(pointwise, kernels, weight=coefficients, bias=layer.bias)
+    return nn.Sequential(depthwise, pointwise)

@@ -1,0 +1,186 @@
+"""The two steps of a compressed network's life: train it for a method, then cut, fine-tune and shrink it.
+
+    train(network, images, Recipe(epochs=15), held=held, method=methods.Svd())
+    compress(network, images, methods.Svd(), Settings(0.01, Recipe(epochs=15)), held=held)
+
+Each step adds an entry to the network's history. The masked network and the shrunk one are compared on real images
+before any fine-tuning: shrinking must not change what the network computes.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cnn.count import count
+from cnn.evaluate import evaluate
+from cnn.images import Images
+from cnn.methods import Method, Seconds
+from cnn.network import Network
+from cnn.shrink import settle, shrink
+from cnn.train import Recipe, fit
+from tprune import stamp
+from tprune.errors import BadInput, WorkFailed
+
+TOLERANCE = 1e-4  # of the largest logit: masked against shrunk
+PROBES = 64  # images that both see
+
+Watch = Callable[[str, int, int, float], None]  # (what, done, of how many, loss)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How far to cut and how to recover: `level` means what the method says it means."""
+
+    level: float
+    recipe: Recipe | None  # of the fine-tuning, all rounds together; None: none
+    rounds: int = 1  # cut and fine-tune, again and again
+    keep_bases: bool = False  # PENNI: leave bases and coefficients instead of plain layers
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.level < 100:
+            raise BadInput(f"cut {self.level} must lie in [0, 100)")
+        if self.rounds < 1:
+            raise BadInput(f"rounds {self.rounds} must be at least 1")
+        if self.recipe and self.recipe.epochs < self.rounds:
+            raise BadInput(f"{self.recipe.epochs} epochs are too few for {self.rounds} rounds of at least one each")
+
+
+def train(
+    network: Network,
+    images: Images,
+    recipe: Recipe,
+    *,
+    held: Images,
+    method: Method | None = None,
+    run_dir: Path | None = None,
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Train the network in place, in the training form and under the penalty of `method` if there is one.
+
+    Returns the entry of its history. `held` are the images on which accuracy is told.
+    """
+    network.check(images)
+    network.check(held)
+    left = method.convert(network.module) if method else {}
+    fitted = fit(
+        network,
+        images,
+        recipe,
+        penalty=method.penalty(network.module) if method else None,
+        frozen=method.frozen(network.module) if method else None,
+        run_dir=run_dir,
+        watch=watch and functools.partial(watch, "train"),
+    )
+    facts = {
+        "verb": "train",
+        "method": method and method.name,
+        "settings": method and asdict(method),  # type: ignore[call-overload]
+        "epochs": recipe.epochs,
+        "recipe": asdict(recipe),
+        "left_alone": left,
+        "losses": [round(loss, 4) for loss in fitted.losses],
+        "accuracy_held_out": evaluate(network, held).accuracy,
+        "seconds": round(fitted.seconds),
+        "argv": stamp.argv(),
+    }
+    network.history.append(facts)
+    return facts
+
+
+def compress(
+    network: Network,
+    images: Images,
+    method: Method,
+    settings: Settings,
+    *,
+    held: Images,
+    seconds: Seconds | None = None,
+    run_dir: Path | None = None,
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Compress the network in place and return what was done, the entry of its history.
+
+    `held` are the images on which accuracy is told. Raises WorkFailed when shrinking changed the function.
+    """
+    network.check(images)
+    network.check(held)
+    began, left = time.monotonic(), method.convert(network.module)
+    whole = _totals(network)
+    rounds: list[dict[str, float]] = []
+    for number in range(settings.rounds):
+        told = {"difference": _cut(network, images, method, settings.level)}
+        told["accuracy_cut"] = evaluate(network, held).accuracy
+        if settings.recipe:
+            fit(
+                network,
+                images,
+                _share(settings.recipe, number, settings.rounds),
+                keep_zeros=True,
+                run_dir=run_dir and run_dir / f"round-{number}",
+                watch=watch and functools.partial(watch, f"round {number + 1}"),
+            )
+            told["accuracy_held_out"] = evaluate(network, held).accuracy
+        rounds.append(told)
+    counted = _totals(network)  # before a basis is multiplied out again
+    forms = {} if settings.keep_bases else method.finish(network.module, network.image, seconds)
+    facts = {
+        "verb": "compress",
+        "method": method.name,
+        "settings": asdict(method),  # type: ignore[call-overload]
+        "level": settings.level,
+        "epochs": settings.recipe.epochs if settings.recipe else 0,
+        "recipe": settings.recipe and asdict(settings.recipe),
+        "rounds": rounds,
+        "left_alone": left,
+        "converted": whole,
+        "counts": counted,
+        "forms": forms,
+        "accuracy_held_out": rounds[-1].get("accuracy_held_out", rounds[-1]["accuracy_cut"]),
+        "seconds": round(time.monotonic() - began),
+        "argv": stamp.argv(),
+    }
+    network.history.append(facts)
+    return facts
+
+
+def _totals(network: Network) -> dict[str, int]:
+    counted = count(network.module, network.image)
+    return {name: getattr(counted, name) for name in ("weights", "nonzero", "macs", "effective_macs")}
+
+
+def _cut(network: Network, images: Images, method: Method, level: float) -> float:
+    """Cut and shrink; return by how much shrinking changed the logits, in shares of the largest."""
+    method.cut(network.module, level, network.image)
+    settle(network.module, network.image)
+    masked = copy.deepcopy(network.module)
+    shrink(network.module, network.image)
+    return difference(network, masked, images)
+
+
+@torch.inference_mode()
+def difference(network: Network, masked: nn.Module, images: Images) -> float:
+    """Return the largest difference of logits between the network and `masked`, in shares of the largest logit.
+
+    Raises WorkFailed when it is above `TOLERANCE`.
+    """
+    pixels = network.normalise(images.pixels[:PROBES])
+    want, got = masked.eval()(pixels), network.module.eval()(pixels)
+    found = float((want - got).abs().max() / want.abs().max().clamp(min=1e-12))
+    if not found <= TOLERANCE:
+        raise WorkFailed(f"shrinking changed the logits by {found:.2g} of the largest: a bug; nothing is written")
+    return found
+
+
+def _share(recipe: Recipe, number: int, rounds: int) -> Recipe:
+    """Return the part of the recipe that round `number` of `rounds` gets; the last one gets what is left over."""
+    each, rest = divmod(recipe.epochs, rounds)
+    return replace(recipe, epochs=each + (rest if number == rounds - 1 else 0), seed=recipe.seed + number)

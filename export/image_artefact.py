@@ -1,0 +1,96 @@
+"""What every export of an image network does alike: describe what was written, and let it appear only if it answers
+like PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn import nets
+from cnn.count import count
+from cnn.network import Network
+from export import cnn_graphs, image_parity
+from export.artefact import Programs
+from export.image_manifest import ImageManifest, ImageParity, NetworkFacts
+from export.manifest import artefact_id, describe_files
+from tprune.errors import BadInput, WorkFailed
+from tprune.pixels import Pixels
+from tprune.stamp import new_folder
+
+RANDOM = 32  # images of the parity check where no real ones are given
+
+
+def publish(
+    network: Network,
+    out: str | Path,
+    write: Callable[[Path], Programs],
+    *,
+    name: str = "",
+    images: Pixels | None = None,
+    threads: int = 1,
+) -> ImageManifest:
+    """Let `write` put its program into a folder, add the manifest, and name the folder `out`.
+
+    `name` is what reports call the network (its `net` by default); `images` are those of the parity check, random ones
+    of a fixed seed where there are none. Raises BadInput when `out` is taken or the images are of another size,
+    WorkFailed when the artefact does not answer like PyTorch; nothing is left behind then.
+    """
+    pixels, source = _random(network) if images is None else (images.data, images.name)
+    if pixels.shape[1:] != network.image:
+        here, mine = (" x ".join(map(str, one)) for one in (pixels.shape[1:], network.image))
+        raise BadInput(f"{source}: images are {here} (channels, height, width); {network.net} takes {mine}")
+    with new_folder(out) as folder:
+        manifest = _manifest(network, folder, write(folder), name or network.net)
+        manifest.write(folder)  # parity opens the folder as a user would
+        try:
+            found = image_parity.check(network, folder, pixels, source, threads=threads)
+        except WorkFailed as error:
+            raise WorkFailed(f"export of {manifest.model.name!r} refused: {error}") from None
+        manifest = replace(manifest, parity=found)
+        manifest.write(folder)
+    return manifest
+
+
+def _random(network: Network) -> tuple[Any, str]:
+    drawn = np.random.default_rng(0).integers(0, 256, (RANDOM, *network.image), dtype=np.uint8)
+    return drawn, "random pixels, seed 0"
+
+
+def _manifest(network: Network, folder: Path, programs: Programs, name: str) -> ImageManifest:
+    """Describe the program in `folder`; the parity result is still empty."""
+    files = describe_files(folder, programs.files)
+    return ImageManifest(
+        id=artefact_id(files),
+        runtime=programs.runtime,
+        precision=programs.precision.name,
+        files=files,
+        tensors=programs.tensors(),
+        classes=network.classes,
+        image=network.image,
+        model=_facts(network, name),
+        parity=ImageParity(0, "", 0, 0.0),
+        delegation=programs.delegation,
+    )
+
+
+def _facts(network: Network, name: str) -> NetworkFacts:
+    """Return what was done to a network, as its history has it, and its size with factors multiplied out."""
+    counted = count(cnn_graphs.plain(network.module), network.image)
+    methods = [step["method"] for step in network.history if step.get("method")]
+    recipes = [step["recipe"] for step in network.history if step.get("recipe")]
+    row = nets.NETS.get(network.net)
+    dense = count(row.build(len(network.classes)), network.image).weights if row else None
+    return NetworkFacts(
+        id=network.id,
+        name=name,
+        net=network.net,
+        criterion=methods[-1] if methods else "dense",
+        seed=recipes[0].get("seed") if recipes else None,
+        keep=None if dense is None else round(counted.nonzero / dense, 6),
+        params=counted.nonzero,
+        macs=counted.macs,
+    )
