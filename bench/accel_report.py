@@ -17,7 +17,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from bench import accel_figure, accel_page
+from bench import accel_figure, accel_page, simulated
 from bench.accel import rows
 from bench.accel.hardware import Hardware
 from bench.accel.layer import Workload
@@ -28,10 +28,10 @@ from bench.accel.targets import Line, averages, summary
 from bench.accel.validation import Check
 from bench.accel_page import Page, Picture, Section, Table
 from bench.figure import LIGHT, Look
+from bench.simulated import KIND, marked
 from tprune import stamp
 
 TITLE = "ESCALATE beside Eyeriss, SCNN and SparTen: simulated"
-KIND = "simulation"
 LANES = "Shares of multiplier-cycles; in ESCALATE's 1x1 layers, which only add, adder-cycles. Eyeriss' zeros count too."
 
 
@@ -130,20 +130,8 @@ def _page(document: Mapping[str, Any], runs: Sequence[Run], checks: Sequence[Che
 
 
 def _summary(lines: Sequence[Line]) -> Section:
-    cells = [
-        [_marked(line.network, line.source), line.quantity, f"{line.target.value:g}x", line.target.standing]
-        + [f"{line.simulated:.2f}x", f"{line.ratio:.2f}"]
-        for line in lines
-    ]
-    table = Table(
-        ["network", "quantity", "target (the paper's)", "target is", "simulated (ours)", "simulated / target"], cells, 2
-    )
-    under = (
-        "A compression target is the paper's best of any network on images of this size. eyeriss has 1,024 multipliers "
-        "and the others' buffer, eyeriss-168 the published chip's array and buffer; both run at the others' clock, "
-        "precision and DRAM. Several designs or networks: geometric mean."
-    )
-    return Section("Target, simulated, ratio", table=table, under=under)
+    table = Table(simulated.HEADINGS, simulated.cells(lines), simulated.TEXTS)
+    return Section(simulated.HEADING, table=table, under=simulated.UNDER)
 
 
 def _network(run: Run) -> list[Section]:
@@ -161,14 +149,14 @@ def _network(run: Run) -> list[Section]:
             f"{sum(result.energy.values()) / 1e6:,.1f}",
             f"{result.dram_bytes / 1e6:.2f}",
             f"{(run.sizes[rows.FORMAT].ratio if result.hardware.model == 'escalate' else rows.kept(result)):.1f}x",
-            "–" if workload.accuracy is None else f"{workload.accuracy:.2%}",
+            "–" if result.accuracy is None else f"{result.accuracy:.2%}",
         ]
         for result in results
     ]
     headings = ["design", "ms per image", f"over {ours.hardware.name}'s", "cycles", "without DRAM stalls"]
     headings += ["utilisation", "energy (µJ)", "DRAM (MB)", "weights smaller", "accuracy"]
     sections = [
-        Section(f"Designs: {name}", table=Table(headings, cells)),
+        Section(f"Designs: {name}", table=Table(headings, cells), under=_ran(workload)),
         Section(f"Where the arithmetic's time goes: {name}", table=_losses(results), under=LANES),
         Section(
             f"Time by layer: {name}",
@@ -188,6 +176,14 @@ def _network(run: Run) -> list[Section]:
         ]
         sections.append(Section(f"Which assumptions carry the result: {name}", pictures, _settings(run.settings)))
     return sections
+
+
+def _ran(workload: Workload) -> str:
+    """Return what the designs ran, as far as the workload tells."""
+    plain = workload.plain
+    if plain is None:  # a synthetic network's note stands among the warnings
+        return f"{workload.note}." if workload.note and workload.source == "trained" else ""
+    return f"ESCALATE runs {workload.network}: {workload.note}. The others run {plain.network}: {plain.note}."
 
 
 def _picture(name: str, caption: str, draw: Callable[[Look], bytes]) -> Picture:
@@ -228,7 +224,7 @@ def _settings(settings: Sequence[Setting]) -> Table:
 
 def _sizes(runs: Sequence[Run]) -> Section:
     cells = [
-        [_marked(run.workload.network, run.workload.source), name, "yes" if shrink else "no"]
+        [marked(run.workload.network, run.workload.source), name, "yes" if shrink else "no"]
         + [f"{bits / 8e3:,.1f}" for bits in (size.places + size.signs, size.bases + size.scales, size.weights)]
         + [f"{size.norms / 8e3:,.1f}", f"{size.compressed / 8e3:,.1f}", f"{size.ratio:.1f}x"]
         + ["–" if size.decomposed_ratio is None else f"{size.decomposed_ratio:.1f}x"]
@@ -273,10 +269,6 @@ def _constants(designs: Sequence[Hardware]) -> Section:
         "seen: in a published text or code; inferred from one; recalled: not verified; chosen: by us; given: a file."
     )
     return Section("The designs' constants", table=table, under=under)
-
-
-def _marked(network: str, source: str) -> str:
-    return f"{network} (SYNTHETIC)" if source == "synthetic" else network
 
 
 def _csv(document_rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""`Evidence`: every quality document, records file and artefact that was found in what a report is made from."""
+"""`Evidence`: every quality document, records file, artefact and simulation that a report is made from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import artefact, record
+from bench import artefact, record, simulated
 from bench.artefact import Artefact
 from bench.record import Record
 from tprune.errors import BadInput
@@ -25,11 +25,12 @@ class Evidence:
     qualities: tuple[Quality, ...]
     sessions: tuple[tuple[Record, ...], ...]
     artefacts: tuple[Artefact, ...]
+    simulations: tuple[dict[str, Any], ...] = ()  # report.json of `tprune simulate`
     remarks: tuple[str, ...] = ()
 
 
 def collect(runs: Sequence[Path | str], *, split: str | None = None) -> Evidence:
-    """Read files, and folders recursively: records*.jsonl, and of *.json the quality documents and manifests.
+    """Read files, and folders recursively: records*.jsonl, and of *.json the qualities, manifests and simulations.
 
     One split is kept, and one corpus for the host and for every device whose own tokens were scored, because BLEU of
     different sentences cannot be compared: `split`, or the records' split, or the only one. Raises BadInput when
@@ -38,6 +39,7 @@ def collect(runs: Sequence[Path | str], *, split: str | None = None) -> Evidence
     qualities: dict[str, Quality] = {}
     sessions: dict[tuple[Any, ...], tuple[Record, ...]] = {}
     artefacts: dict[str, Artefact] = {}
+    simulations: dict[str, dict[str, Any]] = {}
     for path, asked in _files(runs):
         if path.suffix == ".jsonl":
             found = tuple(record.newest(record.read(path)))
@@ -47,15 +49,17 @@ def collect(runs: Sequence[Path | str], *, split: str | None = None) -> Evidence
         elif document.get("kind") == "artefact":
             subject = artefact.read(path.parent)
             artefacts[subject.id] = subject
+        elif document.get("kind") == simulated.KIND:
+            simulations[json.dumps(document, sort_keys=True)] = simulated.checked(document, path)
         elif asked:
-            raise BadInput(f"{str(path)!r} has kind {document.get('kind')!r}; a report reads quality and artefact")
+            legal = "quality, artefact and simulation"
+            raise BadInput(f"{str(path)!r} has kind {document.get('kind')!r}; a report reads {legal}")
     timed = tuple(found for found in sessions.values() if found)
-    if not (qualities or timed or artefacts):
-        raise BadInput(
-            f"no quality document, records*.jsonl or manifest.json in {', '.join(repr(str(r)) for r in runs)}"
-        )
+    if not (qualities or timed or artefacts or simulations):
+        where = ", ".join(repr(str(run)) for run in runs)
+        raise BadInput(f"no quality document, records*.jsonl, manifest.json or simulation in {where}")
     kept, remarks = _one_corpus(tuple(qualities.values()), timed, split)
-    return Evidence(kept, timed, tuple(artefacts.values()), remarks)
+    return Evidence(kept, timed, tuple(artefacts.values()), tuple(simulations.values()), remarks)
 
 
 def place_of(quality: Quality) -> str | None:

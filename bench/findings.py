@@ -105,7 +105,7 @@ def _best_network(joined: Sequence[Joined]) -> list[str]:
         else:
             row = fastest.row
             assert row.accuracy is not None and row.accuracy_loss is not None
-            change = f"{-100 * row.accuracy_loss:+.2f} points".replace("-", "−")
+            change = f"{0.0 - 100 * row.accuracy_loss:+.2f} points".replace("-", "−")
             told = f"{names[id(fastest)]}, accuracy {100 * row.accuracy:.2f} % ({change}), {_gain(row)}"
             where = f"{row.runtime} {row.precision}, {_threads_of(row)}, batch 1"
             sentences.append(f"Fastest within {points:g} points of accuracy: {told}; {where}.")

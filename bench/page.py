@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from bench import figure, table
+from bench import figure, simulated, table
 from bench.figure import DARK, DARK_NARROW, LIGHT, LIGHT_NARROW, Look
 from bench.table import Column, RowData
 
@@ -28,6 +28,7 @@ FUNCTIONAL_ONLY = (
     "These runs prove that the artefacts and the runner work there and what they translate. An emulator's times say "
     "nothing about a phone, so none of them stands in this report."
 )
+SIMULATED = "Simulated, not measured: ESCALATE beside other accelerators"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Contents:
     measured: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     details: Sequence[Mapping[str, Any]] = ()
+    simulated: Sequence[Sequence[str]] = ()  # rows of `bench.simulated`
     commands: Sequence[str] = ()
 
 
@@ -65,6 +67,11 @@ def html(contents: Contents) -> str:
         parts += ["<h2>What is missing, and why</h2>", f'<ul class="plain">{_items(contents.notes)}</ul>']
     if contents.details:
         parts += ["<h2>Where the time goes</h2>", _details(contents.details)]
+    if contents.simulated:
+        numeric = [number >= simulated.TEXTS for number in range(len(simulated.HEADINGS))]
+        parts.append(f"<h2>{SIMULATED}</h2>")
+        parts.append(_table(simulated.HEADINGS, contents.simulated, numeric, [""] * len(contents.simulated)))
+        parts.append(f'<p class="under">{escape(simulated.UNDER)}</p>')
     if contents.measured:
         parts += ["<h2>How it was measured</h2>", _pairs(contents.measured)]
     for name, facts in contents.devices.items():

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import evidence, figure, measured, page, table
+from bench import evidence, figure, measured, page, simulated, table
 from bench.evidence import Evidence
 from bench.findings import findings, labels, warnings
 from bench.join import join
@@ -55,11 +55,15 @@ def _document(found: Evidence, joined: Sequence[Joined]) -> dict[str, Any]:
         f"quality {quality['model']['name']} beams {quality['beams']} {quality['precision']}": quality["model"]["id"]
         for quality in found.qualities
     }
+    inputs |= {f"simulation {name}": found_id for one in found.simulations for name, found_id in one["inputs"].items()}
     compared = any(item.row.speedup is not None for item in timed)
     return {
         **stamp.stamp("report", inputs),
-        "warnings": warnings(joined),
-        "findings": findings(timed),
+        "warnings": [*warnings(joined), *(told for one in found.simulations for told in one["warnings"])],
+        "findings": [
+            *(findings(timed) if joined else ()),
+            *(told for one in found.simulations for told in one["findings"]),
+        ],
         "rows": row_documents(timed),
         "functional": [
             {**row, **item.functional}
@@ -72,6 +76,7 @@ def _document(found: Evidence, joined: Sequence[Joined]) -> dict[str, Any]:
         "details": [
             {"name": name, **item.details} for name, item in zip(labels(timed), timed, strict=True) if item.details
         ],
+        "simulated": [line for one in found.simulations for line in one["summary"]],
         "commands": _commands(found),
     }
 
@@ -86,6 +91,7 @@ def _commands(found: Evidence) -> list[str]:
         *(list(subject.argv) for subject in found.artefacts),
         *(quality.get("argv", []) for quality in found.qualities),
         *(item.argv for session in found.sessions for item in session),
+        *(one["argv"] for one in found.simulations),
         stamp.stamp("report")["argv"],
     ]
     return list(dict.fromkeys(shlex.join(argv) for argv in told if argv))
@@ -94,8 +100,9 @@ def _commands(found: Evidence) -> list[str]:
 def _contents(document: Mapping[str, Any], joined: Sequence[Joined]) -> Contents:
     rows, functional = document["rows"], document["functional"]
     devices = ", ".join(dict.fromkeys(row["device"] for row in [*rows, *functional] if row["device"])) or "no device"
+    images = all(row["accuracy"] is not None for row in [*rows, *functional])
     return Contents(
-        title=IMAGES_TITLE if all(row["accuracy"] is not None for row in [*rows, *functional]) else TITLE,
+        title=page.SIMULATED if not (rows or functional) else IMAGES_TITLE if images else TITLE,
         made=f"{document['created'].replace('T', ' ').replace('+00:00', ' UTC')} · {devices} · "
         f"tprune {document['versions'].get('tprune', 'from source')}",
         warnings=document["warnings"],
@@ -107,6 +114,7 @@ def _contents(document: Mapping[str, Any], joined: Sequence[Joined]) -> Contents
         measured=document["measured"],
         devices=document["devices"],
         details=[_told_details(details) for details in document["details"]],
+        simulated=simulated.cells(simulated.lines({"summary": document["simulated"]})),
         commands=document["commands"],
     )
 
@@ -182,10 +190,14 @@ def _markdown(contents: Contents, figures: Sequence[str]) -> str:
     if contents.notes:
         parts += ["## What is missing, and why", "\n".join(f"- {note}" for note in contents.notes)]
     if contents.details:
-        headings = list(contents.details[0])
+        headings = [key for key in contents.details[0] if any(row[key] is not None for row in contents.details)]
         lines = ["| " + " | ".join(headings) + " |", "|---" + "|---:" * (len(headings) - 1) + "|"]
         lines += ["| " + " | ".join(row[key] or table.BLANK for key in headings) + " |" for row in contents.details]
         parts += ["## Where the time goes", "\n".join(lines)]
+    if contents.simulated:
+        lines = ["| " + " | ".join(row) + " |" for row in [simulated.HEADINGS, *contents.simulated]]
+        lines.insert(1, "|" + "---|" * simulated.TEXTS + "---:|" * (len(simulated.HEADINGS) - simulated.TEXTS))
+        parts += [f"## {page.SIMULATED}", "\n".join(lines), simulated.UNDER]
     if contents.measured:
         parts += ["## How it was measured", _pairs(contents.measured)]
     for name, facts in contents.devices.items():

@@ -251,7 +251,7 @@ def _run(found: Fields, folder: Path) -> Run:
     """Return the run that a report describes; ValueError for whatever is missing or contradicts itself."""
     outputs, task = Fields(found.get("outputs"), "outputs"), found.text("task")
     if task not in (SEQ2SEQ, CLASSIFY) or outputs.get("ids") != OUTPUT:
-        raise ValueError(f"task {task!r}; a benchmark reads {SEQ2SEQ} and {CLASSIFY} with their ids in {OUTPUT}")
+        raise ValueError(f"task {task!r}; a benchmark reads {SEQ2SEQ} or {CLASSIFY}, its ids in {OUTPUT}")
     searched = task == SEQ2SEQ
     ids = read_ids(folder / OUTPUT)
     affinity, threads = (Fields(found.get(name), name) for name in ("affinity", "threads"))

@@ -9,7 +9,6 @@ channels that it touches, and says so; it is never an error.
 
 from __future__ import annotations
 
-import math
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -80,6 +79,12 @@ class Space:
     constants: dict[int, str]
     fixed: str
 
+    @property
+    def values(self) -> set[int]:
+        """The numbers of its values."""
+        ends = {end.value for end in (*self.writers, *self.readers)}
+        return ends | {value for link in self.links for value in (link.source, link.target)}
+
 
 def spaces(module: nn.Module, image: tuple[int, int, int]) -> tuple[Space, ...]:
     """Return every space of a network that takes `image` (channels, height, width), in the order of the network.
@@ -143,7 +148,7 @@ class _Shapes(fx.Interpreter):
 def _trace(module: nn.Module) -> fx.Graph:
     try:
         return _Tracer().trace(module)
-    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
+    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError, NameError) as error:
         ours = (__file__, str(Path(torch.__file__).parent))
         frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith(ours)]
         where = f", at {frames[-1].line!r} (line {frames[-1].lineno} of {frames[-1].name})" if frames else ""
@@ -244,8 +249,10 @@ class _Flow:
         if isinstance(layer, nn.Linear):
             if len(shape) != 2:
                 return f"layer {path!r} is applied to {len(shape)} dimensions"
-        elif repeat > 1:
-            return f"layer {path!r} is applied to a flattened map"
+        elif repeat > 1:  # not the channels that there were before: what they were joined to is new, and fixed
+            self.fixed.setdefault(value, f"its maps are joined before layer {path!r}")
+            value, repeat = self.carried[source] = self.new(shape[1]), 1
+            self.fixed[value] = f"comes from {source.name}"
         if isinstance(layer, nn.BatchNorm2d) or _is_depthwise(layer):
             if isinstance(layer, nn.BatchNorm2d) and not layer.affine:
                 return f"batch norm {path!r} has no weight and bias"
@@ -288,8 +295,8 @@ class _Flow:
             self.after(node, values)
         elif pools and same:
             self.carried[node] = (value, repeat)
-        elif name in RESHAPES and (positions := _flattened(shape, out)):
-            self.carried[node] = (value, repeat * positions)
+        elif name in RESHAPES and (entries := _flattened(shape, out)):
+            self.carried[node] = (value, repeat * entries)
         else:
             return f"{name} ({node.name}) is not understood"
         return ""
@@ -336,11 +343,6 @@ def _is_over_space(node: fx.Node, shape: Sequence[int]) -> bool:
 
 
 def _flattened(before: Sequence[int], after: Sequence[int]) -> int:
-    """Return how many positions of a (batch, channels, ...) tensor a reshape put behind every channel; 0: none."""
-    for split in range(2, len(before) + 1):
-        moved = math.prod(before[2:split])
-        if len(after) > 1 and after[0] == before[0] and after[1] == before[1] * moved:
-            kept = [[size for size in shape if size > 1] for shape in (before[split:], after[2:])]
-            if kept[0] == kept[1]:
-                return moved
-    return 0
+    """Return how many entries of dimension 1 a reshape makes of each one there was; 0: it mixes them."""
+    kept = len(after) > 1 and after[0] == before[0] and after[1] % before[1] == 0
+    return after[1] // before[1] if kept else 0

@@ -134,9 +134,10 @@ def cut(module: nn.Module, level: float, *, structural: bool, image: Image) -> C
     """Zero in place what is small within its own tensor.
 
     Element-wise: an entry below `level` standard deviations of its tensor. Structural: a filter whose norm is below
-    `level` times the root mean square over its layer's filters, and an input channel likewise, where `cnn.channels` says
-    that it can go; a Linear that reads a flattened map has the map's channels as inputs. Raises BadInput, with nothing
-    cut, for a level that would empty a layer.
+    `level` times the root mean square over its layer's filters, and an input channel likewise, where `cnn.channels`
+    says that it can go; the channels of a map are the inputs of a Linear that reads it flattened. What is zero already
+    counts for neither, so a later cut is the same before and after shrinking. Raises BadInput, with nothing cut, for a
+    level that would empty a layer.
     """
     if not 0 <= level < math.inf:
         raise BadInput(f"cut level {level} must be a number from 0")
@@ -173,7 +174,7 @@ class _Lines:
     def keep(self, level: float) -> Tensor:
         """Return the mask of what is large enough to stay, broadcasting over the weight."""
         squares = self.squares()
-        keep = (squares.sqrt() >= level * squares.mean().sqrt()).repeat_interleave(self.repeat)
+        keep = (squares.sqrt() >= level * squares[squares > 0].mean().sqrt()).repeat_interleave(self.repeat)
         return keep.view([-1 if dim == self.dim else 1 for dim in range(self.weight.ndim)])
 
     def gone(self) -> Gone:
@@ -195,22 +196,25 @@ def _lines(module: nn.Module, image: Image | None) -> tuple[list[_Lines], dict[s
     weights = _weights(module)
     if image is None:
         return [_Lines(path, weight, dim) for path, weight in weights.items() for dim in (0, 1)], {}
-    lines, reasons = [], {}
-    for space in spaces(module, image):
+    found, lines = spaces(module, image), []
+    reasons: dict[str, str] = {}
+    for space in found:
         ends = [(end.path, 0, 1) for end in space.writers] + [(link.path, 0, 1) for link in space.links]
         for path, dim, repeat in [*ends, *((end.path, 1, end.repeat) for end in space.readers)]:
             if space.fixed:
                 reasons.setdefault(path, space.fixed)
             elif path in weights:
                 lines.append(_Lines(path, weights[path], dim, repeat))
-    some = {one.path for one in lines}
-    left = {path: reasons.get(path, "its channels are not understood") for path in weights if path not in some}
+    for path in weights.keys() - reasons.keys():  # no end of any channels; the spaces that it touches say why
+        reasons[path] = next((one.fixed for one in found if repr(path) in one.fixed), "its channels are not understood")
+    left = {path: reasons[path] for path in weights if path not in {one.path for one in lines}}
     return sorted(lines, key=lambda one: list(weights).index(one.path)), left
 
 
 def _mask(weight: Tensor, lines: Sequence[_Lines] | None, level: float) -> Tensor:
     if lines is None:
-        return weight.abs() >= level * weight.std(correction=0)
+        alive = weight[weight != 0]
+        return weight.abs() >= level * alive.std(correction=0) if len(alive) else weight != 0
     return functools.reduce(torch.mul, (one.keep(level) for one in lines), torch.ones_like(weight, dtype=torch.bool))
 
 

@@ -1,7 +1,7 @@
 """Labelled images of one size in memory: from a folder of parquet files or a hub dataset, as batches for training.
 
-Pixels stay uint8 until a batch is made; augmentation (crop and flip) is drawn from a generator that the caller seeds, so
-that any batch of any epoch can be made again.
+Pixels stay uint8 until a batch is made; augmentation (crop and flip) is drawn from a generator that the caller seeds,
+so that any batch of any epoch can be made again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch.nn import functional
 from tprune import pixels
 from tprune.errors import BadInput
 
+LARGEST_LABEL = 99_999  # each class costs a row of the last layer: anything larger is no class
 CROP = 4  # pixels of zero padding of which a random crop is taken
 
 
@@ -92,7 +93,7 @@ class Images:
 
 
 def augmented(images: Images, indices: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the uint8 images at `indices`, each randomly shifted by up to `CROP` pixels and flipped half of the time."""
+    """Return the uint8 images at `indices`, each shifted by up to `CROP` pixels at random and flipped or not."""
     count, (channels, height, width) = len(indices), images.shape
     down = torch.randint(0, 2 * CROP + 1, (count, 1), generator=generator) + torch.arange(height)
     right = torch.randint(0, 2 * CROP + 1, (count, 1), generator=generator) + torch.arange(width)

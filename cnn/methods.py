@@ -25,12 +25,11 @@ class Method(Protocol):
     """What a method does to a module, in place."""
 
     name: ClassVar[str]
-    weight_decay: ClassVar[float | None]  # unless the caller says otherwise; None: as the optimiser has it
 
     def convert(self, module: nn.Module) -> dict[str, str]:
         """Give the layers their training form; returns {path: why} of those left as they are."""
 
-    def penalty(self, module: nn.Module) -> Penalty | None:
+    def penalty(self, module: nn.Module, image: Image) -> Penalty | None:
         """Return what is added to the loss."""
 
     def frozen(self, module: nn.Module) -> Frozen | None:
@@ -48,7 +47,6 @@ class DeepHoyer:
     """Sparsity of single weights (`structural=False`) or of whole filters and neurons. Level: see `deephoyer.cut`."""
 
     name: ClassVar[str] = "deephoyer"
-    weight_decay: ClassVar[float | None] = None
     penalised: str = "hoyer-square"
     strength: float = 1e-4
     structural: bool = False
@@ -57,9 +55,9 @@ class DeepHoyer:
         """Leave every layer as it is."""
         return {}
 
-    def penalty(self, module: nn.Module) -> Penalty | None:
+    def penalty(self, module: nn.Module, image: Image) -> Penalty | None:
         """Return the named penalty over all weights."""
-        return deephoyer.penalty(module, self.penalised, self.strength)
+        return deephoyer.penalty(module, self.penalised, self.strength, image)
 
     def frozen(self, module: nn.Module) -> Frozen | None:
         """Let every parameter train."""
@@ -79,7 +77,6 @@ class Svd:
     """Low rank by sparse singular values. Level: the share of the squared singular values that a layer may lose."""
 
     name: ClassVar[str] = "svd"
-    weight_decay: ClassVar[float | None] = 0.0  # it would pull the singular vectors off their unit length
     penalised: str = "hoyer"
     strength: float = 0.03
     scheme: str = "channel"
@@ -89,7 +86,7 @@ class Svd:
         """Factor every convolution at full rank; one that is factored already stays."""
         return svd.convert(module, self.scheme)
 
-    def penalty(self, module: nn.Module) -> Penalty | None:
+    def penalty(self, module: nn.Module, image: Image) -> Penalty | None:
         """Return the sparsity of the singular values and the orthogonality of the vectors."""
         return svd.penalty(module, self.penalised, self.strength, self.orthogonality)
 
@@ -112,7 +109,6 @@ class Penni:
     """Shared kernel basis with sparse coefficients. Level: the threshold in standard deviations of a layer."""
 
     name: ClassVar[str] = "penni"
-    weight_decay: ClassVar[float | None] = None
     strength: float = 1e-4
     bases: int = 5
     interval: int = 2
@@ -122,7 +118,7 @@ class Penni:
         """Give each convolution larger than 1 x 1 a basis; one that has it already stays."""
         return penni.convert(module, self.bases, centred=self.centred)
 
-    def penalty(self, module: nn.Module) -> Penalty | None:
+    def penalty(self, module: nn.Module, image: Image) -> Penalty | None:
         """Return the l1 norm of the coefficients and of 1 x 1 convolutions."""
         return penni.penalty(module, self.strength)
 

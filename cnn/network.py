@@ -69,12 +69,14 @@ class Network:
 
 
 def fresh(net: str, images: Images, *, seed: int = 0) -> Network:
-    """Return a named network with random weights for `images`; their channels' mean and deviation are measured."""
+    """Return a named network with random weights for `images`, scaled as the table of networks says."""
     row = nets.named(net)
     torch.manual_seed(seed)
-    mean, std = images.mean_std() if row.augment else ((0.0,) * images.shape[0], (1.0,) * images.shape[0])
-    network = Network(row.build(len(images.classes)), net, images.classes, row.image, mean, std)
+    as_they_are = (0.0,) * row.image[0], (1.0,) * row.image[0]
+    network = Network(row.build(len(images.classes)), net, images.classes, row.image, *as_they_are)
     network.check(images)
+    if row.standardise:
+        network.mean, network.std = images.mean_std()
     return network
 
 

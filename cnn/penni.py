@@ -101,17 +101,24 @@ def cut(module: nn.Module, level: float) -> dict[str, tuple[int, int]]:
     """Zero each coefficient, and weight of a 1 x 1 convolution, below `level` standard deviations of its layer.
 
     The deviation is that of the entries that are not 0: the first time of all, as in the paper; later rounds would
-    otherwise stand still, as the zeros they made lower the threshold. Returns {path: (left, of how many)}; BadInput
-    unless level is a positive number.
+    otherwise stand still, as the zeros they made lower the threshold. Returns {path: (left, of how many)}. Raises
+    BadInput, before anything is cut, for a level that is negative or would empty a layer.
     """
-    if not (math.isfinite(level) and level > 0):
-        raise BadInput(f"level {level} must be a positive number of standard deviations")
+    if not (math.isfinite(level) and level >= 0):
+        raise BadInput(f"level {level} must be a number of standard deviations, 0 or more")
+    small = {}
+    for path, layer in _cuttables(module).items():
+        sizes = _cuttable(layer).abs()
+        alive = _cuttable(layer)[sizes > 0]
+        small[path] = sizes < level * alive.std(correction=0) if len(alive) else sizes < 0
+        if len(alive) and bool(small[path].all()):
+            largest = float(alive.abs().max() / alive.std(correction=0))
+            raise BadInput(
+                f"level {level} would empty layer {path!r}; the largest that leaves something is {largest:.3g}"
+            )
     left = {}
     for path, layer in _cuttables(module).items():
-        entries = _cuttable(layer)
-        alive = entries[entries != 0]
-        if len(alive):
-            entries[entries.abs() < level * alive.std(correction=0)] = 0
+        entries = _cuttable(layer).masked_fill_(small[path], 0)
         left[path] = (int(entries.count_nonzero()), entries.numel())
     return left
 

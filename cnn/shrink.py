@@ -118,22 +118,16 @@ class _Net:
         return uses.view(len(uses), size, -1)
 
     def alive(self, space: Space) -> Tensor:
-        """Return which channels some value of the space has written and read."""
-        values = {end.value for end in (*space.writers, *space.readers)}
-        values |= {value for link in space.links for value in (link.source, link.target)}
-        written = {value: torch.zeros(space.size, dtype=torch.bool) for value in values}
-        read = {value: one.clone() for value, one in written.items()}
+        """Return which channels somebody writes into a value that somebody reads."""
+        written = {number: torch.zeros(space.size, dtype=torch.bool) for number in space.values}
         for end in space.writers:
             written[end.value] |= self.uses(end.path).any(1)
         for value in space.constants:
             written[value][:] = True
         for link in space.links:
             written[link.target] |= written[link.source] & (self.uses(link.path) if link.path else True)
-        for end in space.readers:
-            read[end.value] |= self.reads(end.path, space.size).any(2).any(0)
-        for link in reversed(space.links):
-            read[link.source] |= read[link.target] & (self.uses(link.path) if link.path else True)
-        return torch.stack([written[value] & read[value] for value in values]).any(0)
+        read = [written[end.value] & self.reads(end.path, space.size).any(2).any(0) for end in space.readers]
+        return torch.stack(read).any(0) if read else torch.zeros(space.size, dtype=torch.bool)
 
     def largest(self, space: Space, among: Tensor) -> int:
         """Return the channel of the largest norm over all weights that touch it."""

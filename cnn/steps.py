@@ -75,7 +75,7 @@ def train(
         network,
         images,
         recipe,
-        penalty=method.penalty(network.module) if method else None,
+        penalty=method.penalty(network.module, network.image) if method else None,
         frozen=method.frozen(network.module) if method else None,
         run_dir=run_dir,
         watch=watch and functools.partial(watch, "train"),
@@ -113,6 +113,8 @@ def compress(
     """
     network.check(images)
     network.check(held)
+    if settings.rounds > 1 and method.name == "svd":
+        raise BadInput(f"rounds {settings.rounds}: svd cuts once, as its layers are plain afterwards; only 1 is legal")
     began, left = time.monotonic(), method.convert(network.module)
     whole = _totals(network)
     rounds: list[dict[str, float]] = []

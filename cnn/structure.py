@@ -41,7 +41,7 @@ def rebuild(module: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
     there = describe(module)
     for path, entry in layers.items():
         if there.get(path) != entry:
-            place(module, path, _build(path, entry))
+            place(module, path, _build(path, entry).train(module.training))
     if missing := [path for path in describe(module) if path not in layers]:
         raise BadInput(
             f"the network has a layer {missing[0]!r} that was not saved; is this the network that was saved?"
@@ -51,15 +51,15 @@ def rebuild(module: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
 def place(module: nn.Module, path: str, layer: nn.Module) -> None:
     """Put `layer` at `path`, in the place of another one.
 
-    A layer that stands at PATH when PATH.0 is to be placed becomes a sequence, which PATH.1 then makes a pair. Raises
-    BadInput when the network has no such place.
+    A layer that stands at PATH when PATH.0 is to be placed becomes a sequence, which PATH.1 then makes a pair; each of
+    the two may be a pair again. Raises BadInput when the network has no such place.
     """
     parent_path, _, name = path.rpartition(".")
     try:
         parent = module.get_submodule(parent_path)
     except AttributeError:
         parent = None
-    if name == "0" and parent_path and isinstance(parent, LAYERS):
+    if name == "0" and parent_path and (parent is None or isinstance(parent, LAYERS)):
         place(module, parent_path, nn.Sequential(layer))
     elif parent is not None and (name in dict(parent.named_children()) or (name == "1" and _is_single(parent))):
         parent.add_module(name, layer)

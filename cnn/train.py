@@ -106,18 +106,18 @@ def fit(
 ) -> Fitted:
     """Train the network's module in place; with `run_dir` the run can be killed and continued.
 
-    keep_zeros: entries of parameters that are 0 at the start stay 0 (fine-tuning after pruning). Raises WorkFailed at
+    keep_zeros: weights that are 0 at the start stay 0 (fine-tuning after pruning). Raises WorkFailed at
     the first step whose loss is not finite, BadInput when `run_dir` holds the state of another run.
     """
     network.check(images)
-    bf16 = recipe.bf16 and bf16_is_faster()
-    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     module = network.module.train()
     parameters = list(module.parameters())
-    fingerprint = _fingerprint(network, images, recipe, penalty, keep_zeros)
-    masks = {p: (p != 0).to(p) for p in parameters if keep_zeros and not bool((p != 0).all())}
+    fingerprint = _fingerprint(network, images, recipe, penalty, frozen, keep_zeros)
+    masks = {p: (p != 0).to(p) for p in parameters if keep_zeros and p.ndim > 1 and not bool((p != 0).all())}
     optimiser = _optimiser(parameters, recipe)
-    prepared, stepper = accelerator.prepare(module, optimiser)
+    objective = Objective(module, recipe.smoothing, bf16=recipe.bf16 and bf16_is_faster())
+    prepared, stepper = accelerator.prepare(objective, optimiser)
     state = run_dir / "state.safetensors" if run_dir else None
     at = (load_state(state, module, optimiser, fingerprint=fingerprint) if state else None) or Progress(0, 0.0, ())
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -128,8 +128,7 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = recipe.lr_at(step, steps)
         inputs, labels = network.normalise(pixels.to(accelerator.device)), labels.to(accelerator.device)
-        with accelerator.autocast():
-            loss = functional.cross_entropy(prepared(inputs), labels, label_smoothing=recipe.smoothing)
+        loss = prepared(inputs, labels)
         accelerator.backward(loss + penalty() if penalty else loss)
         for parameter, mask in masks.items():
             if parameter.grad is not None:
@@ -138,21 +137,34 @@ def fit(
             parameter.grad = None
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise WorkFailed(_not_finite(step, value, state))
+            raise WorkFailed(_not_finite(f"loss is {value} at step {step + 1}", state))
         stepper.step()
         stepper.zero_grad()
         losses.add(step // an_epoch, value, (step + 1) % an_epoch == 0, an_epoch)
         if watch:
             watch(step + 1, steps, value)
         due = time.monotonic() - saved > SAVE_EVERY or step + 1 == steps
+        if due:
+            _check_finite(module, state)
         if state and due and accelerator.is_main_process:
             now = Progress(step + 1, 0.0, tuple(losses.epochs.items()), losses.running)
             save_state(state, module, optimiser, now, fingerprint=fingerprint)
             saved = time.monotonic()
-    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # it had the module compute in bf16 from now on
-    _check_finite(module, state)
     module.to("cpu").eval()
     return Fitted(tuple(losses.epochs.values()), time.monotonic() - began, at.step)
+
+
+class Objective(nn.Module):
+    """The task's loss of a network, computed in bf16 or in full precision whatever the caller's context says."""
+
+    def __init__(self, module: nn.Module, smoothing: float, *, bf16: bool) -> None:
+        super().__init__()
+        self.module, self.smoothing, self.bf16 = module, smoothing, bf16
+
+    def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy (nats an image) of (batch, channels, height, width) and labels (batch)."""
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bf16):
+            return functional.cross_entropy(self.module(inputs), labels, label_smoothing=self.smoothing)
 
 
 @dataclass(slots=True)
@@ -218,20 +230,18 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _fingerprint(network: Network, images: Images, recipe: Recipe, penalty: Penalty | None, keep_zeros: bool) -> str:
-    """Return 16 hex digits over everything that decides the result."""
-    about = [asdict(recipe), repr(penalty), keep_zeros, network.id, images.id]
+def _fingerprint(network: Network, images: Images, recipe: Recipe, *others: object) -> str:
+    """Return 16 hex digits over everything that decides the result; `others` by what they call themselves."""
+    about = [asdict(recipe), *map(repr, others), network.id, images.id]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _check_finite(module: nn.Module, state: Path | None) -> None:
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            if state:
-                state.unlink(missing_ok=True)
-            raise WorkFailed(f"{name} is no longer finite after training; try a smaller --lr or --strength")
+            raise WorkFailed(_not_finite(f"{name} is no longer finite", state))
 
 
-def _not_finite(step: int, loss: float, state: Path | None) -> str:
+def _not_finite(what: str, state: Path | None) -> str:
     kept = f"the last good state is kept in {str(state.parent)!r}" if state and state.exists() else "no state was saved"
-    return f"loss is {loss} at step {step + 1}; {kept}; try a smaller --lr or --strength"
+    return f"{what}; {kept}; try a smaller --lr or --strength"

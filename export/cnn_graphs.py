@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from cnn.forms import BasisConv2d, SvdConv2d
 from cnn.network import Network
+from cnn.rounding import STEPS, EightBit
 from cnn.structure import place
 from export.ports import Port
 
@@ -40,17 +41,40 @@ class ClassifierGraph(nn.Module):
         return self.body((image - self.mean) / self.std if self.scaled else image)
 
 
+class Rounded(nn.Module):
+    """What an `EightBit` does after training, with its scale and its level for 0 as constants."""
+
+    scale: Tensor
+    zero: Tensor
+
+    def __init__(self, layer: EightBit) -> None:
+        super().__init__()
+        low, high = layer.range.tolist()
+        self.rounds = high > low
+        scale = (layer.range[1] - layer.range[0]) / STEPS if self.rounds else torch.ones(())
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero", (-layer.range[0] / scale).round())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a tensor to one of the same shape."""
+        if not self.rounds:
+            return x
+        return (((x / self.scale).round() + self.zero).clamp(0, STEPS) - self.zero) * self.scale
+
+
 def ports(network: Network) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
     """Return the inputs and outputs of a network's graph."""
     return (Port("image", "float32", (1, *network.image)),), (Port("logits", "float32", (1, len(network.classes))),)
 
 
 def plain(module: nn.Module) -> nn.Module:
-    """Return a copy in eval mode in which every convolution made of factors is one `Conv2d` of the same function."""
+    """Return a copy in eval mode whose layers are torch's own, and `Rounded`: factors are multiplied out."""
     copied = copy.deepcopy(module).eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     for path, layer in list(copied.named_modules()):
         if isinstance(layer, (SvdConv2d, BasisConv2d)):
             place(copied, path, _composed(layer))
+        elif isinstance(layer, EightBit):
+            place(copied, path, Rounded(layer))
     return copied
 
 
@@ -99,10 +123,10 @@ def _scale_shift(norm: nn.BatchNorm2d) -> Folded:
     assert norm.running_mean is not None and norm.running_var is not None
     mean, variance = norm.running_mean.double(), norm.running_var.double()
     scale = (variance + norm.eps).rsqrt()
-    if norm.affine:
+    if norm.weight is not None:
         scale = scale * norm.weight
     shift = -scale * mean
-    return scale, shift + norm.bias if norm.affine else shift
+    return scale, shift if norm.bias is None else shift + norm.bias
 
 
 def _scale(conv: nn.Conv2d, folded: Folded) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from cnn import nets
 from cnn.count import count
 from cnn.network import Network
-from export import cnn_graphs, image_parity
+from export import cnn_graphs, image_parity, image_runtime
 from export.artefact import Programs
 from export.image_manifest import ImageManifest, ImageParity, NetworkFacts
 from export.manifest import artefact_id, describe_files
@@ -43,15 +43,17 @@ def publish(
     if pixels.shape[1:] != network.image:
         here, mine = (" x ".join(map(str, one)) for one in (pixels.shape[1:], network.image))
         raise BadInput(f"{source}: images are {here} (channels, height, width); {network.net} takes {mine}")
-    with new_folder(out) as folder:
-        manifest = _manifest(network, folder, write(folder), name or network.net)
-        manifest.write(folder)  # parity opens the folder as a user would
-        try:
-            found = image_parity.check(network, folder, pixels, source, threads=threads)
-        except WorkFailed as error:
-            raise WorkFailed(f"export of {manifest.model.name!r} refused: {error}") from None
-        manifest = replace(manifest, parity=found)
-        manifest.write(folder)
+    try:
+        with new_folder(out) as folder:
+            wanted = image_parity.answers(network, pixels)
+            manifest = _manifest(network, folder, write(folder), name or network.net)
+            manifest.write(folder)  # parity opens the folder as a user would
+            found = image_runtime.open(folder, threads).logits(pixels)
+            parity = image_parity.compare(wanted, found, source, image_parity.tolerance(network))
+            manifest = replace(manifest, parity=parity)
+            manifest.write(folder)
+    except WorkFailed as error:
+        raise WorkFailed(f"export of {name or network.net!r} refused: {error}") from None
     return manifest
 
 
@@ -72,7 +74,7 @@ def _manifest(network: Network, folder: Path, programs: Programs, name: str) -> 
         classes=network.classes,
         image=network.image,
         model=_facts(network, name),
-        parity=ImageParity(0, "", 0, 0.0),
+        parity=ImageParity(0, "", 0, 0.0, 0.0),
         delegation=programs.delegation,
     )
 

@@ -53,13 +53,14 @@ class NetworkFacts:
 
 @dataclass(frozen=True)
 class ImageParity:
-    """Images compared with PyTorch and where they came from, how many got the same class, and the largest difference
-    of a logit."""
+    """Images compared with PyTorch and where they came from, how many got the same class, the largest difference of a
+    logit, and what was legal, as a share of the largest logit."""
 
     images: int
     source: str
     identical: int
     max_abs_logit_diff: float
+    tolerance: float
 
 
 @dataclass(frozen=True)

@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from cnn.network import Network
-from export import image_runtime
+from cnn.rounding import EightBit
 from export.image_manifest import ImageParity
+from export.image_runtime import Bytes, Floats
 from tprune.errors import WorkFailed
 
-TOLERANCE = 1.0e-3
-"""Largest difference of a logit, in shares of the largest one (at least 1), that fp32 in another order explains."""
-
-
-def check(network: Network, folder: Path, pixels: image_runtime.Bytes, source: str, *, threads: int = 1) -> ImageParity:
-    """Classify uint8 `pixels` (count, channels, height, width), which are from `source`, with both, one at a time.
-
-    Raises WorkFailed unless every image has the same class and every logit is within `TOLERANCE`.
-    """
-    wanted = _logits(network, pixels)
-    found = image_runtime.open(folder, threads).logits(pixels)
-    if not np.isfinite(wanted).all():
-        raise WorkFailed(
-            f"{network.net} has logits that are no finite numbers: it is damaged, or was trained to nothing"
-        )
-    apart = np.abs(found - wanted).max(axis=1)
-    identical = int((found.argmax(axis=1) == wanted.argmax(axis=1)).sum())
-    most = TOLERANCE * max(1.0, float(np.abs(wanted).max()))
-    if identical < len(pixels) or not float(apart.max()) <= most:
-        raise WorkFailed(
-            f"{identical} of {len(pixels)} images ({source}) have PyTorch's class, logits differ by up to "
-            f"{apart.max():.2e} (at most {most:.0e} is legal), the most at image {int(apart.argmax()) + 1}"
-        )
-    return ImageParity(len(pixels), source, identical, float(apart.max()))
+TOLERANCE = 1.0e-4
+"""Largest difference of a logit, in shares of the largest one, that fp32 arithmetic in another order explains."""
+ROUNDED_TOLERANCE = 2.0e-2
+"""The same where layers round their inputs to 8 bits: a last bit may tip a value over to the next of 256 levels."""
 
 
 @torch.no_grad()
-def _logits(network: Network, pixels: image_runtime.Bytes) -> image_runtime.Floats:
+def answers(network: Network, pixels: Bytes) -> Floats:
+    """Return PyTorch's logits of uint8 `pixels` (count, channels, height, width), one image at a time.
+
+    Raises WorkFailed when one is no finite number.
+    """
     module = network.module.eval()
-    return torch.cat([module(network.normalise(torch.from_numpy(one[None]))) for one in pixels]).float().numpy()
+    rows = [module(network.normalise(torch.from_numpy(one[None]))) for one in pixels]
+    if not all(row.isfinite().all() for row in rows):
+        raise WorkFailed(
+            f"{network.net} has logits that are no finite numbers: it is damaged, or its training was lost"
+        )
+    return torch.cat(rows).float().numpy()
+
+
+def tolerance(network: Network) -> float:
+    """Return by how much a logit may differ, as a share of the largest one."""
+    rounds = any(isinstance(layer, EightBit) for layer in network.module.modules())
+    return ROUNDED_TOLERANCE if rounds else TOLERANCE
+
+
+def compare(wanted: Floats, found: Floats, source: str, legal: float) -> ImageParity:
+    """Return how two back ends' logits (images, classes) of images from `source` compare.
+
+    Raises WorkFailed unless every image has the same class and every logit is within `legal`, a share of the largest.
+    """
+    apart = np.abs(found - wanted).max(axis=1)
+    identical = int((found.argmax(axis=1) == wanted.argmax(axis=1)).sum())
+    most = legal * float(np.abs(wanted).max())
+    if identical < len(wanted) or not float(apart.max()) <= most:
+        raise WorkFailed(
+            f"{identical} of {len(wanted)} images ({source}) have PyTorch's class, logits differ by up to "
+            f"{apart.max():.2e} (at most {most:.1e} is legal), the most at image {int(apart.argmax()) + 1}"
+        )
+    return ImageParity(len(wanted), source, identical, float(apart.max()), legal)

@@ -126,6 +126,12 @@ class Delegation:
     share: float
     outside: Mapping[str, int]
 
+    @property
+    def told(self) -> str:
+        """Both in one sentence."""
+        outside = ", ".join(f"{count} {name}" for name, count in self.outside.items()) or "nothing"
+        return f"XNNPACK runs {self.share:.1%} of the operators; outside it: {outside}"
+
 
 @dataclass(frozen=True)
 class Int8Cost:

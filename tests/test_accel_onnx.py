@@ -63,7 +63,10 @@ def test_the_halves_of_a_split_kernel_pad_one_side_each(tmp_path):
             "node 'loose' is of type 'Conv', or its weights are not",
         ),
         (helper.make_node("Conv", ["x", "w"], ["y"], "wide", dilations=[2, 2]), "node 'wide': auto_pad and dilations"),
-        (helper.make_node("Conv", ["x", "w"], ["y"], "lop", pads=[0, 0, 1, 1]), r"node 'lop': pads \[0, 0, 1, 1\] must be"),
+        (
+            helper.make_node("Conv", ["x", "w"], ["y"], "lop", pads=[0, 0, 1, 1]),
+            r"node 'lop': pads \[0, 0, 1, 1\] must be",
+        ),
     ],
 )
 def test_a_node_that_cannot_be_taken_is_named(tmp_path, node, complaint):

@@ -116,6 +116,20 @@ def test_every_design_sees_the_same_masks_whatever_else_runs():
     assert simulate(net(), DESIGNS["sparten"], seed=1).compute_cycles != together[-1].compute_cycles
 
 
+def test_designs_without_bases_run_the_plain_network():
+    based = replace(net(), accuracy=0.9, source="trained")
+    plain = replace(net(*(replace(layer, weights=Operand(0.05)) for layer in based.layers)), accuracy=0.8)
+    alone, apart = simulate_all(based, STANDARD), simulate_all(plain, STANDARD)
+    both = simulate_all(replace(based, plain=plain), STANDARD)
+    for one, own, other in zip(both, alone, apart, strict=True):
+        ours = one.hardware.model == "escalate"
+        assert (one.cycles, one.energy, one.accuracy) == (
+            (own.cycles, own.energy, 0.9) if ours else (other.cycles, other.energy, 0.8)
+        )
+        assert one.workload.network == "tiny"
+    assert (alone[0].accuracy, alone[-1].accuracy) == (0.9, 0.9)
+
+
 def test_cost_grows_with_the_layers():
     calls = []
     layers = [conv(str(number)) for number in range(8)]

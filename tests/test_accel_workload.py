@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,15 @@ def test_halves_of_a_split_kernel_and_the_mean_of_many_images_come_back(tmp_path
     assert found.activations.density == 0.375 and np.array_equal(found.activations.mask, mask)
 
 
+def test_what_the_other_designs_run_comes_back(tmp_path):
+    plain = Workload("pruned", "trained", tuple(replace(one, decomposition=None) for one in net().layers), 0.8, "other")
+    workload.write(replace(net(), plain=plain), tmp_path / "w.json")
+    found = workload.read(tmp_path / "w.json").plain
+    assert (found.network, found.accuracy, found.note, found.plain) == ("pruned", 0.8, "other", None)
+    assert np.array_equal(found.layers[0].weights.mask, net().layers[0].weights.mask)
+    assert workload.read(tmp_path / "w.json").layers[0].decomposition and not found.layers[0].decomposition
+
+
 def test_densities_alone_need_no_npz(tmp_path):
     workload.write(Workload("tiny", "synthetic", net().layers[1:]), tmp_path / "w.json")
     assert [path.name for path in tmp_path.iterdir()] == ["w.json"]
@@ -77,6 +87,13 @@ def drop_layer(field):
         (lambda d: d.update(layers={}), "layers must be a list"),
         (lambda d: d.update(layers=[]), "is empty; there is nothing to simulate"),
         (lambda d: d.update(layers=[3]), "layer 0 must be an object"),
+        (lambda d: d.update(plain=[]), "plain must be an object, or null"),
+        (lambda d: d.update(plain={"network": "a"}), "plain: the field 'layers' is missing"),
+        (lambda d: d.update(plain={"network": "a", "layers": [{}]}), "plain, layer 0: the field"),
+        (
+            lambda d: d.update(plain={"network": "a", "layers": d["layers"][1:]}),
+            "Workload.plain of 'tiny' must have the same layers .* one has 'conv1' the other has 'conv2'",
+        ),
         (lambda d: d.update(accuracy=93), "accuracy is 93; it must be a share from 0 to 1, or null"),
         (lambda d: d["masks"].update(sha256="0"), r"is not the file that .* was written with \(sha256 differs\)"),
         (lambda d: d["masks"].update(file="../other.npz"), "its masks '../other.npz' are not beside it"),

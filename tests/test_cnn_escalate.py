@@ -1,8 +1,7 @@
-"""ESCALATE's weights: three levels and their gradients by definition, what hardening leaves, and the bits on a literal."""
+"""ESCALATE's weights: three levels and their gradients by definition, what hardening leaves, the bits of a literal."""
 
 from __future__ import annotations
 
-import numpy as np
 import pictures
 import pytest
 import torch
@@ -15,6 +14,7 @@ from torch.nn.utils import parametrize
 from bench.accel import layer as simulated
 from bench.accel import storage
 from cnn import escalate, nets, network, penni
+from cnn.count import count
 from cnn.escalate import Levels, convert, harden, is_ternary, quantise, round_inputs
 from cnn.evaluate import evaluate
 from cnn.forms import BasisConv2d, SvdConv2d
@@ -100,12 +100,12 @@ def test_inputs_are_rounded_between_the_extremes_and_clipped_beyond_them():
     free = values(0, 10)
     assert torch.equal(one.eval()(free), free)  # it has seen nothing
     one.train()(torch.tensor([-1.0, 0.0, 4.0]))
-    x = torch.tensor([-3.0, -0.5, 0.0, 1.001, 9.0], requires_grad=True)
+    x = torch.tensor([-3.0, -0.502, 0.0, 1.001, 9.0], requires_grad=True)
     y = one.eval()(x)
     y.sum().backward()
     step = 5 / 255
-    assert y.tolist() == pytest.approx([-51 * step, -25 * step, 0, 51 * step, 204 * step], abs=step / 2 + 1e-6)
-    assert float(y[2]) == 0 and x.grad.tolist() == [0, 1, 1, 1, 0]
+    assert y.tolist() == pytest.approx([-51 * step, -26 * step, 0, 51 * step, 204 * step], abs=1e-6)
+    assert float(y[2].detach()) == 0 and x.grad.tolist() == [0, 1, 1, 1, 0]
     assert len(one(torch.linspace(-3, 9, 9999)).unique()) == 256
     one.train()(torch.tensor([0.0, 14.0]))
     assert one.range.tolist() == pytest.approx([-0.9, 5.0])  # a tenth of the way
@@ -117,13 +117,14 @@ def test_every_layer_gets_its_own_precision():
     kernel = one.module.conv1.weight().detach()
     assert convert(one.module) == {}
     assert isinstance(one.module.conv1, nn.Conv2d)  # the first layer has whole kernels again
-    assert float((one.module.conv1.weight - kernel).abs().max()) <= float(kernel.abs().max()) / 254 + 1e-7
+    difference = (one.module.conv1.weight.detach() - kernel).abs().max()
+    assert float(difference) <= float(kernel.abs().max()) / 254 + 1e-7
     harden(one.module)
     for path, layer in one.module.named_modules():
         if isinstance(layer, BasisConv2d):
             assert len(layer.coefficients.unique()) == 3 and is_ternary(layer.coefficients), path
             assert len((layer.basis / (layer.basis.abs().max() / 127)).round().unique()) <= 255
-            assert torch.equal(rounded(layer.basis), layer.basis) or torch.allclose(rounded(layer.basis), layer.basis)
+            assert torch.allclose(rounded(layer.basis), layer.basis)
     shortcut = one.module.stages[1][0].shortcut[0]
     assert len(shortcut.weight.unique()) == 3 and shortcut.weight.shape == (8, 4, 1, 1)
     assert not is_ternary(one.module.fc.weight) and len(one.module.fc.weight.unique()) <= 255 * 3
@@ -138,7 +139,7 @@ def test_hardening_changes_no_weight_and_leaves_a_plain_network(tmp_path):
         harden(one.module)
         assert torch.equal(before, one.module(x))
     state = one.module.state_dict()
-    assert all(torch.equal(state[name], weight) for name, weight in soft.items()) and len(soft) == 12
+    assert all(torch.equal(state[name], weight) for name, weight in soft.items()) and len(soft) == 4 * 2 + 3
     assert not any("parametrizations" in name for name in state)
     network.save(one, tmp_path / "net")
     back = network.load(tmp_path / "net", build=lambda classes: nets.resnet((4, 8), 1, classes))
@@ -185,8 +186,9 @@ def test_rounded_inputs_are_saved_and_found_again(tmp_path):
     one, seen = small(), images()
     convert(one.module)
     harden(one.module)
-    plain = evaluate(one, seen)
+    plain, size = evaluate(one, seen), count(one.module, one.image)
     round_inputs(one, seen)
+    assert (count(one.module, one.image).nonzero, count(one.module, one.image).macs) == (size.nonzero, size.macs)
     paths = [path for path, layer in one.module.named_modules() if isinstance(layer, EightBit)]
     assert paths == [
         "conv1.0", "stages.0.0.conv1.0", "stages.0.0.conv2.0", "stages.1.0.conv1.0", "stages.1.0.conv2.0",
@@ -265,7 +267,7 @@ def test_the_bits_of_a_literal():
     )  # fmt: skip
     found = measure(one, images(4))
     assert [None if layer.signs is None else layer.signs.tolist() for layer in found.layers] == [
-        None, [[[1, 0], [0, -1]], [[0, 0], [1, 0]]], [[[1], [0]], [[0], [-1]], [[0], [0]]],
+        None, [[[1, 0], [0, -1]], [[0, 0], [1, 0]]], [[[1], [0]], [[0], [0]], [[-1], [0]]],
     ]  # fmt: skip
     layers = tuple(
         simulated.Layer(
@@ -282,8 +284,8 @@ def test_the_bits_of_a_literal():
     assert (size.bases, size.scales, size.weights) == (2 * 9 * 8, 2 * 2 * 32, 54 * 8)
     assert size.norms == (2 + 2 + 3) * 32
     runs = storage.sizes(simulated.Workload("own", "trained", layers), exact=True)["run length", False]
-    # gaps 0, 2, 2 in two-bit fields (3 is the filler); gaps 0 and 3 in three-bit ones, or 0, filler, 0 in two-bit ones
-    assert runs.places == 3 * 2 + 2 * 3
+    # gaps 0, 2, 2 in three fields of two bits; gaps 0 and 3 in fields of one bit, where 1 fills up: 0, 1, 1, 1, 0
+    assert runs.places == 3 * 2 + 5 * 1
 
 
 @pytest.fixture(scope="module")
@@ -316,4 +318,3 @@ def test_the_verb_writes_every_stage(penni_form, tmp_path):
     rounded_inputs = [layer for layer in one.module.modules() if isinstance(layer, EightBit)]
     assert len(rounded_inputs) == 4 and all(float(layer.range[1]) > 0 for layer in rounded_inputs)
     tprune(*args, "--out", tmp_path / "ternary").check_failed(2, "exists and is not empty")
-    np.testing.assert_equal(len(one.history), 1)

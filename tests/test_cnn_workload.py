@@ -231,6 +231,16 @@ def test_the_verb_writes_what_the_simulator_reads(trained, tmp_path):
     assert "SYNTHETIC" not in (tmp_path / "sim" / "report.md").read_text(encoding="utf-8").split("## How far")[0]
 
 
+def test_the_other_designs_can_run_another_network(trained, tmp_path):
+    nets_of = (trained / "known", "--plain", trained / "fresh", "--data", trained / "data")
+    told = tprune(
+        "cnn", "workload", *nets_of, "--limit", 4, "--threads", 1, "--out", tmp_path / "w.json", "--json"
+    ).json
+    found = files.read(tmp_path / "w.json")
+    assert (found.network, found.plain.network, told["accuracy"]) == ("known", "fresh", 0.875)
+    assert "accuracy on these 4" in found.plain.note and found.plain.accuracy != 0.875
+
+
 def test_the_verb_writes_a_file_under_a_name_too(trained, tmp_path):
     done = tprune(
         "cnn", "workload", trained / "fresh", "--data", trained / "data", "--limit", 5, "--threads", 1,

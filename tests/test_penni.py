@@ -113,8 +113,13 @@ def test_the_cut_goes_by_the_deviation_of_what_is_left() -> None:
     assert net[1].weight.flatten().tolist() == [3.0, -3.0, 0.0, 0.0, 0.0, 0.0]
     assert penni.cut(net, 0.8)["0"] == (2, 6)  # now sqrt(10): 2.5; over all entries it would be 2.06
     assert penni.cut(net, 1.0) == {"0": (2, 6), "1": (2, 6)}  # the largest stay at any level up to 1
+    net[1].weight.data = torch.tensor([9.0, -1.0, 1.0, 1.0, -1.0, 0.0]).view(1, 6, 1, 1)
+    with pytest.raises(BadInput, match="level 1.5 would empty layer '0'; the largest that leaves something is 1"):
+        penni.cut(net, 1.5)
+    assert int(net[1].weight.count_nonzero()) == 5  # nothing was cut anywhere
     net[0].coefficients.data.zero_()
-    assert penni.cut(net, 1.0)["0"] == (0, 6)
+    assert penni.cut(net, 1.5) == {"0": (0, 6), "1": (1, 6)}
+    assert penni.cut(net, 0.0) == {"0": (0, 6), "1": (1, 6)}
 
 
 @pytest.mark.parametrize("faster", ["dense", "basis"])
@@ -181,8 +186,8 @@ class Idle(nn.Module):
         (lambda net: penni.penalty(net, 1e-4), "no BasisConv2d layer; convert it first"),
         (lambda net: penni.penalty(net, -1.0), "strength -1.0 must be 0 or a positive number"),
         (lambda net: penni.frozen(net, 0), "interval 0 must be at least 1 epoch"),
-        (lambda net: penni.cut(net, 0.0), "level 0.0 must be a positive number of standard deviations"),
-        (lambda net: penni.cut(net, math.nan), "level nan must be a positive number"),
+        (lambda net: penni.cut(net, -0.1), "level -0.1 must be a number of standard deviations, 0 or more"),
+        (lambda net: penni.cut(net, math.nan), "level nan must be a number"),
         (lambda net: penni.execute(net, IMAGE), "no BasisConv2d layer"),
         (lambda net: penni.convert(nn.Sequential(nn.Conv2d(3, 4, 1)), 2), "that PENNI can treat: 0 is 1 x 1"),
     ],

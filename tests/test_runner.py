@@ -107,7 +107,7 @@ def test_a_report_is_read(made):
         ({"machine": {"uname": float("inf")}}, "Infinity is no JSON number"),
         ({"ok": "yes", "error": None}, "is not ok and gives no reason"),
         ({"task": "graph"}, "task 'graph'; a benchmark reads seq2seq"),
-        ({"outputs": {"ids": "../../etc/passwd"}}, "reads seq2seq with its ids in output.ids"),
+        ({"outputs": {"ids": "../../etc/passwd"}}, "reads seq2seq or classify, its ids in output.ids"),
         ({"samples_ns": [1, 2]}, "series of different lengths"),
         ({"samples_ns": [0] * 6}, "samples_ns is .* not a list of numbers from 1"),
         ({"run_ns": [10**9] * 6}, "more time in the engine than it took"),

@@ -48,7 +48,7 @@ def test_no_case_crashes_or_hangs(
     assert outcome.failures == []
     assert outcome.codes.total() == COUNT
     kinds = {kind for kind, _ in outcome.codes}
-    assert kinds == {"manifest", "program", "ids", "npy", "words", "onnx"}
+    assert kinds == {"manifest", "program", "ids", "npy", "words", "images", "onnx"}
     for code in (0, 1, 2):  # damage that does not matter, that an engine finds, that the runner finds
         assert any(found == code for _, found in outcome.codes)
 

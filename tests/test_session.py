@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from artefacts import write_manifest
 from command import tprune, wait_until, write_data
 from fake_adb import FakePhone
 from fake_session import SENTENCES, hangs
@@ -169,7 +171,7 @@ def test_cleaning(fake_phone, fake_artefact, measure):
 
 @pytest.fixture
 def called(monkeypatch, tmp_path, tiny_tokenizer_folder):
-    """Call `tprune bench` on a folder with a tokenizer; what session.run and session.clean were asked is returned."""
+    """Call `tprune bench` on an artefact of a tokenizer and no graph; what session.run and session.clean were asked is returned."""
     asked: list[tuple[tuple, dict]] = []
 
     def note(*args, **options):
@@ -179,20 +181,21 @@ def called(monkeypatch, tmp_path, tiny_tokenizer_folder):
     monkeypatch.setattr(session, "run", note)
     monkeypatch.setattr(session, "clean", lambda *args: [asked.append((args, {})), "S1", "S2"][1:])
     data = write_data(tmp_path / "data")
+    write_manifest(shutil.copytree(tiny_tokenizer_folder, tmp_path / "artefact"), {}, "onnxruntime")
 
     def call(*flags: object, artefacts: bool = True):
-        folder = [tiny_tokenizer_folder, "--data", data] if artefacts else []
+        folder = [tmp_path / "artefact", "--data", data] if artefacts else []
         return tprune("bench", *folder, *flags), asked
 
     return call
 
 
-def test_the_command_line_asks_for_phones(called, tiny_tokenizer_folder, tmp_path):
+def test_the_command_line_asks_for_phones(called, tmp_path):
     flags = ["--on", "adb:S1,10.0.0.2:5555", "--cpus", "4,6-7", "--keep-awake", "--adb", "/x/adb", "--limit", 2]
     done, asked = called(*flags, "--out", tmp_path / "r.jsonl", "--mode", "spaced", "--threads", 2)
     assert (done.code, done.err) == (0, "")
     ((artefacts, sentences), options) = asked[0]
-    assert (artefacts, len(sentences)) == ([tiny_tokenizer_folder], 2)
+    assert (artefacts, len(sentences)) == ([tmp_path / "artefact"], 2)
     assert options.pop("progress")
     assert options == {
         "serials": ("S1", "10.0.0.2:5555"),

@@ -19,7 +19,7 @@ from cnn.forms import BasisConv2d, SvdConv2d
 from cnn.shrink import Shrunk, settle, shrink
 from tprune.errors import BadInput
 
-few = settings(max_examples=20, deadline=None)
+few = settings(max_examples=15, deadline=None)
 masked_nets = st.tuples(st.sampled_from(tuple(NETS)), st.sampled_from(FORMS), st.integers(0, 10**6), st.floats(0, 0.9))
 IMAGE = (3, 8, 8)
 
@@ -183,6 +183,17 @@ def test_a_channel_that_is_read_only_before_it_is_written_goes():
     assert module.conv1.out_channels == 3
 
 
+def test_settling_zeroes_what_belongs_to_the_channel_and_nothing_else():
+    module, image = net("lenet", "plain", 0)
+    module[3].weight.data[2] = 0
+    before = copy.deepcopy(module)
+    settle(module, image)
+    assert module[3].bias[2] == 0
+    assert module[7].weight[:, 8:12].abs().sum() == 0  # four positions of the third channel
+    module[3].bias.data[2], module[7].weight.data[:, 8:12] = before[3].bias[2], before[7].weight[:, 8:12]
+    assert all(torch.equal(one, other) for one, other in zip(module.parameters(), before.parameters(), strict=True))
+
+
 def test_one_dead_channel_kills_another():
     """A filter that reads nothing but dead channels writes nothing itself."""
     module = nn.Sequential(*(nn.Conv2d(i, o, 1) for i, o in ((1, 2), (2, 2), (2, 2), (2, 1))))
@@ -225,6 +236,19 @@ def test_factors_that_nobody_uses_go():
         cut_exactly(one, image)
     assert (module[0].bases, tuple(module[0].basis.shape)) == (2, (2, 3, 3))
     assert (factored[4].rank, tuple(factored[4].second.shape)) == (2, (5, 2, 1, 1))
+
+
+def test_a_filter_of_factors_that_are_zero_writes_nothing():
+    """Its own factors are not zero: the singular value is, or the basis kernel."""
+    based, image = net("vgg", "basis", 0)
+    based[4].coefficients.data[1, :, 1:] = 0
+    based[4].basis.data[0] = 0
+    factored, _ = net("vgg", "channel", 0)
+    factored[4].second.data[1, 1:] = 0
+    factored[4].scale.data[0] = 0
+    for one in (based, factored):
+        cut_exactly(one, image)
+        assert (one[4].outputs, one[5].num_features, one[8].inputs) == (4, 4, 4)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -132,6 +132,15 @@ def test_the_penalty_is_the_formula(scheme: str, name: str, measure: Callable[[T
         torch.testing.assert_close(mine, autograds)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_autocast_composes_in_full_precision(scheme: str) -> None:
+    one = layer(scheme)
+    expected = one.weight()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert one(pictures(2, 5, 5)).dtype == torch.bfloat16
+        assert torch.equal(one.weight(), expected)
+
+
 def test_the_closed_gradient_against_finite_differences() -> None:
     torch.manual_seed(3)
     factors = [torch.randn(2, 3, 2, dtype=torch.float64, requires_grad=True) for _ in range(3)]

@@ -112,6 +112,6 @@ def strew(module: nn.Module, share: float, chance: torch.Generator) -> nn.Module
                 zero(layer.coefficients, *dims)
         elif isinstance(layer, nn.BatchNorm2d):
             keep = torch.rand(layer.num_features, generator=chance) >= share / 2
-            layer.weight *= keep
-            layer.bias *= keep
+            for tensor in layer.parameters():
+                tensor *= keep
     return module

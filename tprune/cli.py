@@ -11,8 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tprune import stamp, terminal
-from tprune import cli_cnn
+from tprune import cli_cnn, stamp, terminal
 from tprune.cli_artefact import bench, evaluate, export, report
 from tprune.cli_compare import compare
 from tprune.cli_model import analyse, expand, prune, verify

@@ -174,8 +174,7 @@ def export(
         )
     if delegation := manifest.delegation:
         answer["delegation"] = asdict(delegation)
-        outside = ", ".join(f"{count} {name}" for name, count in delegation.outside.items())
-        lines.append(f"XNNPACK runs {delegation.share:.1%} of the operators; outside it: {outside}")
+        lines.append(delegation.told)
     terminal.answer(answer, as_json=json, lines=lines)
 
 
@@ -278,7 +277,10 @@ def _sentences(folder: Path, data: str, **options: Any) -> Inputs:
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(help="Files and folders: quality.json, records.jsonl, artefacts.", metavar="RUN...")
+        list[Path],
+        typer.Argument(
+            help="Files and folders: quality.json, records.jsonl, artefacts, simulations.", metavar="RUN..."
+        ),
     ],
     out: Out,
     split: Annotated[str | None, typer.Option(help="The split to report, where the runs hold several.")] = None,

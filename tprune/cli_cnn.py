@@ -79,8 +79,6 @@ def train(
     if method is None:
         terminal.only_for("training with --method", {f"--{name}": value for name, value in settings.items()})
     chosen = methods.named(method, **settings) if method else None
-    if chosen and weight_decay is None:
-        weight_decay = chosen.weight_decay
     known = network.load(start) if start else None
     recipe = recipe_of(
         nets.named(known.net if known else str(net)), epochs, lr=lr, optimiser=optimiser, weight_decay=weight_decay,
@@ -262,6 +260,10 @@ def workload(
     data: ImageData,
     out: Annotated[Path, typer.Option(help="File WORKLOAD.json, or new folder for workload.json.")],
     name: Annotated[str | None, typer.Option(help="What the simulator calls it; by default its folder's name.")] = None,
+    plain: Annotated[
+        Path | None,
+        typer.Option(help="Pruned network, not decomposed, that designs other than ESCALATE run.", metavar="NETWORK"),
+    ] = None,
     split: str = "test",
     limit: Annotated[int, typer.Option(help="Images that the network looks at.", min=1)] = 64,
     threads: Threads = 2,
@@ -275,27 +277,69 @@ def workload(
 
     use_threads(threads)
     file = out if out.suffix == ".json" else stamp.check_vacant(out) / "workload.json"
-    one = network.load(start)
+    nets = {folder: network.load(folder) for folder in (start, plain) if folder}
     if dry_run:
-        plan = f"would measure {one.net} on {limit} images"
-        return terminal.answer({"dry_run": True, "net": one.net, "limit": limit}, as_json=json, lines=[plan])
+        plan = f"would measure {nets[start].net} on {limit} images"
+        return terminal.answer({"dry_run": True, "net": nets[start].net, "limit": limit}, as_json=json, lines=[plan])
     seen = images.load(data, split=split).first(limit)
     with terminal.bar() as show:
-        found = measure(one, seen, watch=lambda done, n: show("measure", done, n, ""))
-    told = _workload(name or start.resolve().name, found)
-    inputs = {str(start): one.id, seen.name: seen.id}
+        found = {folder: measure(one, seen, watch=partial(_told, show, folder.name)) for folder, one in nets.items()}
+    other = _workload(plain.resolve().name, found[plain]) if plain else None
+    told = _workload(name or start.resolve().name, found[start], other)
+    inputs = {str(folder): one.id for folder, one in nets.items()} | {seen.name: seen.id}
     if file == out:
         workload.write(told, file, inputs=inputs)
     else:
         with stamp.new_folder(out) as folder:
             workload.write(told, folder / file.name, inputs=inputs)
     facts = {"network": told.network, "accuracy": told.accuracy, "note": told.note}
-    densities = {one.name: [one.weights.density, one.activations.density] for one in told.layers}
+    densities = {of.name: [of.weights.density, of.activations.density] for of in told.layers}
     lines = [f"{file}: {len(told.layers)} layers of {told.network}; {told.note}"]
     terminal.answer({"out": str(file), **facts, "densities": densities}, as_json=json, lines=lines)
 
 
-def _workload(name: str, found: Measured) -> Workload:
+@app.command()
+def export(
+    start: NetworkDir,
+    out: Out,
+    to: Annotated[str, typer.Option(help="Runtime: onnx or executorch.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32, the only one that images are exported in.")] = "fp32",
+    data: Annotated[
+        str | None, typer.Option(help="Images of the parity check; without them random ones.", metavar="DATA")
+    ] = None,
+    split: str = "test",
+    limit: Annotated[int, typer.Option(help="Images of the parity check.", min=1)] = 100,
+    threads: Threads = 1,
+    json: Json = False,
+) -> None:
+    """Export a network; the artefact appears only if it gives PyTorch's classes, and its logits but for rounding."""
+    from cnn import network
+    from tprune import pixels
+
+    terminal.one_of("--to", to, ("onnx", "executorch"))
+    terminal.one_of("--precision", precision, ("fp32",))
+    if to == "onnx":
+        from export.to_onnx import network_to_onnx as write
+    else:
+        from export.to_executorch import network_to_executorch as write
+    use_threads(threads)
+    stamp.check_vacant(out)
+    one = network.load(start)
+    seen = pixels.load(data, split=split, limit=limit) if data else None
+    manifest = write(one, out, name=start.resolve().name, images=seen, threads=threads)
+    size, parity = sum(entry.bytes for entry in manifest.files.values()), manifest.parity
+    lines = [
+        f"wrote {out}: {size / 1e6:.2f} MB, {parity.identical} of {parity.images} images ({parity.source}) with "
+        f"PyTorch's class, logits within {parity.max_abs_logit_diff:.1e}"
+    ]
+    answer = {"out": str(out), "id": manifest.id, "bytes": size, **asdict(parity)}
+    if delegation := manifest.delegation:
+        answer["delegation"] = asdict(delegation)
+        lines.append(delegation.told)
+    terminal.answer(answer, as_json=json, lines=lines)
+
+
+def _workload(name: str, found: Measured, plain: Workload | None = None) -> Workload:
     """Join what the network told with the simulator's own words."""
     from bench.accel.layer import Decomposition, Layer, Operand, Shape, Workload
 
@@ -304,7 +348,7 @@ def _workload(name: str, found: Measured) -> Workload:
         split = None if one.signs is None else Decomposition(one.signs.shape[2], Operand.of(one.signs))
         weights, activations = Operand.of(one.weights), Operand(one.density, one.activations)
         layers.append(Layer(one.name, Shape(**one.shape), weights, activations, split, one.dense))
-    return Workload(name, "trained", tuple(layers), found.accuracy, found.note)
+    return Workload(name, "trained", tuple(layers), found.accuracy, found.note, plain=plain)
 
 
 def _images(data: str, split: str, limit: int | None, held_out: int) -> tuple[Images, Images]:

@@ -37,7 +37,7 @@ def hoyers(tensors: Sequence[Tensor]) -> Tensor:
 class _Hoyers(torch.autograd.Function):
     """H(w) with its gradient in closed form, S1 = sum|w| and S2 = sum w^2: dH/dw = (sign(w) - w S1/S2) / sqrt(S2).
 
-    The gradient is made in the memory of the signs, so it can be taken once.
+    The gradient is made in the memory of the signs: at the size of a layer, fresh memory costs more than arithmetic.
     """
 
     @staticmethod
@@ -52,11 +52,11 @@ class _Hoyers(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         s1, s2, *tensors = ctx.saved_tensors
-        slopes, signs = grad / s2.sqrt(), ctx.signs
-        del ctx.signs
+        slopes, signs = grad / s2.sqrt(), ctx.signs or [w.sign() for w in tensors]
         pulls = slopes * s1 / s2
         for w, sign, slope, pull in zip(tensors, signs, slopes.unbind(), pulls.unbind(), strict=True):
             sign.mul_(slope).addcmul_(w, pull, value=-1)
+        ctx.signs = None  # they are no signs any more
         return tuple(signs)
 
 

@@ -1,4 +1,4 @@
-"""A training state on disk: weights, buffers, the optimiser's moments and the step, one safetensors file, replaced whole.
+"""A training state on disk, one safetensors file that is replaced whole: weights, buffers, the optimiser's moments.
 
 No pickle. The file is written beside itself and renamed, so a kill leaves the previous state readable.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tprune.errors import BadInput, WorkFailed
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")  # Adam's two, SGD's one
+MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer", "step")  # Adam's two, SGD's one, and Adam's count of its steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def _buffers(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _moments(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """The optimiser's moments; none for a parameter that the loss never reached (an unused embedding, an unread encoder)."""
+    """The optimiser's moments; none for what the loss never reached (an unused embedding, an unread encoder)."""
     state = optimiser.state.get(parameter, {})
     return {moment: state[moment] for moment in MOMENTS if moment in state}
 

@@ -133,7 +133,7 @@ std::string program(const Json& manifest, const std::string& folder, const std::
   return folder + "/" + name;
 }
 
-// Throws unless this program, doing what goes with `task` ("translation", "images"), can run what the manifest describes.
+// Throws unless this program can run what the manifest describes, and that is for `task` ("translation", "images").
 void check_head(const Json& manifest, const std::string& runtime, const std::string& task) {
   if (manifest.integer("schema", 0, kLargestId) != 1) throw BadInput("'schema' is not 1; use a newer runner");
   if (manifest.text("kind") != "artefact") throw BadInput("'kind' is not 'artefact'");

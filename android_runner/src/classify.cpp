@@ -62,7 +62,8 @@ Report run_classify(const Options& options) {
   std::int64_t found = 0;
   const auto once = [&](std::size_t i) {
     const auto* from = static_cast<const std::uint8_t*>(images.data) + i % count * pixels;
-    std::transform(from, from + pixels, static_cast<float*>(image.data), [](std::uint8_t v) { return static_cast<float>(v) / 255; });
+    const auto scaled = [](std::uint8_t value) { return static_cast<float>(value) / 255; };
+    std::transform(from, from + pixels, static_cast<float*>(image.data), scaled);
     Sample sample;
     const std::int64_t start = now_ns();
     call->run();

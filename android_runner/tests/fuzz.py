@@ -4,7 +4,7 @@
     python tests/fuzz.py --count 10000 [--artefact EXPORTED]
 
 Every case must end with an exit code from 0 to 3, one line on stderr unless it is 0, and a report that agrees. Most
-go to tprune-fuzz, whose engine is a stub; with a (tiny) ONNX artefact one in eight goes to tprune-fuzz-ort, in
+go to tprune-fuzz, whose engine is a stub; with a (tiny) ONNX artefact one in nine goes to tprune-fuzz-ort, in
 which ONNX Runtime parses the mutated graph. Case i of a seed is always the same. Standard library only.
 """
 
@@ -114,7 +114,7 @@ def fitted(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     files = document.get("files")
     if isinstance(files, dict):
         for name, entry in files.items():
-            if isinstance(entry, dict) and name in ("encoder.onnx", "decoder_step.onnx"):
+            if isinstance(entry, dict) and name in ("encoder.onnx", "decoder_step.onnx", "model.onnx"):
                 data = (folder / name).read_bytes()
                 entry |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         lines = sorted(f"{name} {e['sha256']}\n" for name, e in files.items() if isinstance(e, dict) and "sha256" in e)
@@ -249,6 +249,22 @@ def npy_case(chance: random.Random, folder: Path) -> list[str]:
     return [*words, "--out-dir", str(folder / "out"), *(["--library", "rows"] if chance.random() < 0.5 else [])]
 
 
+def images_case(chance: random.Random, folder: Path) -> list[str]:
+    graph = {"inputs": [port("image", "float32", 1, 2, 3, 4)], "outputs": [port("logits", "float32", 1, 5)]}
+    document = {"schema": 1, "kind": "artefact", "task": "images", "runtime": "onnxruntime"}
+    document |= {"files": {"model.onnx": {}}, "tensors": {"forward": graph}}
+    (folder / "model.onnx").write_bytes(program(graph))
+    (folder / "images.npy").write_bytes(npy("|u1", (3, 2, 3, 4), bytes(range(72))))
+    damaged = chance.choice(("manifest.json", "images.npy", "model.onnx"))
+    if damaged == "manifest.json" and chance.random() < 0.7:
+        document = rearranged(chance, document)
+    elif damaged != "manifest.json":
+        (folder / damaged).write_bytes(mutated(chance, (folder / damaged).read_bytes()))
+    (folder / "manifest.json").write_text(json.dumps(fitted(document, folder)))
+    words = ["classify", "--artefact", str(folder), "--images", str(folder / "images.npy"), "--passes", "2"]
+    return [*words, "--out-dir", str(folder / "out"), *(["--library", "rows"] if chance.random() < 0.5 else [])]
+
+
 def words_case(chance: random.Random, folder: Path) -> list[str]:
     words = ids_case(chance, folder) if chance.random() < 0.5 else npy_case(chance, folder)
     at = chance.randrange(len(words))
@@ -362,6 +378,7 @@ def fuzz(count: int, *, seed: int = 0, build: Path = BUILD, artefact: Path | Non
     real = Target(build / "tprune-fuzz-ort", environment | {"LSAN_OPTIONS": "detect_leaks=0"})
     twice: list[tuple[str, Case, Target]] = [("manifest", manifest_case, stub), ("npy", npy_case, stub)]
     kinds = [*twice, *twice, ("program", program_case, stub), ("ids", ids_case, stub), ("words", words_case, stub)]
+    kinds.append(("images", images_case, stub))
     kinds.append(("onnx", onnx_case(artefact), real) if artefact else kinds[0])
     outcome = Outcome()
     memory = Path("/dev/shm")

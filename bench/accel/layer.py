@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -200,7 +201,11 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A network's layers in the order they run; `source` is "trained" or "synthetic"; `accuracy` a share of 1."""
+    """A network's layers in the order they run; `source` is "trained" or "synthetic"; `accuracy` a share of 1.
+
+    `plain` is the network that designs without bases run, of the same layers: pruned, not decomposed. Without it they
+    run this one's un-decomposed kernels.
+    """
 
     network: str
     source: str
@@ -208,6 +213,7 @@ class Workload:
     accuracy: float | None = None
     note: str = ""
     id: str = ""
+    plain: Workload | None = None
 
     def __post_init__(self) -> None:
         if self.source not in ("trained", "synthetic"):
@@ -217,6 +223,12 @@ class Workload:
         names = [layer.name for layer in self.layers]
         if twice := [name for name in names if names.count(name) > 1]:
             raise BadInput(f"Workload.layers of {self.network!r}: the name {twice[0]!r} stands twice; make them unique")
+        others = [layer.name for layer in self.plain.layers] if self.plain else names
+        if odd := [pair for pair in zip_longest(names, others) if pair[0] != pair[1]]:
+            raise BadInput(
+                f"Workload.plain of {self.network!r} must have the same layers in the same order; where one has "
+                f"{odd[0][0]!r} the other has {odd[0][1]!r}"
+            )
 
     @property
     def masked(self) -> bool:

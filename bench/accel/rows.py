@@ -49,7 +49,7 @@ def row(result: Result, sizes: dict[tuple[str, bool], Size], command: str) -> Ro
         result.dram_bytes,
         result.latency_ms,
         sizes[FORMAT].ratio if ours else kept(result),
-        result.workload.accuracy,
+        result.accuracy,
         compression(result.workload).value if ours else None,
         command,
     )
@@ -57,7 +57,7 @@ def row(result: Result, sizes: dict[tuple[str, bool], Size], command: str) -> Ro
 
 def kept(result: Result) -> float:
     """Return the uncompressed network's weights over what the design fetches of them."""
-    original = sum(layer.dense_weights for layer in result.workload.layers) * ORIGINAL_BITS / 8
+    original = sum(one.layer.dense_weights for one in result.layers) * ORIGINAL_BITS / 8
     return original / max(1, sum(layer.counts.compulsory["weights"] for layer in result.layers))
 
 

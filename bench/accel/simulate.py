@@ -26,6 +26,8 @@ MODELS: Mapping[str, Callable[[Task, Hardware], Counts]] = {
     "escalate": escalate.count,
 }
 
+BASED = "escalate"  # the model that takes decomposed layers
+
 
 @dataclass(frozen=True, slots=True)
 class LayerResult:
@@ -46,6 +48,12 @@ class Result:
     prices: Prices
     exact: bool
     layers: tuple[LayerResult, ...]
+
+    @property
+    def accuracy(self) -> float | None:
+        """That of the network which the design runs, a share of 1; None where it is not known."""
+        plain = self.workload.plain if self.hardware.model != BASED else None
+        return (plain or self.workload).accuracy
 
     @property
     def cycles(self) -> int:
@@ -101,16 +109,25 @@ def simulate_all(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Result]:
-    """Return what a workload costs on each design; every design sees the same masks."""
+    """Return what a workload costs on each design; every design sees the same masks, or those of `workload.plain`."""
     rows: list[list[LayerResult]] = [[] for _ in designs]
-    for number, task in enumerate(tasks(workload, exact=exact, seed=seed)):
+    for number, (task, plain) in enumerate(_pairs(workload, exact=exact, seed=seed)):
         for hardware, found in zip(designs, rows, strict=True):
-            found.append(run(task, hardware, prices))
+            found.append(run(task if hardware.model == BASED else plain, hardware, prices))
         if progress:
             progress(number + 1, len(workload.layers))
     return [
         Result(workload, hardware, prices, exact, tuple(found)) for hardware, found in zip(designs, rows, strict=True)
     ]
+
+
+def _pairs(workload: Workload, *, exact: bool, seed: int) -> Iterator[tuple[Task, Task]]:
+    """Yield each layer as the design with bases runs it, and as the others do."""
+    ours = tasks(workload, exact=exact, seed=seed)
+    if workload.plain is None:
+        yield from ((task, task) for task in ours)
+    else:
+        yield from zip(ours, tasks(workload.plain, exact=exact, seed=seed), strict=True)
 
 
 def tasks(workload: Workload, *, exact: bool, seed: int = 0) -> Iterator[Task]:

@@ -8,8 +8,9 @@
                  "decomposition": {"bases": 6, "coefficients": {"mask": "conv1.coefficients"}}}]}
 
 An operand is `{"density": 0..1}`, `{"mask": NAME}`, or both where the mask is one image's and the density the mean of
-many. `stride` and `padding` are one number, or `[height, width]`. Coefficients are -1, 0 and 1. `masks`, `dense`,
-`decomposition`, `accuracy` and `note` may be null or absent; whatever else is unknown is refused.
+many. `stride` and `padding` are one number, or `[height, width]`. Coefficients are -1, 0 and 1. `plain` has `network`,
+`layers`, `accuracy` and `note` of the network that designs without bases run. `masks`, `dense`, `decomposition`,
+`accuracy`, `note` and `plain` may be null or absent; whatever else is unknown is refused.
 """
 
 from __future__ import annotations
@@ -32,14 +33,16 @@ from tprune.errors import BadInput
 KIND = "workload"
 SHAPE = ("inputs", "outputs", "size", "kernel", "stride", "padding", "groups")
 LAYER = {"name", *SHAPE, "weights", "activations", "decomposition", "dense"}
-TOP = {"network", "source", "accuracy", "note", "masks", "layers"}
+PLAIN = {"network", "accuracy", "note", "layers"}
+TOP = PLAIN | {"source", "masks", "plain"}
 
 
 def write(workload: Workload, path: Path | str, *, inputs: Mapping[str, str] | None = None) -> None:
     """Write `path` (JSON) and, where there are masks, the .npz of the same name beside it."""
     path = Path(path)
     arrays: dict[str, NDArray[Any]] = {}
-    layers = [_layer_document(layer, arrays) for layer in workload.layers]
+    plain = workload.plain and {**_about(workload.plain), "layers": _layers_document(workload.plain, arrays, "plain/")}
+    layers = _layers_document(workload, arrays, "")
     masks = None
     if arrays:
         packed = io.BytesIO()
@@ -49,9 +52,8 @@ def write(workload: Workload, path: Path | str, *, inputs: Mapping[str, str] | N
         part.write_bytes(packed.getvalue())
         os.replace(part, archive)
         masks = {"file": archive.name, "sha256": stamp.file_sha256(archive)}
-    about = {"network": workload.network, "source": workload.source, "accuracy": workload.accuracy}
-    document = {**stamp.stamp(KIND, inputs), **about, "note": workload.note, "masks": masks, "layers": layers}
-    stamp.write_json(path, document)
+    about = {**_about(workload), "source": workload.source, "masks": masks}
+    stamp.write_json(path, {**stamp.stamp(KIND, inputs), **about, "plain": plain, "layers": layers})
 
 
 def read(path: Path | str) -> Workload:
@@ -65,24 +67,41 @@ def read(path: Path | str) -> Workload:
         raise BadInput(f"{str(path)!r} is no workload (kind must be {KIND!r}, schema {stamp.SCHEMA})")
     where = f"workload {path.name!r}"
     _known(where, document, TOP | set(stamp.stamp(KIND)), required={"network", "source", "layers"})
+    arrays, source, plain = _arrays(path, document.get("masks")), document["source"], document.get("plain")
+    if plain is not None:
+        if not isinstance(plain, dict):
+            raise BadInput(f"{where}: plain must be an object, or null")
+        _known(f"{where}, plain", plain, PLAIN, required={"network", "layers"})
+        plain = Workload(**_network(f"{where}, plain", plain, arrays), source=source)
+    return Workload(**_network(where, document, arrays), source=source, id=stamp.file_sha256(path), plain=plain)
+
+
+def _network(where: str, document: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     if not isinstance(document["layers"], list):
         raise BadInput(f"{where}: layers must be a list")
-    arrays = _arrays(path, document.get("masks"))
     accuracy = document.get("accuracy")
     if accuracy is not None and not (isinstance(accuracy, (int, float)) and 0 <= accuracy <= 1):
         raise BadInput(f"{where}: accuracy is {accuracy!r}; it must be a share from 0 to 1, or null")
     layers = tuple(_layer(where, number, entry, arrays) for number, entry in enumerate(document["layers"]))
     note = str(document.get("note") or "")
-    return Workload(str(document["network"]), document["source"], layers, accuracy, note, stamp.file_sha256(path))
+    return {"network": str(document["network"]), "layers": layers, "accuracy": accuracy, "note": note}
 
 
-def _layer_document(layer: Layer, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+def _about(workload: Workload) -> dict[str, Any]:
+    return {"network": workload.network, "accuracy": workload.accuracy, "note": workload.note}
+
+
+def _layers_document(workload: Workload, arrays: dict[str, NDArray[Any]], prefix: str) -> list[dict[str, Any]]:
+    return [_layer_document(layer, arrays, prefix + layer.name) for layer in workload.layers]
+
+
+def _layer_document(layer: Layer, arrays: dict[str, NDArray[Any]], name: str) -> dict[str, Any]:
     def operand(what: str, of: Operand) -> dict[str, Any]:
         if of.mask is None:
             return {"density": of.density}
-        arrays[f"{layer.name}.{what}"] = of.mask.astype(np.int8)
+        arrays[f"{name}.{what}"] = of.mask.astype(np.int8)
         mean = {"density": of.density} if of.density != of.share(exact=True) else {}
-        return {"mask": f"{layer.name}.{what}", **mean}
+        return {"mask": f"{name}.{what}", **mean}
 
     split = layer.decomposition
     return {

@@ -1,0 +1,175 @@
+"""`tprune cnn`: from training to a shrunk network, and what a wrong call is answered."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pictures
+import pytest
+import torch
+from command import tprune
+
+from cnn import methods, network
+from cnn.images import load
+
+RUN = ("--held-out", 40, "--batch", 20, "--threads", 1)
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory) -> Path:
+    return pictures.write(tmp_path_factory.mktemp("data") / "bars")
+
+
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory) -> Path:
+    return pictures.write(tmp_path_factory.mktemp("data") / "colours", (3, 32, 32), train=80, test=20)
+
+
+@pytest.fixture(scope="module")
+def lenet(mnist: Path, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("nets") / "dense"
+    assert (
+        tprune("cnn", "train", "--net", "lenet-300-100", "--data", mnist, *RUN, "--epochs", 3, "--out", out).code == 0
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def resnet(cifar: Path, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("nets") / "dense"
+    assert tprune("cnn", "train", "--net", "resnet20", "--data", cifar, *RUN, "--epochs", 1, "--out", out).code == 0
+    return out
+
+
+def document(folder: Path) -> dict:
+    return json.loads((folder / "network.json").read_text(encoding="utf-8"))
+
+
+def test_deephoyer_from_dense_to_two_small_networks(lenet: Path, mnist: Path, tmp_path: Path):
+    trained, small = tmp_path / "trained", tmp_path / "small"
+    call = ("--method", "deephoyer", "--strength", 1e-4, "--data", mnist, *RUN, "--epochs", 2)
+    assert tprune("cnn", "train", "--from", lenet, *call, "--out", trained).code == 0
+    found = tprune(
+        "cnn", "compress", trained, "--data", mnist, *RUN, "--cut", "0.3,1", "--epochs", 1, "--out", small, "--json"
+    )
+    less, more = (one["counts"]["nonzero"] for one in found.json["networks"])
+    assert sorted(p.name for p in small.iterdir()) == ["cut-0.3", "cut-1"]
+    assert 266_200 > less > more > 0
+    rows = tprune(
+        "cnn", "evaluate", lenet, small / "cut-0.3", small / "cut-1", "--data", mnist, "--threads", 1, "--json"
+    ).json["rows"]
+    assert [row["nonzero"] for row in rows] == [266_200, less, more]
+    assert [row["dense_weights"] for row in rows] == [266_200] * 3
+    assert rows[0]["accuracy"] > 0.9 and rows[1]["accuracy"] > 0.9
+    assert [row["epochs"] for row in rows] == [3, 6, 6]
+    assert rows[2]["command"].count(" && ") == 2 and "--cut 0.3,1" in rows[2]["command"]
+    assert rows[2]["settings"]["penalised"] == "hoyer-square"
+
+
+def test_the_table_for_a_person_names_every_network(lenet: Path, mnist: Path):
+    told = tprune("cnn", "evaluate", lenet, "--data", mnist, "--threads", 1)
+    assert told.code == 0 and "dense" in told.out
+
+
+@pytest.mark.parametrize("scheme", ["channel", "spatial"])
+def test_svd_training_leaves_plain_thin_convolutions(resnet: Path, cifar: Path, tmp_path: Path, scheme: str):
+    trained, small = tmp_path / "trained", tmp_path / "small"
+    call = ("--method", "svd", "--scheme", scheme, "--data", cifar, *RUN, "--epochs", 1, "--lr", 0.01)
+    assert tprune("cnn", "train", "--from", resnet, *call, "--out", trained).code == 0
+    assert {layer["kind"] for layer in document(trained)["layers"].values()} == {"svd-conv", "batch-norm", "linear"}
+    assert (
+        tprune("cnn", "compress", trained, "--data", cifar, *RUN, "--cut", 0.5, "--epochs", 1, "--out", small).code == 0
+    )
+    layers = document(small)["layers"]
+    assert {layer["kind"] for layer in layers.values()} == {"conv", "batch-norm", "linear"}
+    assert "stages.0.0.conv1.1" in layers
+    assert document(small)["history"][-1]["counts"]["macs"] < 40_813_184
+
+
+def test_penni_in_rounds_with_its_bases_kept_and_then_finished(resnet: Path, cifar: Path, tmp_path: Path):
+    trained, based, plain = (tmp_path / name for name in ("trained", "based", "plain"))
+    call = ("--method", "penni", "--bases", 4, "--data", cifar, *RUN, "--epochs", 2, "--lr", 0.01)
+    told = tprune("cnn", "train", "--from", resnet, *call, "--out", trained)
+    assert "layer stages.1.0.shortcut.0 is 1 x 1" in told.out
+    cut = ("--cut", 0.8, "--rounds", 2, "--epochs", 2, "--keep-bases")
+    assert tprune("cnn", "compress", trained, "--data", cifar, *RUN, *cut, "--out", based).code == 0
+    assert document(based)["layers"]["conv1"]["kind"] == "basis-conv"
+    assert [round(step["difference"], 6) for step in document(based)["history"][-1]["rounds"]] == [0, 0]
+    call = ("--data", cifar, *RUN, "--cut", 0, "--epochs", 0)
+    assert tprune("cnn", "compress", based, *call, "--out", plain).code == 0
+    assert {layer["kind"] for layer in document(plain)["layers"].values()} == {"conv", "batch-norm", "linear"}
+    pixels = load(str(cifar), split="test").pixels
+    one, other = network.load(based), network.load(plain)
+    torch.testing.assert_close(
+        one.module(one.normalise(pixels)), other.module(other.normalise(pixels)), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_a_network_remembers_its_method(resnet: Path):
+    assert methods.of(network.load(resnet)) is None
+    held = network.load(resnet)
+    held.history.append({"method": "svd", "settings": {"scheme": "spatial", "strength": 0.5}})
+    assert methods.of(held) == methods.Svd(scheme="spatial", strength=0.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("train", "--net", "resnet21"), "there is no network 'resnet21'; legal are lenet-300-100"),
+        (("train",), "give either --net"),
+        (("train", "--net", "lenet-5", "--from", "LENET"), "give either --net"),
+        (("train", "--net", "lenet-5", "--epochs", 0), "epochs 0 must be at least 1"),
+        (("train", "--net", "lenet-5", "--lr", 0), "lr 0"),
+        (("train", "--net", "lenet-5", "--strength", 1), "--strength: only for training with --method"),
+        (
+            ("train", "--net", "lenet-5", "--method", "magic"),
+            "there is no method 'magic'; legal are deephoyer, svd, penni",
+        ),
+        (("train", "--net", "lenet-5", "--method", "svd", "--bases", 3), "svd knows no 'bases'"),
+        (("train", "--net", "lenet-5", "--method", "penni", "--bases", 26), "bases 26 must lie in 1 to 25"),
+        (
+            ("train", "--net", "lenet-5", "--method", "svd", "--scheme", "diagonal"),
+            "scheme 'diagonal' must be channel or spatial",
+        ),
+        (("train", "--net", "lenet-5", "--method", "deephoyer", "--penalty", "l7"), "penalty 'l7'"),
+        (("train", "--net", "resnet20"), "1 x 28 x 28 (channels, height, width); resnet20 takes 3 x 32 x 32"),
+        (("train", "--net", "lenet-5", "--held-out", 9999), "cannot hold out 9999 of 320 images"),
+        (("compress", "LENET", "--cut", "much"), "--cut 'much' must be a number"),
+        (("compress", "LENET", "--cut", "1"), "was trained for no method; say which with --method"),
+        (("compress", "LENET", "--cut", "-1", "--method", "deephoyer"), "cut -1.0 must lie in"),
+        (("compress", "LENET", "--cut", "1", "--method", "svd"), "no convolution that SVD training can treat"),
+        (
+            ("compress", "LENET", "--cut", "1", "--method", "deephoyer", "--rounds", 9, "--epochs", 2),
+            "too few for 9 rounds",
+        ),
+        (("compress", "NOWHERE", "--cut", "1"), "is no folder of a trained network"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_leaves_nothing(lenet: Path, mnist: Path, tmp_path: Path, words: tuple, part: str):
+    words = tuple(str(lenet) if word == "LENET" else word for word in words)
+    known = dict(zip(RUN[::2], RUN[1::2], strict=True)) | {"--epochs": 1}
+    rest = [word for flag, value in known.items() if flag not in words for word in (flag, value)]
+    told = tprune("cnn", *words, "--data", mnist, *rest, "--out", tmp_path / "out")
+    told.check_failed(2, part)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_reads_no_images_and_writes_nothing(tmp_path: Path):
+    told = tprune(
+        "cnn", "train", "--net", "resnet20", "--data", "nowhere", "--out", tmp_path / "out", "--dry-run", "--json"
+    )
+    assert told.json["recipe"]["lr"] == 0.1 and list(tmp_path.iterdir()) == []
+
+
+def test_a_network_of_another_size_is_told_at_evaluation(lenet: Path, cifar: Path):
+    told = tprune("cnn", "evaluate", lenet, "--data", cifar, "--threads", 1)
+    told.check_failed(2, "images are 3 x 32 x 32 (channels, height, width); lenet-300-100 takes 1 x 28 x 28")
+
+
+def test_damaged_weights_are_told(lenet: Path, mnist: Path, tmp_path: Path):
+    copy = tmp_path / "copy"
+    shutil.copytree(lenet, copy)
+    (copy / "model.safetensors").write_bytes(b"x" * 100)
+    tprune("cnn", "evaluate", copy, "--data", mnist, "--threads", 1).check_failed(2, "is damaged or of another network")
