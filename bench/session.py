@@ -104,10 +104,10 @@ def remarks(records: Sequence[Record]) -> list[str]:
         )
     if any(found.device["kind"] == "phone" and found.samples_ns and found.identical is None for found in records):
         remarks.append(
-            "what came out was not compared with this machine's, which could run nothing: tprune bench --on host says why"
+            "the answers were not compared with this machine's, which could give none: tprune bench --on host says why"
         )
     if any(found.verdict == "EMULATED" for found in records):
-        remarks.append("measured on an emulated device: what comes out counts, its times say nothing about a phone")
+        remarks.append("measured on an emulated device: its answers count, its times say nothing about a phone")
     return remarks
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
@@ -14,19 +13,20 @@ from cnn.evaluate import Score
 from cnn.network import Network
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """What a runtime took for one image (median, milliseconds) and the peak memory of its process (MiB)."""
-
-    median_ms: float
-    peak_mib: float | None
-
-
-def row(name: str, network: Network, score: Score, *, data: str, timing: Timing | None = None) -> dict[str, Any]:
+def row(
+    name: str,
+    network: Network,
+    score: Score,
+    *,
+    data: str,
+    median_ms: float | None = None,
+    peak_mib: float | None = None,
+) -> dict[str, Any]:
     """Return the row of one network, not yet compared with a dense one.
 
     `weights` and `macs` are of the network as it is stored; `nonzero` and `effective_macs` are what its method left
-    (PENNI: coefficients and bases), with zero weights free. Shares of a basis form stand in `penni`.
+    (PENNI: coefficients and bases), with zero weights free; `converted` counts the training form before any cut.
+    median_ms and peak_mib: of one image and of the process, as a runtime was measured.
     """
     counted = count(network.module, network.image)
     last = network.history[-1] if network.history else {}
@@ -49,26 +49,29 @@ def row(name: str, network: Network, score: Score, *, data: str, timing: Timing 
         "macs": counted.macs,
         "effective_macs": left["effective_macs"],
         "converted": last.get("converted"),
-        "median_ms": timing and timing.median_ms,
-        "peak_mib": timing and timing.peak_mib,
+        "median_ms": median_ms,
+        "peak_mib": peak_mib,
         "epochs": sum(step["epochs"] for step in network.history),
         "command": " && ".join(shlex.join(step["argv"]) for step in network.history),
     }
 
 
-DENSE = ("accuracy", "weights", "macs", "median_ms", "peak_mib", "epochs")
+DENSE = {
+    "dense_accuracy": "accuracy", "dense_weights": "weights", "dense_macs": "macs", "dense_ms": "median_ms",
+    "dense_peak_mib": "peak_mib", "dense_epochs": "epochs",
+}  # fmt: skip
 
 
 def against(one: Mapping[str, Any], dense: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row with the dense network's figures beside its own, as `dense_...`."""
-    return {**one, **{f"dense_{name}": dense[name] for name in DENSE}}
+    return {**one, **{name: dense[field] for name, field in DENSE.items()}}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return the rows as a table for a terminal."""
     shown = Table("network", "method", "accuracy", "weights", "left", "products", "fewer", "ms", "faster", "MiB")
     for row in rows:
-        times, faster = row["median_ms"], _ratio(row["dense_median_ms"], row["median_ms"])
+        times, faster = row["median_ms"], _ratio(row["dense_ms"], row["median_ms"])
         shown.add_row(
             row["name"], row["method"], f"{100 * row['accuracy']:.2f} %", f"{row['nonzero']:,}",
             f"{100 * row['nonzero'] / row['dense_weights']:.2f} %", f"{row['effective_macs'] / 1e6:.2f} M",

@@ -110,14 +110,9 @@ def fit(
     the first step whose loss is not finite, BadInput when `run_dir` holds the state of another run.
     """
     network.check(images)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    module = network.module.train()
-    parameters = list(module.parameters())
     fingerprint = _fingerprint(network, images, recipe, penalty, frozen, keep_zeros)
-    masks = {p: (p != 0).to(p) for p in parameters if keep_zeros and p.ndim > 1 and not bool((p != 0).all())}
-    optimiser = _optimiser(parameters, recipe)
-    objective = Objective(module, recipe.smoothing, bf16=recipe.bf16 and bf16_is_faster())
-    prepared, stepper = accelerator.prepare(objective, optimiser)
+    do_step = Step(network, recipe, penalty=penalty, keep_zeros=keep_zeros)
+    module, optimiser, accelerator = network.module, do_step.optimiser, do_step.accelerator
     state = run_dir / "state.safetensors" if run_dir else None
     at = (load_state(state, module, optimiser, fingerprint=fingerprint) if state else None) or Progress(0, 0.0, ())
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -127,19 +122,9 @@ def fit(
     for step, (pixels, labels) in enumerate(_stream(images, recipe, at.step, steps, rank, world), at.step):
         for group in optimiser.param_groups:
             group["lr"] = recipe.lr_at(step, steps)
-        inputs, labels = network.normalise(pixels.to(accelerator.device)), labels.to(accelerator.device)
-        loss = prepared(inputs, labels)
-        accelerator.backward(loss + penalty() if penalty else loss)
-        for parameter, mask in masks.items():
-            if parameter.grad is not None:
-                parameter.grad.mul_(mask.to(parameter.device))
-        for parameter in frozen(step // an_epoch) if frozen else ():
-            parameter.grad = None
-        value = float(loss.detach())
+        value = do_step(pixels, labels, frozen(step // an_epoch) if frozen else ())
         if not math.isfinite(value):
             raise WorkFailed(_not_finite(f"loss is {value} at step {step + 1}", state))
-        stepper.step()
-        stepper.zero_grad()
         losses.add(step // an_epoch, value, (step + 1) % an_epoch == 0, an_epoch)
         if watch:
             watch(step + 1, steps, value)
@@ -152,6 +137,45 @@ def fit(
             saved = time.monotonic()
     module.to("cpu").eval()
     return Fitted(tuple(losses.epochs.values()), time.monotonic() - began, at.step)
+
+
+class Step:
+    """One step of training: forward, backward with the penalty, the optimiser; what `fit` repeats.
+
+    Puts the network's module into train mode, on the accelerator's device.
+    """
+
+    def __init__(
+        self, network: Network, recipe: Recipe, *, penalty: Penalty | None = None, keep_zeros: bool = False
+    ) -> None:
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self._network, self._penalty = network, penalty
+        parameters = list(network.module.train().parameters())
+        self.optimiser = _optimiser(parameters, recipe)
+        objective = Objective(network.module, recipe.smoothing, bf16=recipe.bf16 and bf16_is_faster())
+        self._objective, self._stepper = self.accelerator.prepare(objective, self.optimiser)
+        zeros = {p: p == 0 for p in parameters if keep_zeros and p.ndim > 1}
+        self._masks = {p: (~zero).to(p) for p, zero in zeros.items() if bool(zero.any())}
+
+    def __call__(self, pixels: Tensor, labels: Tensor, resting: Collection[nn.Parameter] = ()) -> float:
+        """Train on uint8 pixels (batch, channels, height, width) and labels (batch); `resting` parameters do not.
+
+        Returns the task's loss (nats an image); where it is not finite, the weights are left as they were.
+        """
+        device = self.accelerator.device
+        loss = self._objective(self._network.normalise(pixels.to(device)), labels.to(device))
+        self.accelerator.backward(loss + self._penalty() if self._penalty else loss)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            return value
+        for parameter, mask in self._masks.items():
+            if parameter.grad is not None:
+                parameter.grad.mul_(mask)
+        for parameter in resting:
+            parameter.grad = None
+        self._stepper.step()
+        self._stepper.zero_grad()
+        return value
 
 
 class Objective(nn.Module):

@@ -173,3 +173,18 @@ def test_damaged_weights_are_told(lenet: Path, mnist: Path, tmp_path: Path):
     shutil.copytree(lenet, copy)
     (copy / "model.safetensors").write_bytes(b"x" * 100)
     tprune("cnn", "evaluate", copy, "--data", mnist, "--threads", 1).check_failed(2, "is damaged or of another network")
+
+
+def test_records_of_the_artefact_give_times_and_memory_to_the_table(
+    lenet: Path, mnist: Path, tmp_path: Path, monkeypatch
+):
+    import runs
+
+    of = runs.model("lenet", "dense", 1.0) | {"id": network.load(lenet).id}
+    records = (
+        runs.write(tmp_path, records=(runs.timed(of, 0, [0.5, 0.25, 0.75]), runs.weighed(of, 2048))) / "records.jsonl"
+    )
+    call = ("--data", mnist, "--records", records, "--results", tmp_path / "rows.json", "--threads", 1, "--json")
+    (row,) = tprune("cnn", "evaluate", lenet, *call).json["rows"]
+    assert (row["median_ms"], row["dense_ms"], row["peak_mib"], row["dense_peak_mib"]) == (0.5, 0.5, 2.0, 2.0)
+    assert json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))["rows"] == [row]

@@ -46,6 +46,7 @@ COMMAND = {
     "tprune.cli_simulate",
     "tprune.cli_translate",
     "tprune.cli_cnn",
+    "tprune.cli_cnn_measure",
 }
 PROGRAMS = {"tprune.rival_hf", "tprune.rival_ctranslate2"}  # started in processes of their own
 FREE = COMMAND | PROGRAMS  # may import everybody; nobody imports them

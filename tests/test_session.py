@@ -171,7 +171,7 @@ def test_cleaning(fake_phone, fake_artefact, measure):
 
 @pytest.fixture
 def called(monkeypatch, tmp_path, tiny_tokenizer_folder):
-    """Call `tprune bench` on an artefact of a tokenizer and no graph; what session.run and session.clean were asked is returned."""
+    """Call `tprune bench` on an artefact without a graph; return what session.run and session.clean were asked."""
     asked: list[tuple[tuple, dict]] = []
 
     def note(*args, **options):

@@ -19,6 +19,9 @@ Threads = Annotated[int, typer.Option(help="CPU threads.", min=1)]
 Limit = Annotated[int | None, typer.Option(help="Use only the first N sentences.", min=1)]
 Source = Annotated[str, typer.Option(help="Source language or column.")]
 Target = Annotated[str, typer.Option(help="Target language or column.")]
+ImageData = Annotated[str, typer.Option(help="Images: folder of parquet files or hub id.", metavar="DATA")]
+NetworkDir = Annotated[Path, typer.Argument(help="Folder that `cnn train` or `cnn compress` wrote.", metavar="NETWORK")]
+Batch = Annotated[int, typer.Option(help="Images a step.")]
 DevSplit = Annotated[str, typer.Option(help="Split that every choice is made on.")]
 
 
