@@ -230,7 +230,7 @@ def test_missing_library(runner: Runner, dense: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ((), "no task; say seq2seq, graph"),
+        ((), "no task; say seq2seq, classify, graph"),
         (("translate",), "unknown task 'translate'"),
         (("seq2seq", "--ids", "x"), "--out-dir is missing"),
         (("seq2seq", "--out-dir"), "--out-dir needs a value"),
