@@ -18,7 +18,6 @@ from torch.nn import functional
 from tprune import pixels
 from tprune.errors import BadInput
 
-LARGEST_LABEL = 99_999  # each class costs a row of the last layer: anything larger is no class
 CROP = 4  # pixels of zero padding of which a random crop is taken
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from tprune.errors import BadInput
 
+LARGEST_LABEL = 99_999  # each class costs a row of the last layer: anything larger is no class
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 MODES = {"L": 1, "RGB": 3}  # Pillow's names of what is taken as it is
@@ -131,8 +132,8 @@ def _images(rows: Iterable[tuple[Any, Any]], name: str, classes: tuple[str, ...]
         if pixels[-1].shape != pixels[0].shape:
             here, first = (" x ".join(map(str, one.shape)) for one in (pixels[-1], pixels[0]))
             raise BadInput(f"{where}: the image is {here} (height, width, channels) where the first is {first}")
-        if isinstance(label, bool) or not isinstance(label, int):
-            raise BadInput(f"{where}: the label is {label!r}; it must be a whole number from 0")
+        if isinstance(label, bool) or not isinstance(label, int) or label > LARGEST_LABEL:
+            raise BadInput(f"{where}: the label is {label!r}; it must be a whole number from 0 to {LARGEST_LABEL}")
         labels.append(label)
     if not pixels:
         raise BadInput(f"{name}: there is no image")
