@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pictures
 import pytest
 from command import write_data, write_model
 from typer.main import get_command
 
+from cnn import nets, network
 from tprune.cli import app
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
@@ -22,7 +24,7 @@ def test_the_python_example_runs(tiny_config, tiny_tokenizer_folder, tmp_path, m
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "dense", tiny_config(), tiny_tokenizer_folder)
     write_data(tmp_path / "my-corpus")
-    (code,) = blocks("python")
+    code = next(block for block in blocks("python") if block.startswith("import tprune"))
     code = code.replace("Helsinki-NLP/opus-mt-en-de", "./dense")
     code = code.replace("distill=True", "distill=True, steps=6, finetune_steps=1, round_to=2")
     assert "steps=6" in code
@@ -32,9 +34,23 @@ def test_the_python_example_runs(tiny_config, tiny_tokenizer_folder, tmp_path, m
     assert (tmp_path / "small" / "plan.json").is_file()
 
 
-@pytest.mark.parametrize("line", [x for x in "\n".join(blocks("sh")).splitlines() if x.startswith("tprune ")])
+def test_the_python_example_of_an_image_network_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pictures.write(tmp_path / "cifar10", (3, 32, 32), train=60, test=10)
+    code = next(block for block in blocks("python") if block.startswith("from cnn"))
+    code = code.replace("hold_out(5000)", "hold_out(20)").replace("epochs=12", "epochs=1")
+    names: dict[str, object] = {"my_module": nets.NETS["resnet20"].build(10)}
+    exec(code, names)  # noqa: S102 - the README's own lines
+    again = network.load(tmp_path / "small", build=nets.NETS["resnet20"].build)
+    assert again.net == "mine" and again.id == names["mine"].id
+
+
+@pytest.mark.parametrize(
+    "line", [x for x in "\n".join(blocks("sh")).replace("\\\n", " ").splitlines() if x.startswith("tprune ")]
+)
 def test_every_command_and_flag_exists(line):
     words = line.partition("#")[0].split()
     verb = get_command(app).commands[words[1]]
+    verb = verb.commands[words[2]] if words[1] == "cnn" else verb
     known = {flag for parameter in verb.params for flag in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= known
