@@ -1,11 +1,13 @@
-"""How well a network classifies: the share of images whose largest logit is their label's."""
+"""How well a network classifies: the share of images whose largest logit is their label's; one beside another."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from cnn.images import Images
 from cnn.network import Network
@@ -15,28 +17,44 @@ BATCH = 250  # images; the intermediate maps of a larger batch no longer fit the
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Images, how many of them were classified rightly, and the mean cross-entropy (nats an image)."""
+    """Which images were classified rightly, shape (images,), and the mean cross-entropy (nats an image)."""
 
-    images: int
-    right: int
+    right: Tensor
     loss: float
+
+    @property
+    def images(self) -> int:
+        """How many images were classified."""
+        return len(self.right)
 
     @property
     def accuracy(self) -> float:
         """The share of right ones, 0 to 1."""
-        return self.right / self.images
+        return int(self.right.sum()) / self.images
+
+    def p_value(self, other: Score) -> float:
+        """Return how likely two equally good networks differ this much on the same images, 0 to 1.
+
+        McNemar's test (1947), exact and two-sided: of the images that only one of the two gets right, each would be
+        either's with probability 1/2. Raises ValueError for scores of different images.
+        """
+        if self.images != other.images:
+            raise ValueError(f"scores of {self.images} and of {other.images} images cannot be compared")
+        mine, theirs = int((self.right & ~other.right).sum()), int((other.right & ~self.right).sum())
+        tail = sum(math.comb(mine + theirs, few) for few in range(min(mine, theirs) + 1))
+        return min(1.0, 2 * tail / 2 ** (mine + theirs))
 
 
 @torch.inference_mode()
 def evaluate(network: Network, images: Images, *, watch: Callable[[int, int], None] | None = None) -> Score:
     """Classify every image in full precision; raises BadInput when they are not what the network takes."""
     network.check(images)
-    module, right, loss, done = network.module.eval(), 0, 0.0, 0
+    module, right, loss, done = network.module.eval(), [], 0.0, 0
     for pixels, labels in images.batches(BATCH):
         logits = module(network.normalise(pixels))
-        right += int((logits.argmax(1) == labels).sum())
+        right.append(logits.argmax(1) == labels)
         loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
         done += len(labels)
         if watch:
             watch(done, len(images))
-    return Score(len(images), right, loss / len(images))
+    return Score(torch.cat(right), loss / len(images))

@@ -62,18 +62,19 @@ DENSE = {
 }  # fmt: skip
 
 
-def against(one: Mapping[str, Any], dense: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the row with the dense network's figures beside its own, as `dense_...`."""
-    return {**one, **{name: dense[field] for name, field in DENSE.items()}}
+def against(one: Mapping[str, Any], dense: Mapping[str, Any], *, p_value: float) -> dict[str, Any]:
+    """Return the row with the dense network's figures beside its own, as `dense_...`, and `Score.p_value`."""
+    return {**one, "p_value": p_value, **{name: dense[field] for name, field in DENSE.items()}}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return the rows as a table for a terminal."""
-    shown = Table("network", "method", "accuracy", "weights", "left", "products", "fewer", "ms", "faster", "MiB")
+    shown = Table("network", "method", "accuracy", "p", "weights", "left", "products", "fewer", "ms", "faster", "MiB")
     for row in rows:
         times, faster = row["median_ms"], _ratio(row["dense_ms"], row["median_ms"])
         shown.add_row(
-            row["name"], row["method"], f"{100 * row['accuracy']:.2f} %", f"{row['nonzero']:,}",
+            row["name"], row["method"], f"{100 * row['accuracy']:.2f} %", f"{row['p_value']:.3f}",
+            f"{row['nonzero']:,}",
             f"{100 * row['nonzero'] / row['dense_weights']:.2f} %", f"{row['effective_macs'] / 1e6:.2f} M",
             _ratio(row["dense_macs"], row["effective_macs"]), f"{times:.3f}" if times else "", faster,
             f"{row['peak_mib']:.0f}" if row["peak_mib"] else "",

@@ -45,13 +45,19 @@ def evaluate(
     pictures = images.load(data, split=split).first(limit)
     for one in held:
         one.check(pictures)
-    found = []
     with terminal.bar() as show:
-        for folder, one in zip(networks, held, strict=True):
-            reached = score(one, pictures, watch=partial(_told, show, folder.name))
-            taken = asdict(timed[one.id]) if one.id in timed else {}
-            found.append(rows.row(folder.name, one, reached, data=pictures.name, **taken))
-    found = [rows.against(row, found[0]) for row in found]
+        scores = [
+            score(one, pictures, watch=partial(_told, show, folder.name))
+            for folder, one in zip(networks, held, strict=True)
+        ]
+    alone = [
+        rows.row(folder.name, one, reached, data=pictures.name, **(asdict(timed[one.id]) if one.id in timed else {}))
+        for folder, one, reached in zip(networks, held, scores, strict=True)
+    ]
+    found = [
+        rows.against(row, alone[0], p_value=reached.p_value(scores[0]))
+        for row, reached in zip(alone, scores, strict=True)
+    ]
     if results:
         file.write(results, found, inputs={pictures.name: pictures.id})
     terminal.answer({"rows": found}, as_json=json, table=rows.table(found))
