@@ -188,3 +188,9 @@ def test_records_of_the_artefact_give_times_and_memory_to_the_table(
     (row,) = tprune("cnn", "evaluate", lenet, *call).json["rows"]
     assert (row["median_ms"], row["dense_ms"], row["peak_mib"], row["dense_peak_mib"]) == (0.5, 0.5, 2.0, 2.0)
     assert json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))["rows"] == [row]
+
+
+def test_a_figure_without_a_compressed_network_is_refused(lenet: Path, mnist: Path, tmp_path: Path):
+    call = ("cnn", "evaluate", lenet, "--data", mnist, "--figure", tmp_path / "curve.png", "--threads", 1)
+    tprune(*call).check_failed(2, "none of these was compressed")
+    assert not list(tmp_path.iterdir())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tprune import stamp, terminal
+from tprune.errors import BadInput
 from tprune.options import Batch, Dry, ImageData, Json, NetworkDir, Out, Threads, use_threads
 
 if TYPE_CHECKING:
@@ -29,18 +30,21 @@ def evaluate(
         list[Path] | None, typer.Option(help="Records of `tprune bench` on their artefacts: times and memory.")
     ] = None,
     results: Annotated[Path | None, typer.Option(help="Also write the rows to this file.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Also draw accuracy against what is left to this PNG.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first N images.", min=1)] = None,
     threads: Threads = 2,
     json: Json = False,
 ) -> None:
     """Tell accuracy, size and products of networks on a split, beside those of the first one."""
     from bench import results as file
-    from bench import timings
-    from cnn import images, network, rows
+    from bench import timings, tradeoff
+    from cnn import images, methods, network, rows
     from cnn.evaluate import evaluate as score
 
     use_threads(threads)
     held = [network.load(folder) for folder in networks]
+    if figure and not any(methods.of(one) for one in held):
+        raise BadInput("--figure shows compressed networks beside a dense one; none of these was compressed")
     timed = timings.by_model(records or ())
     pictures = images.load(data, split=split).first(limit)
     for one in held:
@@ -60,6 +64,8 @@ def evaluate(
     ]
     if results:
         file.write(results, found, inputs={pictures.name: pictures.id})
+    if figure:
+        stamp.write_bytes(figure, tradeoff.draw(found))
     terminal.answer({"rows": found}, as_json=json, table=rows.table(found))
 
 

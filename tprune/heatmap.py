@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tprune import stamp
 from tprune.sensitivity import TYPES, Row, Sensitivity
 
 GROUPS = (  # heading, stack, sub-blocks whose matrices stand in its columns
@@ -39,7 +41,9 @@ def draw(found: Sensitivity, path: Path | str) -> None:
         _label(axis, found, rows, types, columns)
     figure.suptitle(f"{found.model['name']}: share of dead lines per block, one block type penalised at a time")
     figure.colorbar(image, ax=list(axes), fraction=0.03, pad=0.01, aspect=40, format=lambda share, _: f"{share:.0%}")
-    _save(figure, Path(path))
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    stamp.write_bytes(path, content.getvalue())
 
 
 def _columns(found: Sensitivity) -> list[Column]:
@@ -85,13 +89,3 @@ def _label(axis: Any, found: Sensitivity, rows: Mapping[str, Row], types: list[s
         if where:
             axis.text((where[0] + where[-1]) / 2, -0.62, heading, ha="center", va="bottom", fontsize=9)
             axis.axvline(where[-1] + 0.5, color="white", linewidth=3)
-
-
-def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        figure.savefig(temporary, format="png")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

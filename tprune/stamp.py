@@ -67,16 +67,16 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_text(path: Path | str, text: str) -> None:
-    """Write UTF-8 text so that `path` holds either what it held before or all of `text`, even after a kill."""
+def write_bytes(path: Path | str, content: bytes) -> None:
+    """Write a file so that `path` holds either what it held before or all of `content`, even after a kill."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(text)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
             Path(temporary).chmod(0o644)
@@ -84,6 +84,11 @@ def write_text(path: Path | str, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path | str, document: Mapping[str, Any]) -> None:
