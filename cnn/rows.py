@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from cnn.count import count
@@ -67,20 +69,36 @@ def against(one: Mapping[str, Any], dense: Mapping[str, Any], *, p_value: float)
     return {**one, "p_value": p_value, **{name: dense[field] for name, field in DENSE.items()}}
 
 
+def names(folders: Sequence[Path]) -> list[str]:
+    """Return what the rows are called: the last part of each path, and as many before it as tell them apart."""
+    for parts in range(1, max(len(folder.parts) for folder in folders) + 1):
+        found = ["/".join(folder.parts[-parts:]) for folder in folders]
+        if len(set(found)) == len(set(folders)):
+            break
+    return found
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the rows as a table for a terminal."""
-    shown = Table("network", "method", "accuracy", "p", "weights", "left", "products", "fewer", "ms", "faster", "MiB")
+    """Return the rows as a table for a terminal; shares and ratios are to the first row, the dense network."""
+    timed = any(row["median_ms"] for row in rows)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading in ("network", "accuracy", "p", "weights left", "MACs left, M", *(("ms", "MiB") if timed else ())):
+        shown.add_column(heading, justify="left" if heading == "network" else "right")
     for row in rows:
-        times, faster = row["median_ms"], _ratio(row["dense_ms"], row["median_ms"])
-        shown.add_row(
-            row["name"], row["method"], f"{100 * row['accuracy']:.2f} %", f"{row['p_value']:.3f}",
-            f"{row['nonzero']:,}",
-            f"{100 * row['nonzero'] / row['dense_weights']:.2f} %", f"{row['effective_macs'] / 1e6:.2f} M",
-            _ratio(row["dense_macs"], row["effective_macs"]), f"{times:.3f}" if times else "", faster,
-            f"{row['peak_mib']:.0f}" if row["peak_mib"] else "",
-        )  # fmt: skip
+        times = (
+            [_with(row["median_ms"], ".3f", row["dense_ms"]), f"{row['peak_mib']:.1f}" if row["peak_mib"] else "-"]
+            if timed
+            else []
+        )
+        weights = f"{row['nonzero']:,} {100 * row['nonzero'] / row['dense_weights']:6.2f} %"
+        products = _with(row["effective_macs"] / 1e6, ".2f", row["dense_macs"] / 1e6)
+        score = f"{100 * row['accuracy']:.2f} %"
+        shown.add_row(row["name"], score, f"{row['p_value']:.3f}", weights, products, *times)
     return shown
 
 
-def _ratio(large: float | None, small: float | None) -> str:
-    return f"{large / small:.2f}x" if large and small else ""
+def _with(value: float | None, form: str, dense: float | None) -> str:
+    """Return the value and how many times smaller than the dense network's it is."""
+    if not value:
+        return "-"
+    return f"{value:{form}} {dense / value:6.2f}x" if dense else f"{value:{form}}"

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from command import small_disk
 from marians import random_plan, stock
 from safetensors import safe_open
@@ -339,3 +341,11 @@ def test_the_learning_rate_by_hand() -> None:
 def test_an_impossible_recipe(changes: dict, complaint: str) -> None:
     with pytest.raises(BadInput, match=complaint):
         replace(RECIPE, **changes)
+
+
+def test_an_accelerator_of_another_precision_in_this_process_is_no_matter(model, monkeypatch):
+    """Accelerate holds one precision for a process; training an image network before must not decide ours."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    Accelerator(cpu=True)
+    monkeypatch.setattr("tprune.train.bf16_is_faster", lambda: True)
+    assert len(run(model).losses) == RECIPE.steps

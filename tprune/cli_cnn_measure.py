@@ -49,14 +49,12 @@ def evaluate(
     pictures = images.load(data, split=split).first(limit)
     for one in held:
         one.check(pictures)
+    names = rows.names(networks)
     with terminal.bar() as show:
-        scores = [
-            score(one, pictures, watch=partial(_told, show, folder.name))
-            for folder, one in zip(networks, held, strict=True)
-        ]
+        scores = [score(one, pictures, watch=partial(_told, show, name)) for name, one in zip(names, held, strict=True)]
     alone = [
-        rows.row(folder.name, one, reached, data=pictures.name, **(asdict(timed[one.id]) if one.id in timed else {}))
-        for folder, one, reached in zip(networks, held, scores, strict=True)
+        rows.row(name, one, reached, data=pictures.name, **(asdict(timed[one.id]) if one.id in timed else {}))
+        for name, one, reached in zip(names, held, scores, strict=True)
     ]
     found = [
         rows.against(row, alone[0], p_value=reached.p_value(scores[0]))

@@ -19,6 +19,7 @@ from tprune.signals import as_interrupts
 talk = Console(stderr=True)
 # A wrong call, in click's words. Newer typers bring their own copy of click; only its leaves have public names.
 UsageError: Any = typer.BadParameter.__bases__[0]
+WIDE = 120  # characters of a line that goes to a file or another program
 INTERRUPTED = 130  # what a newer typer returns for Ctrl-C instead of raising
 
 
@@ -29,7 +30,7 @@ def answer(
     if as_json:
         sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
         return
-    screen = Console()
+    screen = Console() if sys.stdout.isatty() else Console(width=WIDE)
     if table is not None:
         screen.print(table)
     for line in lines:

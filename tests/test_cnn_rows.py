@@ -1,0 +1,50 @@
+"""What the rows are called, and the table that a person reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cnn.rows import names, table
+
+
+@pytest.mark.parametrize(
+    ("folders", "called"),
+    [
+        (["runs/dense", "small"], ["dense", "small"]),
+        (["svd/cut-0.1", "penni/cut-0.1"], ["svd/cut-0.1", "penni/cut-0.1"]),
+        (["dense", "a/b/cut", "a/c/cut"], ["dense", "b/cut", "c/cut"]),
+        (["dense", "dense"], ["dense", "dense"]),
+    ],
+)
+def test_names_are_as_long_as_they_must_be(folders, called):
+    assert names([Path(folder) for folder in folders]) == called
+
+
+def shown(*rows: dict[str, Any]) -> list[str]:
+    screen = Console(width=120)
+    with screen.capture() as captured:
+        screen.print(table(rows))
+    return [" ".join(line.split()) for line in captured.get().splitlines() if line.strip()]
+
+
+def row(**figures: Any) -> dict[str, Any]:
+    return {
+        "name": "small", "accuracy": 0.8664, "p_value": 0.0123, "nonzero": 62_472, "dense_weights": 270_896,
+        "effective_macs": 7_460_000, "dense_macs": 40_810_000, "median_ms": None, "dense_ms": None, "peak_mib": None,
+    } | figures  # fmt: skip
+
+
+def test_the_table_holds_shares_and_ratios_to_the_dense_network():
+    heading, _, line = shown(row())
+    assert heading == "network accuracy p weights left MACs left, M"
+    assert line == "small 86.64 % 0.012 62,472 23.06 % 7.46 5.47x"
+
+
+def test_times_and_memory_stand_in_it_once_measured():
+    _, _, timed, untimed = shown(row(median_ms=0.25, dense_ms=0.5, peak_mib=31.25), row(dense_ms=0.5))
+    assert timed.endswith("7.46 5.47x 0.250 2.00x 31.2")
+    assert untimed.endswith("7.46 5.47x - -")
