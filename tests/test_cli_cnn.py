@@ -68,6 +68,20 @@ def test_deephoyer_from_dense_to_two_small_networks(lenet: Path, mnist: Path, tm
     assert rows[2]["settings"]["penalised"] == "hoyer-square"
 
 
+def test_levels_that_are_done_are_left_by_the_same_call_and_refused_by_another(
+    lenet: Path, mnist: Path, tmp_path: Path
+):
+    small, run = tmp_path / "small", ("--data", mnist, *RUN, "--method", "deephoyer", "--epochs", 1)
+    call = ("cnn", "compress", lenet, *run, "--cut", "0.3,1", "--out", small)
+    first = tprune(*call)
+    ids = {path.name: document(path)["created"] for path in small.iterdir()}
+    shutil.rmtree(small / "cut-1")  # as if it had been killed before
+    again = tprune(*call)
+    assert (again.code, again.out) == (0, first.out)
+    assert document(small / "cut-0.3")["created"] == ids["cut-0.3"] and (small / "cut-1").is_dir()
+    tprune(*call, "--lr", 0.002).check_failed(2, "cut-0.3")
+
+
 def test_the_table_for_a_person_names_every_network(lenet: Path, mnist: Path):
     told = tprune("cnn", "evaluate", lenet, "--data", mnist, "--threads", 1)
     assert told.code == 0 and "dense" in told.out

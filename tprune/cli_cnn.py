@@ -23,6 +23,7 @@ HeldOut = Annotated[int, typer.Option(help="Training images held out; every choi
 Limit = Annotated[int | None, typer.Option(help="Use only the first N images.", min=2)]
 Lr = Annotated[float | None, typer.Option(help="Peak learning rate; by default the network's own.")]
 Decay = Annotated[float | None, typer.Option("--weight-decay", help="Of weights; default 5e-4 with sgd, 0 with adam.")]
+Smoothing = Annotated[float, typer.Option(help="Label smoothing.")]
 Optimiser = Annotated[str | None, typer.Option(help="sgd or adam; by default the network's own.")]
 MethodName = Annotated[str | None, typer.Option(help="deephoyer, svd or penni.", metavar="METHOD")]
 
@@ -46,7 +47,7 @@ def train(
     optimiser: Optimiser = None,
     weight_decay: Decay = None,
     batch: Batch = 128,
-    smoothing: Annotated[float, typer.Option(help="Label smoothing.")] = 0.0,
+    smoothing: Smoothing = 0.0,
     held_out: HeldOut = 5000,
     limit: Limit = None,
     seed: Seed = 0,
@@ -115,6 +116,7 @@ def compress(
     optimiser: Optimiser = None,
     weight_decay: Decay = None,
     batch: Batch = 128,
+    smoothing: Smoothing = 0.0,
     held_out: HeldOut = 5000,
     limit: Limit = None,
     seed: Seed = 0,
@@ -122,23 +124,29 @@ def compress(
     json: Json = False,
     dry_run: Dry = False,
 ) -> None:
-    """Cut what training made small, fine-tune with the zeros fixed, shrink, and write a network of plain layers."""
+    """Cut what training made small, fine-tune with the zeros fixed, shrink, and write a network of plain layers.
+
+    A killed call continues when given again; of several levels, those that are done are left.
+    """
     from cnn import methods, nets, network, steps
     from cnn.train import recipe_of
 
     use_threads(threads)
     levels = _levels(cut)
-    homes = [out if len(levels) == 1 else out / f"cut-{level:g}" for level in levels]
-    for home in homes:
-        stamp.check_vacant(home)
     one = network.load(start)
+    homes = [out if len(levels) == 1 else out / f"cut-{level:g}" for level in levels]
+    done = {home: made for home in homes if len(levels) > 1 and (made := _made_before(home, one))}
+    for home in homes:
+        if home not in done:
+            stamp.check_vacant(home)
     chosen = methods.named(method, structural=structural or None) if method else methods.of(one)
     if chosen is None:
         raise BadInput(
             f"{str(start)!r} was trained for no method; say which with --method: {', '.join(methods.METHODS)}"
         )
     recipe = recipe_of(
-        nets.named(one.net), epochs, lr=lr, optimiser=optimiser, weight_decay=weight_decay, batch=batch, seed=seed
+        nets.named(one.net), epochs, lr=lr, optimiser=optimiser, weight_decay=weight_decay, batch=batch,
+        smoothing=smoothing, seed=seed,
     ) if epochs else None  # fmt: skip
     settings = [steps.Settings(level, recipe, rounds, keep_bases) for level in levels]
     if dry_run:
@@ -147,14 +155,17 @@ def compress(
     rest, held = _images(data, split, limit, held_out)
     answers, lines = [], []
     for home, how in zip(homes, settings, strict=True):
-        one, run_dir = network.load(start), home.parent / f".{home.name}.run"
-        inputs = {rest.name: rest.id, str(start): one.id}
-        with terminal.bar() as show:
-            facts = steps.compress(
-                one, rest, chosen, how, held=held, run_dir=run_dir,
-                watch=lambda what, done, n, loss: show(what, done, n, f"loss {loss:.3f}"),  # noqa: B023  # used within
-            )  # fmt: skip
-        _save(one, home, inputs, run_dir)
+        one, run_dir = done.get(home) or network.load(start), home.parent / f".{home.name}.run"
+        if home in done:
+            facts = one.history[-1]
+        else:
+            inputs = {rest.name: rest.id, str(start): one.id}
+            with terminal.bar() as show:
+                facts = steps.compress(
+                    one, rest, chosen, how, held=held, run_dir=run_dir,
+                    watch=lambda what, done, n, loss: show(what, done, n, f"loss {loss:.3f}"),  # noqa: B023  # used here
+                )  # fmt: skip
+            _save(one, home, inputs, run_dir)
         answers.append({"out": str(home), "id": one.id, **facts})
         counts = facts["counts"]
         lines += [*_left_alone(facts), f"{_reached(home, facts, held)}, {counts['nonzero']:,} weights, "
@@ -216,6 +227,18 @@ def _levels(cut: str) -> list[float]:
         return [float(level) for level in dict.fromkeys(cut.split(","))]
     except ValueError:
         raise BadInput(f"--cut {cut!r} must be a number, or several separated by commas") from None
+
+
+def _made_before(home: Path, start: Network) -> Network | None:
+    """Return the network that this very call wrote to `home` before it was killed, if it did."""
+    from cnn import network
+
+    try:
+        found = network.load(home)
+    except BadInput:
+        return None
+    *earlier, last = found.history
+    return found if earlier == start.history and last["argv"] == stamp.argv() else None
 
 
 def _save(one: Network, out: Path, inputs: Mapping[str, str], run_dir: Path) -> None:
