@@ -38,7 +38,17 @@ def _plain(key: str) -> Callable[[RowData], str]:
 
 
 def _fixed(key: str, digits: int, scale: float = 1.0) -> Callable[[RowData], str]:
-    return lambda row: f"{row[key] / scale:,.{digits}f}"
+    return lambda row: _digits(row[key] / scale, digits)
+
+
+def _digits(value: float, digits: int) -> str:
+    """Return the value with so many digits after the point, and with two that count where that would leave one."""
+    return f"{value:#.2g}" if digits and 0 < abs(value) < 10.0 ** (1 - digits) else f"{value:,.{digits}f}"
+
+
+def _kept(row: RowData) -> str:
+    percent = 100 * row["keep"]
+    return f"{percent:.0f} %" if percent >= 9.5 else f"{percent:#.2g} %"
 
 
 def _change(row: RowData) -> str:
@@ -64,7 +74,7 @@ def _speedup(row: RowData) -> str:
 COLUMNS = (
     Column("name", "model", _plain("name"), number=False),
     Column("criterion", "criterion", _plain("criterion"), number=False),
-    Column("keep", "kept", lambda row: f"{100 * row['keep']:.0f} %"),
+    Column("keep", "kept", _kept),
     Column("seed", "seed", _plain("seed")),
     Column("bleu", "BLEU", _fixed("bleu", 2)),
     Column("bleu_loss_percent", "BLEU change", _change),

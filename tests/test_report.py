@@ -299,3 +299,11 @@ def test_a_report_of_realistic_size(tmp_path, monkeypatch):
     document = report([realistic(tmp_path / "runs")], tmp_path / "out")
     assert len(document["rows"]) == 14
     assert (tmp_path / "out" / "report.html").stat().st_size < 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "shown"),
+    [(2249 / 1e6, 2, "0.0022"), (0.0998, 2, "0.10"), (0.43, 2, "0.43"), (1234.5, 1, "1,234.5"), (0.0, 2, "0.00")],
+)
+def test_small_figures_keep_two_digits_that_count(value, digits, shown):
+    assert table._digits(value, digits) == shown
