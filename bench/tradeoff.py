@@ -76,8 +76,10 @@ def _word(key: str, value: Any) -> str:
 def _dress(axes: Any, label: str, look: Look) -> None:
     axes.set_facecolor(look.paper)
     axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    told = "125" if high > 5 * low else "123456789"
     for kind in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        kind(FuncFormatter(lambda share, _: f"{share:g}" if f"{share:e}"[0] in "125" else ""))
+        kind(FuncFormatter(lambda share, _: f"{share:g}" if f"{share:e}"[0] in told else ""))
     axes.set_xlabel(label, color=look.ink)
     axes.tick_params(colors=look.ink, which="both", labelsize=8)
     axes.grid(True, color=look.ink, alpha=0.12, lw=0.6)
