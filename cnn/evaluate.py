@@ -15,7 +15,7 @@ from cnn.network import Network
 BATCH = 250  # images; the intermediate maps of a larger batch no longer fit the caches of a CPU
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Score:
     """Which images were classified rightly, shape (images,), and the mean cross-entropy (nats an image)."""
 
