@@ -16,11 +16,11 @@ make() { # NAME VERB OPTIONS...: `tprune cnn VERB` writes OUT/NAME, if it is not
   [ -e "$out/$name" ] || { echo "$(date +%T) $name" && "$tprune" cnn "$@" --out "$out/$name" --threads 1; }
 }
 
-cuts() { # NAME LEVELS OPTIONS...: OUT/NAME-cut/cut-LEVEL each; finished levels are left
+cuts() { # NAME LEVELS OPTIONS...: OUT/NAME-cut/cut-LEVEL for each of several; finished ones are left
   local name=$1 levels=$2
   shift 2
   echo "$(date +%T) $name-cut"
-  "$tprune" cnn compress "$out/$name" --cut "$levels," --out "$out/$name-cut" --threads 1 "$@"
+  "$tprune" cnn compress "$out/$name" --cut "$levels" --out "$out/$name-cut" --threads 1 "$@"
 }
 
 table() { # TABLE DATA DENSE NETWORK...: export all, measure them side by side, then read the test images
