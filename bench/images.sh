@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Makes bench/results/cnn-*.json and .png again: DeepHoyer on MNIST, SVD training and PENNI on CIFAR-10.
-#   bench/images.sh MNIST CIFAR10 OUT RESULTS [TABLE...]
-# TABLE: lenet-300-100, lenet-5, resnet20-svd, resnet20-penni, resnet18-penni; all of them by default, one after
-# another. Every choice is made on 5,000 training images held out; the test images are read once, at the end. What is
-# already in OUT is not made again and a killed run continues. One thread each: two tables side by side fill two cores.
+#   bench/images.sh train|measure MNIST CIFAR10 OUT RESULTS TABLE...
+# TABLE: lenet-300-100, lenet-5, resnet20-svd, resnet20-penni, resnet18-penni. `train` makes the networks, one thread
+# each, so that two tables side by side fill two cores; what is in OUT already is not made again, and a killed run
+# continues. Every choice is made on 5,000 training images held out. `measure` wants a machine that does nothing else:
+# it exports, times, and reads the test images.
 set -euo pipefail
-mnist=$1 cifar=$2 out=$3 results=$4
-shift 4
+stage=$1 mnist=$2 cifar=$3 out=$4 results=$5
+shift 5
 tprune=${TPRUNE:-tprune}
 mkdir -p "$out" "$results"
 
@@ -23,6 +24,29 @@ cuts() { # NAME LEVELS OPTIONS...: OUT/NAME-cut/cut-LEVEL for each of several; f
   "$tprune" cnn compress "$out/$name" --cut "$levels" --out "$out/$name-cut" --threads 1 "$@"
 }
 
+under() { # GLOB...: the networks of OUT that fit, as names under OUT
+  local pattern folder
+  for pattern in "$@"; do
+    for folder in "$out"/$pattern/; do # not quoted: it is a pattern
+      folder=${folder#"$out"/}
+      echo "${folder%/}"
+    done
+  done
+}
+
+leanest() { # FLOOR NETWORK...: the fewest weights at this held-out accuracy; else the most accurate network
+  python3 - "$out" "$@" <<'PY'
+import json, sys
+from pathlib import Path
+
+out, floor, *networks = sys.argv[1:]
+last = {name: json.loads(Path(out, name, "network.json").read_text())["history"][-1] for name in networks}
+enough = [name for name in networks if last[name]["accuracy_held_out"] >= float(floor)]
+print(min(enough, key=lambda name: last[name]["counts"]["nonzero"]) if enough else
+      max(networks, key=lambda name: last[name]["accuracy_held_out"]))
+PY
+}
+
 table() { # TABLE DATA DENSE NETWORK...: export all, measure them side by side, then read the test images
   local name=$1 data=$2 to network
   shift 2
@@ -36,6 +60,15 @@ table() { # TABLE DATA DENSE NETWORK...: export all, measure them side by side, 
     --results "$results/cnn-$name.json" --figure "$results/cnn-$name.png"
 }
 
+curve() { # TABLE DATA DENSE NETWORK...: many networks on the test images, without times
+  local name=$1 data=$2
+  shift 2
+  "$tprune" cnn evaluate "${@/#/$out/}" --data "$data" --results "$results/cnn-$name-curve.json" \
+    --figure "$results/cnn-$name-curve.png"
+}
+
+# ---- DeepHoyer ----
+
 grid() { # PENALTY LEVELS STRENGTH...: nine networks of one penalty, as many trials for each
   local penalty=$1 levels=$2 strength
   shift 2
@@ -46,7 +79,7 @@ grid() { # PENALTY LEVELS STRENGTH...: nine networks of one penalty, as many tri
   done
 }
 
-lenet_300_100() {
+train_lenet_300_100() {
   make lenet-300-100/dense train --net lenet-300-100 --data "$mnist" --epochs 30 --smoothing 0.1
   grid hoyer-square 0.08,0.115,0.15 6e-5 1.2e-4 2.4e-4
   grid hoyer 0.1,0.3,1 1e-3 3e-3 1e-2
@@ -55,4 +88,85 @@ lenet_300_100() {
   grid none 1,1.5,2,2.5,3,3.5,4,4.5,5 0
 }
 
-for name in "$@"; do "${name//-/_}"; done
+measure_lenet_300_100() {
+  local own=lenet-300-100 penalty chosen=() all
+  for penalty in hoyer-square hoyer l1 transformed-l1 none; do
+    mapfile -t all < <(under "$own/$penalty-[0-9]*-cut/cut-*")
+    chosen+=("$(leanest 0.984 "${all[@]}")")
+  done
+  table $own "$mnist" $own/dense "${chosen[@]}"
+  mapfile -t all < <(under "$own/*-cut/cut-*")
+  curve $own "$mnist" $own/dense "${all[@]}"
+}
+
+train_lenet_5() {
+  local own=lenet-5 strength
+  make $own/dense train --net lenet-5 --data "$mnist" --epochs 20
+  make $own/weights train --from "$out/$own/dense" --method deephoyer --penalty hoyer-square --strength 1e-4 \
+    --data "$mnist" --epochs 60
+  cuts $own/weights 0.1,0.2,0.3 --data "$mnist" --epochs 25 --lr 5e-4
+  for strength in 0.005 0.02; do
+    make $own/filters-$strength train --from "$out/$own/dense" --method deephoyer --structural --penalty group-hs \
+      --strength $strength --data "$mnist" --epochs 40
+    cuts $own/filters-$strength 0.1,0.3 --data "$mnist" --epochs 20 --lr 5e-4
+  done
+}
+
+measure_lenet_5() {
+  local networks
+  mapfile -t networks < <(under "lenet-5/*-cut/cut-*")
+  table lenet-5 "$mnist" lenet-5/dense "${networks[@]}"
+}
+
+# ---- SVD training ----
+
+svd() { # NAME OPTIONS...: 12 epochs from the dense ResNet-20
+  local name=$1
+  shift
+  make "resnet20/$name" train --from "$out/resnet20/dense" --method svd --data "$cifar" --epochs 12 --lr 0.05 "$@"
+}
+
+train_resnet20_svd() {
+  local own=resnet20 name
+  make $own/dense train --net resnet20 --data "$cifar" --epochs 30
+  svd channel-hoyer-0.015 --scheme channel --penalty hoyer --strength 0.015
+  svd channel-hoyer-0.05 --scheme channel --penalty hoyer --strength 0.05
+  svd spatial-hoyer-0.01 --scheme spatial --penalty hoyer --strength 0.01
+  svd spatial-hoyer-0.03 --scheme spatial --penalty hoyer --strength 0.03
+  cuts $own/channel-hoyer-0.015 1e-3,1e-2 --data "$cifar" --epochs 12 --lr 0.05
+  cuts $own/channel-hoyer-0.05 1e-5,1e-3 --data "$cifar" --epochs 12 --lr 0.05
+  cuts $own/spatial-hoyer-0.01 1e-4,1e-3 --data "$cifar" --epochs 12 --lr 0.05
+  cuts $own/spatial-hoyer-0.03 1e-4,1e-3 --data "$cifar" --epochs 12 --lr 0.05
+  # as long a training without compression
+  make $own/dense-longer train --from "$out/$own/dense" --data "$cifar" --epochs 24 --lr 0.05
+  # beside the first: no penalty on the singular values, l1 instead, no orthogonality
+  svd channel-none --scheme channel --penalty none
+  svd channel-l1 --scheme channel --penalty l1 --strength 0.003
+  svd channel-not-orthogonal --scheme channel --penalty hoyer --strength 0.015 --orthogonality 0
+  for name in none l1 not-orthogonal; do
+    cuts $own/channel-$name 1e-3,1e-2 --data "$cifar" --epochs 12 --lr 0.05
+  done
+}
+
+measure_resnet20_svd() {
+  local networks
+  mapfile -t networks < <(under "resnet20/channel-*-cut/cut-*" "resnet20/spatial-*-cut/cut-*")
+  table resnet20-svd "$cifar" resnet20/dense resnet20/dense-longer "${networks[@]}"
+}
+
+# ---- PENNI ----
+
+train_resnet18_penni() {
+  local own=resnet18
+  make $own/dense train --net resnet18 --data "$cifar" --epochs 8
+  make $own/penni train --from "$out/$own/dense" --method penni --strength 1e-4 --bases 5 --data "$cifar" --epochs 5 --lr 0.05
+  make $own/penni-bases compress "$out/$own/penni" --data "$cifar" --cut 0.7 --rounds 3 --epochs 6 --lr 0.05 --keep-bases
+  make $own/penni-plain compress "$out/$own/penni-bases" --data "$cifar" --cut 0 --epochs 0
+  make $own/dense-longer train --from "$out/$own/dense" --data "$cifar" --epochs 11 --lr 0.05
+}
+
+measure_resnet18_penni() {
+  table resnet18-penni "$cifar" resnet18/dense resnet18/dense-longer resnet18/penni-plain
+}
+
+for name in "$@"; do "${stage}_${name//-/_}"; done

@@ -24,12 +24,17 @@ DPI = 160
 
 
 def series(rows: Sequence[RowData]) -> dict[str, list[RowData]]:
-    """Return the compressed networks by how they were trained, named by the settings in which they differ."""
+    """Return the compressed networks by how they were trained, named by the settings in which they differ.
+
+    Strengths of one penalty are one series where something else differs as well: they are how far it was pressed.
+    """
     compressed = [row for row in rows if row["method"] != "dense"]
     found: dict[str, list[RowData]] = {}
     for row in compressed:
         same = [other["settings"] for other in compressed if other["method"] == row["method"]]
         differing = [key for key, value in row["settings"].items() if any(one.get(key) != value for one in same)]
+        if len(differing) > 1:
+            differing = [key for key in differing if key != "strength"]
         words = [_word(key, row["settings"][key]) for key in differing]
         nets = [row["net"]] if len({one["net"] for one in compressed}) > 1 else []
         found.setdefault(" ".join([*nets, row["method"], *words]), []).append(row)
@@ -39,8 +44,8 @@ def series(rows: Sequence[RowData]) -> dict[str, list[RowData]]:
 def draw(rows: Sequence[RowData], look: Look = LIGHT) -> bytes:
     """Return a PNG: accuracy against the weights and against the MACs that are left, a line for each training.
 
-    Both shares are of the first row's, the dense network's, whose accuracy is the dashed line. Raises ValueError where
-    no row is a compressed network.
+    A line joins what no smaller network of its series beats; the others are pale. Both shares are of the first row's,
+    the dense network's, whose accuracy is the dashed line. Raises ValueError where no row is a compressed network.
     """
     lines = series(rows)
     if not lines:
@@ -51,8 +56,9 @@ def draw(rows: Sequence[RowData], look: Look = LIGHT) -> bytes:
     for axes, (left, of, title) in zip(panels, PANELS, strict=True):
         axes.axhline(100 * rows[0]["accuracy"], ls="--", lw=1, color=look.ink, alpha=0.6, label="dense")
         for (name, own), (marker, colour) in zip(lines.items(), cycle(STYLES)):
-            points = sorted((100 * row[left] / row[of], 100 * row["accuracy"]) for row in own)
-            axes.plot(*zip(*points, strict=True), marker=marker, color=colour, ms=5, lw=1.2, label=name)
+            points = [(100 * row[left] / row[of], 100 * row["accuracy"]) for row in own]
+            axes.plot(*zip(*points, strict=True), marker=marker, color=colour, ms=4, lw=0, alpha=0.35)
+            axes.plot(*zip(*front(points), strict=True), marker=marker, color=colour, ms=5, lw=1.2, label=name)
         _dress(axes, f"{title}, % of the dense network's", look)
     panels[0].set_ylabel(f"accuracy on {rows[0]['images']:,} images, %", color=look.ink)
     handles, names = panels[0].get_legend_handles_labels()
@@ -63,6 +69,15 @@ def draw(rows: Sequence[RowData], look: Look = LIGHT) -> bytes:
     target = io.BytesIO()
     figure.savefig(target, format="png", facecolor=look.paper, metadata={"Software": None})
     return target.getvalue()
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points (what is left, accuracy) that no smaller one beats, the smallest first."""
+    found: list[tuple[float, float]] = []
+    for left, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not found or accuracy > found[-1][1]:
+            found.append((left, accuracy))
+    return found
 
 
 def _word(key: str, value: Any) -> str:

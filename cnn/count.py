@@ -9,7 +9,7 @@ run of the layer's form costs, `effective_macs` what is left where products with
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -107,13 +107,29 @@ class Kept:
     of_network: float  # all parameters left, of all of the original network: linear layers, biases and batch norms too
 
 
-def kept(dense: Count, decomposed: Count, now: Count) -> Kept:
-    """Return what is left in `now` of a network that was `dense`, and `decomposed` before anything was pruned."""
+def kept(dense: Count, decomposed: Count, left: Mapping[str, int]) -> Kept:
+    """Return the shares left of a network that was `dense`, and `decomposed` before anything was pruned.
+
+    left: `totals` of what it is now.
+    """
     return Kept(
-        now.convs.nonzero / dense.convs.weights,
-        now.nonzero_coefficients / decomposed.coefficients,
-        now.nonzero_parameters / dense.parameters,
+        left["convolutions"] / dense.convs.weights,
+        left["coefficients"] / decomposed.coefficients,
+        left["parameters"] / dense.parameters,
     )
+
+
+def totals(counted: Count) -> dict[str, int]:
+    """Return weights, products, and what is not zero: of all weights, of convolutions, coefficients, parameters."""
+    return {
+        "weights": counted.weights,
+        "nonzero": counted.nonzero,
+        "macs": counted.macs,
+        "effective_macs": counted.effective_macs,
+        "convolutions": counted.convs.nonzero,
+        "coefficients": counted.nonzero_coefficients,
+        "parameters": counted.nonzero_parameters,
+    }
 
 
 def count(module: nn.Module, image: tuple[int, int, int]) -> Count:

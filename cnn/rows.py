@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from cnn.count import count
+from cnn import methods
+from cnn.count import Count, count, kept, totals
 from cnn.evaluate import Score
 from cnn.network import Network
 
@@ -32,7 +35,7 @@ def row(
     """
     counted = count(network.module, network.image)
     last = network.history[-1] if network.history else {}
-    left = last.get("counts") or {"nonzero": counted.nonzero, "effective_macs": counted.effective_macs}
+    left = _left(network, counted)
     trained: dict[str, Any] = next((step for step in reversed(network.history) if step.get("method")), {})
     settings = dict(trained.get("settings") or {})
     return {
@@ -50,7 +53,7 @@ def row(
         "nonzero": left["nonzero"],
         "macs": counted.macs,
         "effective_macs": left["effective_macs"],
-        "converted": last.get("converted"),
+        "converted": next((step["converted"] for step in network.history if step.get("converted")), None),
         "median_ms": median_ms,
         "peak_mib": peak_mib,
         "epochs": sum(step["epochs"] for step in network.history),
@@ -64,9 +67,28 @@ DENSE = {
 }  # fmt: skip
 
 
-def against(one: Mapping[str, Any], dense: Mapping[str, Any], *, p_value: float) -> dict[str, Any]:
-    """Return the row with the dense network's figures beside its own, as `dense_...`, and `Score.p_value`."""
-    return {**one, "p_value": p_value, **{name: dense[field] for name, field in DENSE.items()}}
+def against(
+    one: Mapping[str, Any], dense: Mapping[str, Any], *, p_value: float, kept: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """Return the row with the dense network's figures beside its own, as `dense_...`, `Score.p_value` and `shares`."""
+    return {**one, "p_value": p_value, "kept": kept, **{name: dense[field] for name, field in DENSE.items()}}
+
+
+def shares(network: Network, dense: Network) -> dict[str, float] | None:
+    """Return what PENNI left of the parameters of `dense`, on three bases (`cnn.count.Kept`); else None."""
+    method = methods.of(network)
+    if not isinstance(method, methods.Penni):
+        return None
+    decomposed = copy.deepcopy(dense.module)
+    method.convert(decomposed)
+    whole, parts = (count(module, dense.image) for module in (dense.module, decomposed))
+    return asdict(kept(whole, parts, _left(network, count(network.module, network.image))))
+
+
+def _left(network: Network, counted: Count) -> Mapping[str, int]:
+    """Return what a network's last step left, before bases were multiplied out; else what it holds."""
+    last = network.history[-1] if network.history else {}
+    return last.get("counts") or totals(counted)
 
 
 def names(folders: Sequence[Path]) -> list[str]:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnn.count import count
+from cnn.count import count, totals
 from cnn.evaluate import evaluate
 from cnn.images import Images
 from cnn.methods import Method, Seconds
@@ -116,7 +116,7 @@ def compress(
     if settings.rounds > 1 and method.name == "svd":
         raise BadInput(f"rounds {settings.rounds}: svd cuts once, as its layers are plain afterwards; only 1 is legal")
     began, left = time.monotonic(), method.convert(network.module)
-    whole = _totals(network)
+    whole = totals(count(network.module, network.image))
     rounds: list[dict[str, float]] = []
     for number in range(settings.rounds):
         told = {"difference": _cut(network, images, method, settings.level)}
@@ -132,7 +132,7 @@ def compress(
             )
             told["accuracy_held_out"] = evaluate(network, held).accuracy
         rounds.append(told)
-    counted = _totals(network)  # before a basis is multiplied out again
+    counted = totals(count(network.module, network.image))  # before a basis is multiplied out again
     forms = {} if settings.keep_bases else method.finish(network.module, network.image, seconds)
     facts = {
         "verb": "compress",
@@ -152,11 +152,6 @@ def compress(
     }
     network.history.append(facts)
     return facts
-
-
-def _totals(network: Network) -> dict[str, int]:
-    counted = count(network.module, network.image)
-    return {name: getattr(counted, name) for name in ("weights", "nonzero", "macs", "effective_macs")}
 
 
 def _cut(network: Network, images: Images, method: Method, level: float) -> float:

@@ -43,6 +43,10 @@ def resnet(cifar: Path, tmp_path_factory) -> Path:
     return out
 
 
+def is_3x3(layer: torch.nn.Module) -> bool:
+    return isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (3, 3)
+
+
 def document(folder: Path) -> dict:
     return json.loads((folder / "network.json").read_text(encoding="utf-8"))
 
@@ -119,6 +123,15 @@ def test_penni_in_rounds_with_its_bases_kept_and_then_finished(resnet: Path, cif
     torch.testing.assert_close(
         one.module(one.normalise(pixels)), other.module(other.normalise(pixels)), atol=1e-4, rtol=1e-4
     )
+    rows = tprune("cnn", "evaluate", resnet, trained, based, plain, "--data", cifar, "--threads", 1, "--json").json[
+        "rows"
+    ]
+    left = sum(
+        int(layer.coefficients.count_nonzero()) for layer in one.module.modules() if hasattr(layer, "coefficients")
+    )
+    kernels = sum(layer.weight[..., 0, 0].numel() for layer in network.load(resnet).module.modules() if is_3x3(layer))
+    assert rows[0]["kept"] is None and rows[2]["kept"] == rows[3]["kept"]
+    assert [rows[at]["kept"]["of_coefficients"] for at in (1, 2)] == [1, left / (4 * kernels)]
 
 
 def test_a_network_remembers_its_method(resnet: Path):

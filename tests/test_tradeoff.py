@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.tradeoff import draw, series
+from bench.tradeoff import draw, front, series
 
 SETTINGS = {"penalised": "hoyer", "strength": 0.05, "scheme": "channel"}
 
@@ -31,15 +31,21 @@ def test_a_line_is_named_by_what_sets_it_apart():
     ]
     found = series(rows)
     assert {name: len(own) for name, own in found.items()} == {
-        "svd hoyer strength 0.05": 2,
-        "svd l1 strength 0.1": 1,
+        "svd hoyer": 2,
+        "svd l1": 1,
         "deephoyer": 1,
     }
+    strong = [row("svd", 0.8, 500, **SETTINGS), row("svd", 0.7, 300, **{**SETTINGS, "strength": 0.1})]
+    assert list(series(strong)) == ["svd strength 0.05", "svd strength 0.1"]
 
 
 def test_switches_and_networks_are_named_too():
     rows = [row("deephoyer", 0.9, 9, structural=True), row("deephoyer", 0.9, 9, "lenet-5", structural=False)]
     assert list(series(rows)) == ["resnet20 deephoyer structural", "lenet-5 deephoyer not structural"]
+
+
+def test_a_line_joins_what_no_smaller_network_beats():
+    assert front([(3, 0.7), (1, 0.5), (2, 0.8), (1, 0.6), (4, 0.9)]) == [(1, 0.6), (2, 0.8), (4, 0.9)]
 
 
 def test_the_figure_is_a_png():

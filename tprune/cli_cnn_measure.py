@@ -57,8 +57,8 @@ def evaluate(
         for name, one, reached in zip(names, held, scores, strict=True)
     ]
     found = [
-        rows.against(row, alone[0], p_value=reached.p_value(scores[0]))
-        for row, reached in zip(alone, scores, strict=True)
+        rows.against(row, alone[0], p_value=reached.p_value(scores[0]), kept=rows.shares(one, held[0]))
+        for row, one, reached in zip(alone, held, scores, strict=True)
     ]
     if results:
         file.write(results, found, inputs={pictures.name: pictures.id})
