@@ -119,6 +119,7 @@ def fit(
     an_epoch = len(images) // recipe.batch or 1
     steps, began, saved = an_epoch * recipe.epochs, time.monotonic(), time.monotonic()
     losses = _Losses(dict(at.losses), dict(at.memory))
+    do_step.bf16 = bool(losses.running.setdefault("bf16", float(do_step.bf16)))  # as the run began, not as measured now
     for step, (pixels, labels) in enumerate(_stream(images, recipe, at.step, steps, rank, world), at.step):
         for group in optimiser.param_groups:
             group["lr"] = recipe.lr_at(step, steps)
@@ -153,9 +154,19 @@ class Step:
         parameters = list(network.module.train().parameters())
         self.optimiser = _optimiser(parameters, recipe)
         objective = Objective(network.module, recipe.smoothing, bf16=recipe.bf16 and bf16_is_faster())
+        self._plain = objective
         self._objective, self._stepper = self.accelerator.prepare(objective, self.optimiser)
         zeros = {p: p == 0 for p in parameters if keep_zeros and p.ndim > 1}
         self._masks = {p: (~zero).to(p) for p, zero in zeros.items() if bool(zero.any())}
+
+    @property
+    def bf16(self) -> bool:
+        """Whether products are computed in bf16."""
+        return self._plain.bf16
+
+    @bf16.setter
+    def bf16(self, wanted: bool) -> None:
+        self._plain.bf16 = wanted
 
     def __call__(self, pixels: Tensor, labels: Tensor, resting: Collection[nn.Parameter] = ()) -> float:
         """Train on uint8 pixels (batch, channels, height, width) and labels (batch); `resting` parameters do not.

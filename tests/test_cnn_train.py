@@ -114,6 +114,20 @@ def test_a_killed_run_ends_with_the_same_bits(saving, tmp_path: Path, recipe: Re
     check_same(one, whole)
 
 
+def test_a_resumed_run_keeps_its_precision(saving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, at_the_end = replace(RECIPE, bf16=True), list[Network]()
+    for faster, stop in ((True, None), (True, Stop(5)), (False, None)):
+        monkeypatch.setattr(cnn.train, "bf16_is_faster", lambda faster=faster: faster)
+        one = a_network()
+        if stop:
+            with pytest.raises(KeyboardInterrupt):
+                fit(one, some_images(), recipe, run_dir=tmp_path, watch=stop)
+        else:
+            fit(one, some_images(), recipe, run_dir=tmp_path if at_the_end else None)
+        at_the_end.append(one)
+    check_same(at_the_end[0], at_the_end[2])
+
+
 @dataclass(frozen=True)
 class Turns:
     """The parameters rest by turns, one an epoch."""
