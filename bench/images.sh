@@ -14,14 +14,16 @@ mkdir -p "$out" "$results"
 make() { # NAME VERB OPTIONS...: `tprune cnn VERB` writes OUT/NAME, if it is not there
   local name=$1
   shift
-  [ -e "$out/$name" ] || { echo "$(date +%T) $name" && "$tprune" cnn "$@" --out "$out/$name" --threads 1; }
+  [ -e "$out/$name" ] && return
+  echo "$(date +%T) $name"
+  "$tprune" cnn "$@" --out "$out/$name" --threads 1
 }
 
-cuts() { # NAME LEVELS OPTIONS...: OUT/NAME-cut/cut-LEVEL for each of several; finished ones are left
-  local name=$1 levels=$2
-  shift 2
-  echo "$(date +%T) $name-cut"
-  "$tprune" cnn compress "$out/$name" --cut "$levels" --out "$out/$name-cut" --threads 1 "$@"
+cuts() { # NAME LEVELS OPTIONS...: OUT/NAME-cut/LEVEL for each of several
+  local name=$1 level
+  for level in ${2//,/ }; do # two words or more: not quoted
+    make "$name-cut/$level" compress "$out/$name" --cut "$level" "${@:3}"
+  done
 }
 
 under() { # GLOB...: the networks of OUT that fit, as names under OUT
@@ -91,11 +93,11 @@ train_lenet_300_100() {
 measure_lenet_300_100() {
   local own=lenet-300-100 penalty chosen=() all
   for penalty in hoyer-square hoyer l1 transformed-l1 none; do
-    mapfile -t all < <(under "$own/$penalty-[0-9]*-cut/cut-*")
+    mapfile -t all < <(under "$own/$penalty-[0-9]*-cut/*")
     chosen+=("$(leanest 0.984 "${all[@]}")")
   done
   table $own "$mnist" $own/dense "${chosen[@]}"
-  mapfile -t all < <(under "$own/*-cut/cut-*")
+  mapfile -t all < <(under "$own/*-cut/*")
   curve $own "$mnist" $own/dense "${all[@]}"
 }
 
@@ -114,7 +116,7 @@ train_lenet_5() {
 
 measure_lenet_5() {
   local networks
-  mapfile -t networks < <(under "lenet-5/*-cut/cut-*")
+  mapfile -t networks < <(under "lenet-5/*-cut/*")
   table lenet-5 "$mnist" lenet-5/dense "${networks[@]}"
 }
 
@@ -134,7 +136,7 @@ train_resnet20_svd() {
   svd spatial-hoyer-0.01 --scheme spatial --penalty hoyer --strength 0.01
   svd spatial-hoyer-0.03 --scheme spatial --penalty hoyer --strength 0.03
   cuts $own/channel-hoyer-0.015 1e-3,1e-2 --data "$cifar" --epochs 12 --lr 0.05
-  cuts $own/spatial-hoyer-0.01 1e-4,1e-3 --data "$cifar" --epochs 12 --lr 0.05
+  cuts $own/spatial-hoyer-0.01 5e-3,1e-2 --data "$cifar" --epochs 12 --lr 0.05
   cuts $own/spatial-hoyer-0.03 1e-4,1e-3 --data "$cifar" --epochs 12 --lr 0.05
   cuts $own/channel-hoyer-0.05 1e-5,1e-3 --data "$cifar" --epochs 12 --lr 0.05
   # as long a training without compression
@@ -150,7 +152,7 @@ train_resnet20_svd() {
 
 measure_resnet20_svd() {
   local networks
-  mapfile -t networks < <(under "resnet20/channel-*-cut/cut-*" "resnet20/spatial-*-cut/cut-*")
+  mapfile -t networks < <(under "resnet20/channel-*-cut/*" "resnet20/spatial-*-cut/*")
   table resnet20-svd "$cifar" resnet20/dense resnet20/dense-longer "${networks[@]}"
 }
 
