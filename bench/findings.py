@@ -255,7 +255,16 @@ def _criteria(joined: Sequence[Joined]) -> list[str]:
 
 
 def _significance(joined: Sequence[Joined]) -> list[str]:
-    """Say for which rows the BLEU difference could be chance."""
+    """Say for which rows the difference of BLEU or accuracy could be chance."""
+    translations = [item for item in joined if item.row.accuracy is None]
+    networks = [item for item in joined if item.row.accuracy is not None]
+    return [
+        *_by_chance(translations, "BLEU", "paired bootstrap", "model"),
+        *_by_chance(networks, "accuracy", "McNemar's exact test", "network"),
+    ]
+
+
+def _by_chance(joined: Sequence[Joined], score: str, test: str, what: str) -> list[str]:
     scores = {
         (row.name, row.precision, row.beams, row.device, row.p_value): item
         for item in _pruned(joined)
@@ -267,9 +276,9 @@ def _significance(joined: Sequence[Joined]) -> list[str]:
     if not tested:
         return []
     if not same:
-        return [f"Every BLEU difference to the dense model is significant (paired bootstrap, p < {SIGNIFICANT})."]
-    listed = ", ".join(same)
-    return [f"BLEU difference not significant (paired bootstrap against the dense model, p ≥ {SIGNIFICANT}): {listed}."]
+        return [f"Every {score} difference to the dense {what} is significant ({test}, p < {SIGNIFICANT})."]
+    told = f"{score[0].upper()}{score[1:]} difference not significant"
+    return [f"{told} ({test} against the dense {what}, p ≥ {SIGNIFICANT}): {', '.join(same)}."]
 
 
 def _calm(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:

@@ -123,11 +123,10 @@ class Record:
             raise ValueError(f"{len(self.labels)} labels of {len(self.output_ids)} images")
 
     @property
-    def accuracy(self) -> float | None:
-        """The share of images that the device gave their own class; None where nothing was classified."""
-        if not self.labels:
-            return None
-        return sum(ids == [label] for ids, label in zip(self.output_ids, self.labels, strict=True)) / len(self.labels)
+    def right(self) -> list[bool]:
+        """Whether the device gave each image its own class; empty where nothing was classified."""
+        asked = zip(self.output_ids, self.labels, strict=True) if self.labels else ()
+        return [ids == [label] for ids, label in asked]
 
     @property
     def inputs(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from bench.evidence import Evidence, Quality, place_of
 from bench.record import Record, place_name
 from bench.timed import Timed
+from tprune import mcnemar
 
 
 def of_model(evidence: Evidence, model: str, precision: str, beams: int, timed: Record | None = None) -> Quality | None:
@@ -63,22 +64,24 @@ def fields(evidence: Evidence, quality: Quality | None, beams: int) -> tuple[dic
 
 def of_images(one: Timed, session: Sequence[Timed]) -> tuple[dict[str, Any], list[str]]:
     """Return the quality fields of an image network's row, and why some are missing; `session` ran beside it."""
-    accuracy, first = one.accuracy, one.first
-    if accuracy is None:
+    first, right = one.first, one.right
+    if not right:
         return {}, ["it classified no image to the end, so its accuracy is blank"]
-    found = {"accuracy": accuracy, "scored": first.inputs}
+    found = {"accuracy": (accuracy := sum(right) / len(right)), "scored": first.inputs}
     dense = {
-        other.first.model["id"]: other.accuracy
+        other.first.model["id"]: other.right
         for other in session
         if other.first.model.get("criterion") == "dense" and other.first.precision == "fp32"
-        if other.accuracy is not None and other.first.inputs_id == first.inputs_id
+        if other.right and other.first.inputs_id == first.inputs_id
     }
     if first.model.get("criterion") == "dense" and first.precision == "fp32":
         return {**found, "accuracy_loss": 0.0}, []
     if len(dense) != 1:
         why = "no dense fp32 network" if not dense else f"{len(dense)} dense networks"
         return found, [f"its loss of accuracy is blank: there is {why} in its records"]
-    return {**found, "accuracy_loss": next(iter(dense.values())) - accuracy}, []
+    theirs = next(iter(dense.values()))
+    loss = sum(theirs) / len(theirs) - accuracy
+    return {**found, "accuracy_loss": loss, "p_value": mcnemar.p_value(right, theirs)}, []
 
 
 def _dense(evidence: Evidence, quality: Quality) -> list[Quality]:

@@ -62,10 +62,9 @@ class Timed:
         return next((item.output_ids for item in (*self.blocks.values(), *self.failed) if item.output_ids), None)
 
     @property
-    def accuracy(self) -> float | None:
-        """The share of images that it gave the right class, from any of its runs that came to an end."""
-        told = (item.accuracy for item in (*self.blocks.values(), *self.failed))
-        return next((accuracy for accuracy in told if accuracy is not None), None)
+    def right(self) -> list[bool]:
+        """Whether it gave each image its own class, from any of its runs that came to an end; else empty."""
+        return next((item.right for item in (*self.blocks.values(), *self.failed) if item.right), [])
 
     def samples(self, blocks: Sequence[int]) -> Samples:
         """Return nanoseconds as (blocks, sentences and passes)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from cnn.images import Images
 from cnn.network import Network
+from tprune import mcnemar
 
 BATCH = 250  # images; the intermediate maps of a larger batch no longer fit the caches of a CPU
 
@@ -33,16 +33,8 @@ class Score:
         return int(self.right.sum()) / self.images
 
     def p_value(self, other: Score) -> float:
-        """Return how likely two equally good networks differ this much on the same images, 0 to 1.
-
-        McNemar's test (1947), exact and two-sided: of the images that only one of the two gets right, each would be
-        either's with probability 1/2. Raises ValueError for scores of different images.
-        """
-        if self.images != other.images:
-            raise ValueError(f"scores of {self.images} and of {other.images} images cannot be compared")
-        mine, theirs = int((self.right & ~other.right).sum()), int((other.right & ~self.right).sum())
-        tail = sum(math.comb(mine + theirs, few) for few in range(min(mine, theirs) + 1))
-        return min(1.0, 2 * tail / 2 ** (mine + theirs))
+        """Return how likely two equally good networks differ this much on the same images, 0 to 1 (McNemar's test)."""
+        return mcnemar.p_value(self.right.tolist(), other.right.tolist())
 
 
 @torch.inference_mode()

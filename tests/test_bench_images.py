@@ -83,6 +83,10 @@ class Fake:
         return replace(run_of(subject, job, [[0]] * len(given)), **facts)
 
 
+def share(right: list[bool]) -> float | None:
+    return sum(right) / len(right) if right else None
+
+
 def test_records_have_the_accuracy_of_what_was_answered(tmp_path):
     pixels = images(4)
     labels = pixels.labels.tolist()
@@ -91,7 +95,7 @@ def test_records_have_the_accuracy_of_what_was_answered(tmp_path):
     folders = [described(tmp_path / "dense", "dense"), described(tmp_path / "cut", "cut", "svd")]
     out = tmp_path / "records.jsonl"
     done = blocks.run(folders, pixels, place=fake.place, settings=FAST, out=out)
-    assert [(one.name, one.block, one.accuracy) for one in done] == [
+    assert [(one.name, one.block, share(one.right)) for one in done] == [
         ("dense", 0, 1.0), ("cut", 0, 0.25), ("cut", 1, 0.25), ("dense", 1, 1.0),
         ("dense", -1, None), ("cut", -1, None),
     ]  # fmt: skip
@@ -186,11 +190,15 @@ def test_a_report_of_image_records(tmp_path):
     dense, cut = document["rows"]
     assert (dense["accuracy"], dense["accuracy_loss"], dense["speedup"]) == (1.0, 0.0, 1.0)
     assert (cut["accuracy"], cut["accuracy_loss"], cut["scored"]) == (0.75, 0.25, 4)
+    assert (dense["p_value"], cut["p_value"]) == (None, 1.0)  # one image apart: a toss of one coin
     assert (cut["median_ms"], cut["speedup"], cut["peak_mib"]) == pytest.approx((1.0, 2.0, 9000 / 1024))
     assert cut["bleu"] is cut["beams"] is None
     assert "No timed network stays within 1.2 points of accuracy." in document["findings"]
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "# Compressed image networks" in text and "| 75.00 % | −25.00 | 2.00x (2.00–2.00) | 1.00 |" in text
+    assert "# Compressed image networks" in text and "| 75.00 % | −25.00 | 1.000 | 2.00x (2.00–2.00) | 1.00 |" in text
+    assert (
+        "Accuracy difference not significant (McNemar's exact test against the dense network, p ≥ 0.05): cut." in text
+    )
     assert "Times are of one image" in text and "sentence" not in text and "BLEU" not in text
     assert not any("BLEU" in note for note in document["notes"])
 
@@ -223,7 +231,7 @@ def test_records_that_contradict_themselves(changes, message):
 
 def test_a_translation_has_no_accuracy():
     one = timed(HALF, 0, [1, 2])
-    assert (one.task, one.accuracy, one.inputs, one.inputs_id) == ("translation", None, 2, "5e47")
+    assert (one.task, one.right, one.inputs, one.inputs_id) == ("translation", [], 2, "5e47")
 
 
 def test_the_runner_answers_as_torch_does(program, artefact, tmp_path):
@@ -237,7 +245,7 @@ def test_the_runner_answers_as_torch_does(program, artefact, tmp_path):
     for one in timed_blocks:
         assert one.output_ids == [[found] for found in wanted]
         right = sum(found == label for found, label in zip(wanted, pixels.labels, strict=True))
-        assert one.accuracy == right / 30
+        assert share(one.right) == right / 30
         assert len(one.samples_ns) == len(one.run_ns) == 30
         assert all(0 < inside <= whole for inside, whole in zip(one.run_ns, one.samples_ns, strict=True))
     assert memory.memory["peak_kib"] > 0 and memory.labels == []
@@ -353,6 +361,6 @@ def test_an_emulated_phone_classifies_as_this_machine(at_adb, double, tmp_path, 
     timed_block, memory = session.run(folders, pixels, serials=[double.serial], out=out, settings=once)
     assert (timed_block.verdict, timed_block.identical, memory.verdict) == ("EMULATED", 6, "EMULATED")
     assert timed_block.output_ids == [[found] for found in cnn_nets.classes(network(), pixels)]
-    assert timed_block.accuracy is not None and timed_block.machine["uname"].endswith("aarch64")
+    assert timed_block.right and timed_block.machine["uname"].endswith("aarch64")
     (row,) = report([out], tmp_path / "report")["functional"]
-    assert (row["identical"], row["sentences"], row["accuracy"]) == (6, 6, timed_block.accuracy)
+    assert (row["identical"], row["sentences"], row["accuracy"]) == (6, 6, share(timed_block.right))

@@ -41,5 +41,5 @@ def test_ten_thousand_images_all_different():
 
 
 def test_scores_of_different_images_are_refused():
-    with pytest.raises(ValueError, match="scores of 2 and of 1 images cannot be compared"):
+    with pytest.raises(ValueError, match="answers to 2 and to 1 images cannot be compared"):
         scored(True, False).p_value(scored(True))

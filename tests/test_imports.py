@@ -12,7 +12,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("tprune", "cnn", "export", "bench")
-FOUNDATION = {"tprune.stamp", "tprune.errors", "tprune.signals"}  # standard library only, so everybody may
+FOUNDATION = {
+    "tprune.stamp",
+    "tprune.errors",
+    "tprune.signals",
+    "tprune.mcnemar",
+}  # standard library only, so everybody may
 HEAVY = ("torch", "transformers")
 
 # package -> modules (or whole packages) of the siblings that it may import
