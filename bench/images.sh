@@ -71,28 +71,29 @@ curve() { # TABLE DATA DENSE NETWORK...: many networks on the test images, witho
 
 # ---- DeepHoyer ----
 
-grid() { # PENALTY LEVELS STRENGTH...: nine networks of one penalty, as many trials for each
-  local penalty=$1 levels=$2 strength
-  shift 2
-  for strength in "$@"; do
-    make "lenet-300-100/$penalty-$strength" train --from "$out/lenet-300-100/dense" --method deephoyer \
-      --penalty "$penalty" --strength "$strength" --data "$mnist" --epochs 100 --smoothing 0.1
-    cuts "lenet-300-100/$penalty-$strength" "$levels" --data "$mnist" --epochs 30 --lr 1e-3
-  done
+grid() { # PENALTY STRENGTH LEVELS: nine networks of each penalty, as many trials for all
+  local name=lenet-300-100/$1-$2
+  make "$name" train --from "$out/lenet-300-100/dense" --method deephoyer --penalty "$1" --strength "$2" \
+    --data "$mnist" --epochs 100 --smoothing 0.1
+  cuts "$name" "$3" --data "$mnist" --epochs 30 --lr 1e-3
 }
 
 train_lenet_300_100() {
   make lenet-300-100/dense train --net lenet-300-100 --data "$mnist" --epochs 30 --smoothing 0.1
-  grid hoyer-square 0.08,0.115,0.15 6e-5 1.2e-4 2.4e-4
-  grid hoyer 0.1,0.3,1 1e-3 3e-3 1e-2
-  grid l1 0.3,1,1.5 2.5e-5 5e-5 1e-4
-  grid transformed-l1 0.3,1,1.5 1.2e-5 2.5e-5 5e-5
-  grid none 1,1.5,2,2.5,3,3.5,4,4.5,5 0
+  grid hoyer-square 6e-5 0.1,0.15,0.2
+  grid hoyer-square 1.2e-4 0.1,0.115,0.13
+  grid hoyer-square 2e-4 0.03,0.05,0.08
+  grid l1 2.5e-5 0.3,1,1.5
+  grid l1 5e-5 0.3,1,1.5
+  grid l1 1e-4 0.1,0.3,1
+  grid transformed-l1 1.2e-5 0.3,1,1.5
+  grid transformed-l1 2.5e-5 0.3,1,1.5
+  grid transformed-l1 5e-5 0.1,0.3,1
 }
 
 measure_lenet_300_100() {
   local own=lenet-300-100 penalty chosen=() all
-  for penalty in hoyer-square hoyer l1 transformed-l1 none; do
+  for penalty in hoyer-square l1 transformed-l1; do
     mapfile -t all < <(under "$own/$penalty-[0-9]*-cut/*")
     chosen+=("$(leanest 0.984 "${all[@]}")")
   done
