@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes bench/results/cnn-*.json and .png again: DeepHoyer on MNIST, SVD training and PENNI on CIFAR-10.
 #   bench/images.sh train|measure MNIST CIFAR10 OUT RESULTS TABLE...
-# TABLE: lenet-300-100, lenet-5, resnet20-svd, resnet20-penni, resnet18-penni. `train` makes the networks, one thread
+# TABLE: lenet-300-100, lenet-5, resnet20-svd, resnet18-penni, resnet18-escalate. `train` makes the networks, one thread
 # each, so that two tables side by side fill two cores; what is in OUT already is not made again, and a killed run
 # continues. Every choice is made on 5,000 training images held out. `measure` wants a machine that does nothing else:
 # it exports, times, and reads the test images.
@@ -170,6 +170,20 @@ train_resnet18_penni() {
 
 measure_resnet18_penni() {
   table resnet18-penni "$cifar" resnet18/dense resnet18/dense-longer resnet18/penni-plain
+}
+
+# ---- ESCALATE ----
+
+train_resnet18_escalate() {
+  make resnet18/quantised quantise "$out/resnet18/penni-bases" --data "$cifar" --activations --epochs 2
+}
+
+measure_resnet18_escalate() { # accuracy from stage to stage, then the accelerators
+  local own=resnet18
+  "$tprune" cnn evaluate "$out"/$own/{dense,penni,penni-bases,quantised} --data "$cifar" \
+    --results "$results/cnn-$own-escalate.json"
+  [ -e "$out/$own.json" ] || "$tprune" cnn workload "$out/$own/quantised" --data "$cifar" --name ResNet18-CIFAR10 --out "$out/$own.json"
+  [ -e "$out/$own-simulated" ] || "$tprune" simulate "$out/$own.json" --out "$out/$own-simulated" --results "$results/simulator-$own.json"
 }
 
 for name in "$@"; do "${stage}_${name//-/_}"; done
