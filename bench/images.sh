@@ -103,16 +103,14 @@ measure_lenet_300_100() {
 }
 
 train_lenet_5() {
-  local own=lenet-5 strength
+  local own=lenet-5
   make $own/dense train --net lenet-5 --data "$mnist" --epochs 20
   make $own/weights train --from "$out/$own/dense" --method deephoyer --penalty hoyer-square --strength 1e-4 \
     --data "$mnist" --epochs 60
   cuts $own/weights 0.1,0.2,0.3 --data "$mnist" --epochs 25 --lr 5e-4
-  for strength in 0.005 0.02; do
-    make $own/filters-$strength train --from "$out/$own/dense" --method deephoyer --structural --penalty group-hs \
-      --strength $strength --data "$mnist" --epochs 40
-    cuts $own/filters-$strength 0.1,0.3 --data "$mnist" --epochs 20 --lr 5e-4
-  done
+  make $own/filters train --from "$out/$own/dense" --method deephoyer --structural --penalty group-hs --strength 0.005 \
+    --data "$mnist" --epochs 40
+  cuts $own/filters 0.1,0.15,0.2 --data "$mnist" --epochs 20 --lr 5e-4
 }
 
 measure_lenet_5() {
