@@ -135,7 +135,7 @@ train_resnet20_svd() {
   svd spatial-hoyer-0.01 --scheme spatial --penalty hoyer --strength 0.01
   svd spatial-hoyer-0.03 --scheme spatial --penalty hoyer --strength 0.03
   cuts $own/channel-hoyer-0.015 1e-3,1e-2 --data "$cifar" --epochs 12 --lr 0.05
-  cuts $own/spatial-hoyer-0.01 5e-3,1e-2 --data "$cifar" --epochs 12 --lr 0.05
+  cuts $own/spatial-hoyer-0.01 3e-3,1e-2 --data "$cifar" --epochs 12 --lr 0.05
   cuts $own/spatial-hoyer-0.03 1e-4,1e-3 --data "$cifar" --epochs 12 --lr 0.05
   cuts $own/channel-hoyer-0.05 1e-5,1e-3 --data "$cifar" --epochs 12 --lr 0.05
   # as long a training without compression
