@@ -89,11 +89,15 @@ train_lenet_300_100() {
   grid transformed-l1 1.2e-5 0.3,1,1.5
   grid transformed-l1 2.5e-5 0.3,1,1.5
   grid transformed-l1 5e-5 0.1,0.3,1
+  grid hoyer 5e-3 0.03,0.1,0.3
+  grid hoyer 1e-2 0.03,0.1,0.3
+  grid hoyer 2e-2 0.03,0.1,0.3
+  grid none 0 1,1.5,2,2.5,3,3.5,4,4.5,5
 }
 
 measure_lenet_300_100() {
   local own=lenet-300-100 penalty chosen=() all
-  for penalty in hoyer-square l1 transformed-l1; do
+  for penalty in hoyer-square l1 transformed-l1 hoyer none; do
     mapfile -t all < <(under "$own/$penalty-[0-9]*-cut/*")
     chosen+=("$(leanest 0.984 "${all[@]}")")
   done
