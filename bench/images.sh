@@ -71,7 +71,7 @@ curve() { # TABLE DATA DENSE NETWORK...: many networks on the test images, witho
 
 # ---- DeepHoyer ----
 
-grid() { # PENALTY STRENGTH LEVELS: nine networks of each penalty, as many trials for all
+grid() { # PENALTY STRENGTH LEVELS: nine trials of Hoyer-Square, at least as many of the others
   local name=lenet-300-100/$1-$2
   make "$name" train --from "$out/lenet-300-100/dense" --method deephoyer --penalty "$1" --strength "$2" \
     --data "$mnist" --epochs 100 --smoothing 0.1
@@ -83,12 +83,12 @@ train_lenet_300_100() {
   grid hoyer-square 6e-5 0.1,0.15,0.2
   grid hoyer-square 1.2e-4 0.1,0.115,0.13
   grid hoyer-square 2e-4 0.03,0.05,0.08
-  grid l1 2.5e-5 0.3,1,1.5
-  grid l1 5e-5 0.3,1,1.5
-  grid l1 1e-4 0.1,0.3,1
-  grid transformed-l1 1.2e-5 0.3,1,1.5
-  grid transformed-l1 2.5e-5 0.3,1,1.5
-  grid transformed-l1 5e-5 0.1,0.3,1
+  grid l1 2.5e-5 0.3,1,1.5,2,2.5
+  grid l1 5e-5 0.3,1,1.5,2,2.5
+  grid l1 1e-4 0.1,0.3,1,1.5,2
+  grid transformed-l1 1.2e-5 0.3,1,1.5,2,2.5
+  grid transformed-l1 2.5e-5 0.3,1,1.5,2,2.5
+  grid transformed-l1 5e-5 0.1,0.3,1,1.5,2
   grid hoyer 5e-3 0.03,0.1,0.3
   grid hoyer 1e-2 0.03,0.1,0.3
   grid hoyer 2e-2 0.03,0.1,0.3
