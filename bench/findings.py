@@ -100,7 +100,9 @@ def _best_network(joined: Sequence[Joined]) -> list[str]:
     for points in TOLERATED_POINTS:
         inside = [item for item in timed if 100 * (item.row.accuracy_loss or 0.0) <= points]
         fastest = min(inside, key=lambda item: item.row.median_ms or math.inf, default=None)
-        if fastest is None:
+        if fastest is not None and (fastest.row.speedup_high or math.inf) < 1:
+            sentences.append(f"No timed network within {points:g} points of accuracy is faster than the dense one.")
+        elif fastest is None:
             sentences.append(f"No timed network stays within {points:g} points of accuracy.")
         else:
             row = fastest.row
@@ -126,7 +128,9 @@ def _best_translation(joined: Sequence[Joined]) -> list[str]:
     for percent in TOLERATED:
         inside = [item for item in timed if _loss(item.row) is not None and (_loss(item.row) or 0.0) <= percent]
         fastest = min(inside, key=lambda item: item.row.median_ms or math.inf, default=None)
-        if fastest is None:
+        if fastest is not None and (fastest.row.speedup_high or math.inf) < 1:
+            sentences.append(f"No timed model within {percent:g} % BLEU loss is faster than the dense one.")
+        elif fastest is None:
             sentences.append(f"No timed model stays within {percent:g} % BLEU loss.")
         else:
             sentences.append(_best_sentence(fastest.row, names[id(fastest)], percent))

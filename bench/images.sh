@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Makes bench/results/cnn-*.json and .png again: DeepHoyer on MNIST, SVD training and PENNI on CIFAR-10.
 #   bench/images.sh train|measure MNIST CIFAR10 OUT RESULTS TABLE...
-# TABLE: lenet-300-100, lenet-5, resnet20-svd, resnet18-penni, resnet18-escalate. `train` makes the networks, one thread
-# each, so that two tables side by side fill two cores; what is in OUT already is not made again, and a killed run
-# continues. Every choice is made on 5,000 training images held out. `measure` wants a machine that does nothing else:
-# it exports, times, and reads the test images.
+# MNIST, CIFAR10: folders with train.parquet and test.parquet, or hub ids. TABLE: lenet-300-100, lenet-5, resnet20-svd,
+# resnet18-penni, resnet18-escalate (after resnet18-penni). `train` makes the networks, one thread each, so that two
+# tables side by side fill two cores; what is in OUT already is not made again, and a killed run continues. Every choice
+# is made on 5,000 training images held out. `measure` wants a machine that does nothing else: it exports, times, and
+# reads the test images. TPRUNE: the command, where it is not on the path.
 set -euo pipefail
+[ $# -ge 6 ] || { sed -n '2,8s/^# //p' "$0" >&2; exit 2; }
 stage=$1 mnist=$2 cifar=$3 out=$4 results=$5
 shift 5
 tprune=${TPRUNE:-tprune}
@@ -26,12 +28,14 @@ cuts() { # NAME LEVELS OPTIONS...: OUT/NAME-cut/LEVEL for each of several
   done
 }
 
-under() { # GLOB...: the networks of OUT that fit, as names under OUT
+under() { # GLOB...: `networks` becomes the networks of OUT that fit, as names under OUT
   local pattern folder
+  networks=()
   for pattern in "$@"; do
     for folder in "$out"/$pattern/; do # not quoted: it is a pattern
+      [ -e "$folder" ] || { echo "nothing in $out is named $pattern: train first" >&2 && exit 1; }
       folder=${folder#"$out"/}
-      echo "${folder%/}"
+      networks+=("${folder%/}")
     done
   done
 }
@@ -96,14 +100,15 @@ train_lenet_300_100() {
 }
 
 measure_lenet_300_100() {
-  local own=lenet-300-100 penalty chosen=() all
+  local own=lenet-300-100 penalty one chosen=()
   for penalty in hoyer-square l1 transformed-l1 hoyer none; do
-    mapfile -t all < <(under "$own/$penalty-[0-9]*-cut/*")
-    chosen+=("$(leanest 0.984 "${all[@]}")")
+    under "$own/$penalty-[0-9]*-cut/*"
+    one=$(leanest 0.984 "${networks[@]}")
+    chosen+=("$one")
   done
   table $own "$mnist" $own/dense "${chosen[@]}"
-  mapfile -t all < <(under "$own/*-cut/*")
-  curve $own "$mnist" $own/dense "${all[@]}"
+  under "$own/*-cut/*"
+  curve $own "$mnist" $own/dense "${networks[@]}"
 }
 
 train_lenet_5() {
@@ -118,8 +123,7 @@ train_lenet_5() {
 }
 
 measure_lenet_5() {
-  local networks
-  mapfile -t networks < <(under "lenet-5/*-cut/*")
+  under "lenet-5/*-cut/*"
   table lenet-5 "$mnist" lenet-5/dense "${networks[@]}"
 }
 
@@ -154,8 +158,7 @@ train_resnet20_svd() {
 }
 
 measure_resnet20_svd() {
-  local networks
-  mapfile -t networks < <(under "resnet20/channel-*-cut/*" "resnet20/spatial-*-cut/*")
+  under "resnet20/channel-*-cut/*" "resnet20/spatial-*-cut/*"
   table resnet20-svd "$cifar" resnet20/dense resnet20/dense-longer "${networks[@]}"
 }
 
@@ -188,4 +191,7 @@ measure_resnet18_escalate() { # accuracy from stage to stage, then the accelerat
   [ -e "$out/$own-simulated" ] || "$tprune" simulate "$out/$own.json" --out "$out/$own-simulated" --results "$results/simulator-$own.json"
 }
 
+for name in "$@"; do
+  declare -F "${stage}_${name//-/_}" >/dev/null || { echo "there is no '$stage $name'; legal are ${0##*/} train|measure, and the tables in its head" >&2 && exit 2; }
+done
 for name in "$@"; do "${stage}_${name//-/_}"; done

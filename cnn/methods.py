@@ -25,6 +25,7 @@ class Method(Protocol):
     """What a method does to a module, in place."""
 
     name: ClassVar[str]
+    below: ClassVar[float]  # what a level must stay under
 
     def convert(self, module: nn.Module) -> dict[str, str]:
         """Give the layers their training form; returns {path: why} of those left as they are."""
@@ -47,6 +48,7 @@ class DeepHoyer:
     """Sparsity of single weights (`structural=False`) or of whole filters and neurons. Level: see `deephoyer.cut`."""
 
     name: ClassVar[str] = "deephoyer"
+    below: ClassVar[float] = 100
     penalised: str = "hoyer-square"
     strength: float = 1e-4
     structural: bool = False
@@ -77,6 +79,7 @@ class Svd:
     """Low rank by sparse singular values. Level: the share of the squared singular values that a layer may lose."""
 
     name: ClassVar[str] = "svd"
+    below: ClassVar[float] = 1
     penalised: str = "hoyer"
     strength: float = 0.03
     scheme: str = "channel"
@@ -109,6 +112,7 @@ class Penni:
     """Shared kernel basis with sparse coefficients. Level: the threshold in standard deviations of a layer."""
 
     name: ClassVar[str] = "penni"
+    below: ClassVar[float] = 100
     strength: float = 1e-4
     bases: int = 5
     interval: int = 2

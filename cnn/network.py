@@ -103,8 +103,8 @@ FIELDS = ("net", "classes", "image", "mean", "std")
 def load(path: Path | str, *, build: Callable[[int], nn.Module] | None = None) -> Network:
     """Load a folder that `save` wrote, in eval mode.
 
-    `build(classes)` makes the network that is no named one, as it was before anything was cut. Raises BadInput when a
-    file is missing, damaged, or belongs to another network.
+    `build(classes)` makes the network that is no named one, with so many classes and as it was before anything was cut.
+    Raises BadInput when a file is missing, damaged, or belongs to another network.
     """
     path = Path(path)
     document = _document(path)
@@ -114,7 +114,7 @@ def load(path: Path | str, *, build: Callable[[int], nn.Module] | None = None) -
         known: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in found.items()
         }
-        module = (build or nets.named(found["net"]).build)(len(found["classes"]))
+        module = _built(path, found["net"], len(found["classes"]), build)
         rebuild(module, layers)
         if path.joinpath(WEIGHTS).is_file() and stamp.file_sha256(path / WEIGHTS) != document["weights"][WEIGHTS]:
             raise BadInput(
@@ -128,6 +128,20 @@ def load(path: Path | str, *, build: Callable[[int], nn.Module] | None = None) -
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"weights {str(path / WEIGHTS)!r} cannot be loaded: {reason}") from None
+
+
+def _built(path: Path, net: str, classes: int, build: Callable[[int], nn.Module] | None) -> nn.Module:
+    if build is None:
+        if net not in nets.NETS:
+            raise BadInput(
+                f"{str(path)!r} holds {net!r}, which is no network of ours ({', '.join(nets.NETS)}): "
+                "only cnn.network.load(path, build=...) can build it"
+            )
+        return nets.named(net).build(classes)
+    try:
+        return build(classes)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"build({classes}), the number of classes, did not make a network: {error}") from error
 
 
 def _document(path: Path) -> Mapping[str, Any]:

@@ -46,12 +46,19 @@ class Settings:
     keep_bases: bool = False  # PENNI: leave bases and coefficients instead of plain layers
 
     def __post_init__(self) -> None:
-        if not 0 <= self.level < 100:
-            raise BadInput(f"cut {self.level} must lie in [0, 100)")
         if self.rounds < 1:
             raise BadInput(f"rounds {self.rounds} must be at least 1")
         if self.recipe and self.recipe.epochs < self.rounds:
             raise BadInput(f"{self.recipe.epochs} epochs are too few for {self.rounds} rounds of at least one each")
+
+    def check(self, method: Method) -> None:
+        """Raise BadInput for what the method cannot do."""
+        if not 0 <= self.level < method.below:
+            raise BadInput(f"cut {self.level:g} must lie in [0, {method.below:g}) for {method.name}")
+        if self.rounds > 1 and method.name == "svd":
+            raise BadInput(f"rounds {self.rounds}: svd cuts once, as its layers are plain afterwards; only 1 is legal")
+        if self.keep_bases and method.name != "penni":
+            raise BadInput(f"only penni has bases to keep; {method.name} has none")
 
 
 def train(
@@ -113,8 +120,7 @@ def compress(
     """
     network.check(images)
     network.check(held)
-    if settings.rounds > 1 and method.name == "svd":
-        raise BadInput(f"rounds {settings.rounds}: svd cuts once, as its layers are plain afterwards; only 1 is legal")
+    settings.check(method)
     began, left = time.monotonic(), method.convert(network.module)
     whole = totals(count(network.module, network.image))
     rounds: list[dict[str, float]] = []

@@ -215,6 +215,16 @@ def test_the_fastest_network_within_a_loss_is_named(tmp_path):
     )
 
 
+def test_a_slower_network_is_not_called_the_fastest(tmp_path):
+    for block in (0, 1):
+        for row in (
+            seen("dense", "dense", [0, 1, 2, 3], [1] * 4, block), seen("cut", "svd", [0, 1, 2, 3], [2] * 4, block)
+        ):  # fmt: skip
+            record.append(tmp_path / "records.jsonl", row)
+    findings = report([tmp_path / "records.jsonl"], tmp_path / "out")["findings"]
+    assert findings[0] == "No timed network within 0.5 points of accuracy is faster than the dense one."
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

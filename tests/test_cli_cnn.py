@@ -13,6 +13,7 @@ from command import tprune
 
 from cnn import methods, network
 from cnn.images import load
+from tprune.errors import BadInput
 
 RUN = ("--held-out", 40, "--batch", 20, "--threads", 1)
 
@@ -165,8 +166,13 @@ def test_a_network_remembers_its_method(resnet: Path):
         (("train", "--net", "lenet-5", "--held-out", 9999), "cannot hold out 9999 of 320 images"),
         (("compress", "LENET", "--cut", "much"), "--cut 'much' must be a number"),
         (("compress", "LENET", "--cut", "1"), "was trained for no method; say which with --method"),
-        (("compress", "LENET", "--cut", "-1", "--method", "deephoyer"), "cut -1.0 must lie in"),
-        (("compress", "LENET", "--cut", "1", "--method", "svd"), "no convolution that SVD training can treat"),
+        (("compress", "LENET", "--cut", "-1", "--method", "deephoyer"), "cut -1 must lie in [0, 100) for deephoyer"),
+        (("compress", "LENET", "--cut", "1.5", "--method", "svd", "--dry-run"), "cut 1.5 must lie in [0, 1) for svd"),
+        (("compress", "LENET", "--cut", "nan", "--method", "penni"), "cut nan must lie in [0, 100) for penni"),
+        (("compress", "LENET", "--cut", "0.1,0.10", "--method", "penni"), "--cut '0.1,0.10' names 0.1 twice"),
+        (("compress", "LENET", "--cut", "1", "--method", "svd", "--structural"), "svd knows no 'structural'"),
+        (("compress", "LENET", "--cut", "0.1", "--method", "svd", "--keep-bases"), "only penni has bases to keep"),
+        (("compress", "LENET", "--cut", "0.1", "--method", "svd"), "no convolution that SVD training can treat"),
         (
             ("compress", "LENET", "--cut", "1", "--method", "deephoyer", "--rounds", 9, "--epochs", 2),
             "too few for 9 rounds",
@@ -188,6 +194,35 @@ def test_a_dry_run_reads_no_images_and_writes_nothing(tmp_path: Path):
         "cnn", "train", "--net", "resnet20", "--data", "nowhere", "--out", tmp_path / "out", "--dry-run", "--json"
     )
     assert told.json["recipe"]["lr"] == 0.1 and list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_says_what_would_be_done(lenet: Path, tmp_path: Path):
+    call = (
+        "cnn",
+        "compress",
+        lenet,
+        "--data",
+        "nowhere",
+        "--method",
+        "deephoyer",
+        "--out",
+        tmp_path / "out",
+        "--dry-run",
+    )
+    told = tprune(*call, "--cut", "0.1,1", "--epochs", 2)
+    one, other = told.out.strip().splitlines()
+    assert one.startswith(
+        f"would cut {lenet} at 0.1 (deephoyer: penalised hoyer-square, strength 0.0001, structural False"
+    )
+    assert other.endswith(f"2 epochs with adam at 0.001, 128 images a step, and write {tmp_path / 'out' / 'cut-1'}")
+    assert "without fine-tuning" in tprune(*call, "--cut", 1, "--epochs", 0).out
+
+
+def test_structural_needs_a_network_that_was_trained_so(lenet: Path, mnist: Path, tmp_path: Path):
+    call = ("--method", "deephoyer", "--data", mnist, *RUN, "--epochs", 1)
+    assert tprune("cnn", "train", "--from", lenet, *call, "--out", tmp_path / "single").code == 0
+    call = ("--data", mnist, *RUN, "--cut", 1, "--structural", "--out", tmp_path / "out")
+    tprune("cnn", "compress", tmp_path / "single", *call).check_failed(2, "was not trained so")
 
 
 def test_a_network_of_another_size_is_told_at_evaluation(lenet: Path, cifar: Path):
@@ -215,6 +250,21 @@ def test_records_of_the_artefact_give_times_and_memory_to_the_table(
     (row,) = tprune("cnn", "evaluate", lenet, *call).json["rows"]
     assert (row["median_ms"], row["dense_ms"], row["peak_mib"], row["dense_peak_mib"]) == (0.5, 0.5, 2.0, 2.0)
     assert json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))["rows"] == [row]
+
+
+def test_a_figure_is_a_png(lenet: Path, mnist: Path, tmp_path: Path):
+    call = ("cnn", "evaluate", lenet, "--data", mnist, "--figure", tmp_path / "curve.pdf", "--threads", 1)
+    tprune(*call).check_failed(2, "must end in .png")
+
+
+def test_a_network_of_ones_own_is_for_python_alone(lenet: Path, mnist: Path, tmp_path: Path):
+    held = network.load(lenet)
+    held.net = "mine"
+    network.save(held, tmp_path / "own")
+    told = tprune("cnn", "evaluate", tmp_path / "own", "--data", mnist, "--threads", 1)
+    told.check_failed(2, "own' holds 'mine', which is no network of ours (lenet-300-100, ")
+    with pytest.raises(BadInput, match=r"build\(10\), the number of classes, did not make a network: .*positional"):
+        network.load(tmp_path / "own", build=lambda: held.module)
 
 
 def test_a_figure_without_a_compressed_network_is_refused(lenet: Path, mnist: Path, tmp_path: Path):

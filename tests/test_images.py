@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,13 @@ def test_neither_a_folder_nor_on_the_hub(name: str) -> None:
     with pytest.raises(BadInput, match=rf"'{name}'") as caught:
         load(name, split="train")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "no/such/folder", "/nothing", "a/"])
+def test_what_can_be_no_hub_id_is_not_asked_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(BadInput, match=rf"data '{name}' is no folder here and no hub id, such as ylecun/mnist"):
+        load(name, split="train")
 
 
 # ---- what is held out, and what training sees

@@ -17,7 +17,9 @@ from tprune.options import Batch, Dry, ImageData, Json, NetworkDir, Out, Seed, T
 
 if TYPE_CHECKING:
     from cnn.images import Images
+    from cnn.methods import Method
     from cnn.network import Network
+    from cnn.train import Recipe
 
 HeldOut = Annotated[int, typer.Option(help="Training images held out; every choice is made on them.", min=1)]
 Limit = Annotated[int | None, typer.Option(help="Use only the first N images.", min=2)]
@@ -77,7 +79,9 @@ def train(
     )  # fmt: skip
     if dry_run:
         plan = {"dry_run": True, "recipe": asdict(recipe), "method": repr(chosen)}
-        return terminal.answer(plan, as_json=json, lines=[repr(chosen), repr(recipe)])
+        how = f"for {_told(chosen)}" if chosen else "plainly"
+        would = f"would train {start or net} {how}, {_trained(recipe)}, and write {out}"
+        return terminal.answer(plan, as_json=json, lines=[would])
     rest, held = _images(data, split, limit, held_out)
     one = known or network.fresh(str(net), rest, seed=seed)
     inputs = {rest.name: rest.id} | ({str(start): one.id} if known else {})
@@ -144,14 +148,22 @@ def compress(
         raise BadInput(
             f"{str(start)!r} was trained for no method; say which with --method: {', '.join(methods.METHODS)}"
         )
+    if structural and not getattr(chosen, "structural", False):
+        raise BadInput(f"--structural: {str(start)!r} was not trained so; give --method deephoyer with it")
     recipe = recipe_of(
         nets.named(one.net), epochs, lr=lr, optimiser=optimiser, weight_decay=weight_decay, batch=batch,
         smoothing=smoothing, seed=seed,
     ) if epochs else None  # fmt: skip
     settings = [steps.Settings(level, recipe, rounds, keep_bases) for level in levels]
+    for how in settings:
+        how.check(chosen)
     if dry_run:
         plan = {"dry_run": True, "method": repr(chosen), "settings": [asdict(one) for one in settings]}
-        return terminal.answer(plan, as_json=json, lines=[repr(chosen), *map(repr, settings)])
+        would = [
+            f"would cut {start} at {how.level:g} ({_told(chosen)}), {_trained(recipe)}, and write {home}"
+            for home, how in zip(homes, settings, strict=True)
+        ]
+        return terminal.answer(plan, as_json=json, lines=would)
     rest, held = _images(data, split, limit, held_out)
     answers, lines = [], []
     for home, how in zip(homes, settings, strict=True):
@@ -203,7 +215,8 @@ def quantise(
     ) if epochs else None  # fmt: skip
     if dry_run:
         plan = {"dry_run": True, "activations": activations, "recipe": recipe and asdict(recipe)}
-        return terminal.answer(plan, as_json=json, lines=[repr(recipe)])
+        would = f"would quantise {start}, {_trained(recipe)}, and write {out}"
+        return terminal.answer(plan, as_json=json, lines=[would])
     rest, held = _images(data, split, limit, held_out)
     inputs, run_dir = {rest.name: rest.id, str(start): one.id}, out.parent / f".{out.name}.run"
     with terminal.bar() as show:
@@ -216,6 +229,16 @@ def quantise(
     terminal.answer({"out": str(out), "id": one.id, **facts}, as_json=json, lines=lines)
 
 
+def _told(method: Method) -> str:
+    return f"{method.name}: " + ", ".join(f"{key} {value}" for key, value in asdict(method).items())  # type: ignore[call-overload]
+
+
+def _trained(recipe: Recipe | None) -> str:
+    if recipe is None:
+        return "without fine-tuning"
+    return f"{recipe.epochs} epochs with {recipe.optimiser} at {recipe.lr:g}, {recipe.batch} images a step"
+
+
 def _images(data: str, split: str, limit: int | None, held_out: int) -> tuple[Images, Images]:
     from cnn import images
 
@@ -224,9 +247,13 @@ def _images(data: str, split: str, limit: int | None, held_out: int) -> tuple[Im
 
 def _levels(cut: str) -> list[float]:
     try:
-        return [float(level) for level in dict.fromkeys(cut.split(","))]
+        levels = [float(level) for level in cut.split(",")]
     except ValueError:
         raise BadInput(f"--cut {cut!r} must be a number, or several separated by commas") from None
+    names = [f"{level:g}" for level in levels]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise BadInput(f"--cut {cut!r} names {twice} twice; every level makes one network")
+    return levels
 
 
 def _made_before(home: Path, start: Network) -> Network | None:

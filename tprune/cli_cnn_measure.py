@@ -42,6 +42,8 @@ def evaluate(
     from cnn.evaluate import evaluate as score
 
     use_threads(threads)
+    if figure and figure.suffix != ".png":
+        raise BadInput(f"--figure {str(figure)!r} must end in .png: that is what is drawn")
     held = [network.load(folder) for folder in networks]
     if figure and not any(methods.of(one) for one in held):
         raise BadInput("--figure shows compressed networks beside a dense one; none of these was compressed")

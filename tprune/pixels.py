@@ -161,9 +161,11 @@ def _decode(image: Any, where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def _hub(name: str, split: str, limit: int | None) -> Pixels:
+    path, _, config = name.partition(":")
+    if path.count("/") != 1 or not all(path.split("/")):
+        raise BadInput(f"data {name!r} is no folder here and no hub id, such as ylecun/mnist")
     import datasets
 
-    path, _, config = name.partition(":")
     try:
         rows = datasets.load_dataset(path, config or None, split=split)
     except ValueError as error:  # unknown split or config; datasets lists the legal ones
