@@ -75,7 +75,7 @@ curve() { # TABLE DATA DENSE NETWORK...: many networks on the test images, witho
 
 # ---- DeepHoyer ----
 
-grid() { # PENALTY STRENGTH LEVELS: nine trials of Hoyer-Square, at least as many of the others
+grid() { # PENALTY STRENGTH LEVELS: fifteen networks of each of the first three penalties, nine of the others
   local name=lenet-300-100/$1-$2
   make "$name" train --from "$out/lenet-300-100/dense" --method deephoyer --penalty "$1" --strength "$2" \
     --data "$mnist" --epochs 100 --smoothing 0.1
@@ -84,9 +84,9 @@ grid() { # PENALTY STRENGTH LEVELS: nine trials of Hoyer-Square, at least as man
 
 train_lenet_300_100() {
   make lenet-300-100/dense train --net lenet-300-100 --data "$mnist" --epochs 30 --smoothing 0.1
-  grid hoyer-square 6e-5 0.1,0.15,0.2
-  grid hoyer-square 1.2e-4 0.1,0.115,0.13
-  grid hoyer-square 2e-4 0.03,0.05,0.08
+  grid hoyer-square 6e-5 0.1,0.12,0.135,0.15,0.2
+  grid hoyer-square 1.2e-4 0.1,0.115,0.12,0.13,0.15
+  grid hoyer-square 2e-4 0.03,0.05,0.08,0.1,0.12
   grid l1 2.5e-5 0.3,1,1.5,2,2.5
   grid l1 5e-5 0.3,1,1.5,2,2.5
   grid l1 1e-4 0.1,0.3,1,1.5,2
