@@ -21,6 +21,7 @@ STYLES = (
     ("o", "#0072B2"), ("s", "#E69F00"), ("^", "#009E73"), ("D", "#CC79A7"), ("X", "#D55E00"), ("P", "#56B4E9"),
 )  # fmt: skip
 DPI = 160
+NEAR = 0.05  # of accuracy: networks further below the dense one are not drawn, the others would be one line
 
 
 def series(rows: Sequence[RowData]) -> dict[str, list[RowData]]:
@@ -44,12 +45,15 @@ def series(rows: Sequence[RowData]) -> dict[str, list[RowData]]:
 def draw(rows: Sequence[RowData], look: Look = LIGHT) -> bytes:
     """Return a PNG: accuracy against the weights and against the MACs that are left, a line for each training.
 
-    A line joins what no smaller network of its series beats; the others are pale. Both shares are of the first row's,
-    the dense network's, whose accuracy is the dashed line. Raises ValueError where no row is a compressed network.
+    A line joins what no smaller network of its series beats; the others are pale. Where some come within `NEAR` of the
+    dense network, those that do not are left out, and counted. Both shares are of the first row's, the dense network's,
+    whose accuracy is the dashed line. Raises ValueError where no row is a compressed network.
     """
-    lines = series(rows)
-    if not lines:
+    if not series(rows):
         raise ValueError("tradeoff: no row is a compressed network")
+    near = [row for row in rows if row["accuracy"] >= rows[0]["accuracy"] - NEAR]
+    shown = near if series(near) else rows
+    lines, beyond = series(shown), len(rows) - len(shown)
     figure = Figure(figsize=(look.width, look.height * 0.85), dpi=DPI, facecolor=look.paper, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(PANELS), sharey=True)
@@ -61,6 +65,10 @@ def draw(rows: Sequence[RowData], look: Look = LIGHT) -> bytes:
             axes.plot(*zip(*front(points), strict=True), marker=marker, color=colour, ms=5, lw=1.2, label=name)
         _dress(axes, f"{title}, % of the dense network's", look)
     panels[0].set_ylabel(f"accuracy on {rows[0]['images']:,} images, %", color=look.ink)
+    if beyond:
+        panels[0].set_title(
+            f"not drawn: {beyond} that lose more than {100 * NEAR:g} points", fontsize=8, color=look.ink
+        )
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(
         handles, names, loc="outside lower center", ncols=3 if look.width > 6 else 2, frameon=False,

@@ -88,7 +88,7 @@ def shares(network: Network, dense: Network) -> dict[str, float] | None:
 def _left(network: Network, counted: Count) -> Mapping[str, int]:
     """Return what a network's last step left, before bases were multiplied out; else what it holds."""
     last = network.history[-1] if network.history else {}
-    return last.get("counts") or totals(counted)
+    return {**totals(counted), **(last.get("counts") or {})}
 
 
 def names(folders: Sequence[Path]) -> list[str]:
