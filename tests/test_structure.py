@@ -184,7 +184,7 @@ def test_a_network_of_ones_own_comes_back(tmp_path):
     there = Network(module, "listed", CLASSES, (3, 8, 8), (0.5,) * 3, (0.25,) * 3)
     network.save(there, tmp_path / "net")
     assert same(module, network.load(tmp_path / "net", build=lambda classes: Listed()).module, (3, 8, 8))
-    with pytest.raises(BadInput, match="there is no network 'listed'; legal are lenet-300-100"):
+    with pytest.raises(BadInput, match="holds 'listed', which is no network of ours .lenet-300-100"):
         network.load(tmp_path / "net")
 
 
@@ -243,7 +243,7 @@ def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
         (lambda d: d.update(image=[28, 28]), "an image of .28, 28. .channels, height, width. .* do not fit"),
         (lambda d: d.update(kind="stamp"), "is no network .kind must be 'network', schema 1"),
         (lambda d: d.update(schema=99), "is no network"),
-        (lambda d: d.update(net="lenet-6"), "there is no network 'lenet-6'; legal are"),
+        (lambda d: d.update(net="lenet-6"), "holds 'lenet-6', which is no network of ours"),
         (lambda d: d.update(net="resnet20"), "no place '0' for a layer; is this the network that was saved"),
         (lambda d: d["layers"]["0"].update(outputs=19), "safetensors' cannot be loaded: .*size mismatch for 0.weight"),
         (lambda d: d["layers"].pop("0"), "has a layer '0' that was not saved"),
