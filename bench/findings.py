@@ -100,10 +100,10 @@ def _best_network(joined: Sequence[Joined]) -> list[str]:
     for points in TOLERATED_POINTS:
         inside = [item for item in timed if 100 * (item.row.accuracy_loss or 0.0) <= points]
         fastest = min(inside, key=lambda item: item.row.median_ms or math.inf, default=None)
-        if fastest is not None and (fastest.row.speedup_high or math.inf) < 1:
-            sentences.append(f"No timed network within {points:g} points of accuracy is faster than the dense one.")
-        elif fastest is None:
+        if fastest is None:
             sentences.append(f"No timed network stays within {points:g} points of accuracy.")
+        elif _slower(fastest.row):
+            sentences.append(f"No timed network within {points:g} points of accuracy is faster than the dense one.")
         else:
             row = fastest.row
             assert row.accuracy is not None and row.accuracy_loss is not None
@@ -128,10 +128,10 @@ def _best_translation(joined: Sequence[Joined]) -> list[str]:
     for percent in TOLERATED:
         inside = [item for item in timed if _loss(item.row) is not None and (_loss(item.row) or 0.0) <= percent]
         fastest = min(inside, key=lambda item: item.row.median_ms or math.inf, default=None)
-        if fastest is not None and (fastest.row.speedup_high or math.inf) < 1:
-            sentences.append(f"No timed model within {percent:g} % BLEU loss is faster than the dense one.")
-        elif fastest is None:
+        if fastest is None:
             sentences.append(f"No timed model stays within {percent:g} % BLEU loss.")
+        elif _slower(fastest.row):
+            sentences.append(f"No timed model within {percent:g} % BLEU loss is faster than the dense one.")
         else:
             sentences.append(_best_sentence(fastest.row, names[id(fastest)], percent))
     return sentences
@@ -154,6 +154,10 @@ def _best_sentence(row: Row, name: str, percent: float) -> str:
     change = f"{-row.bleu_loss_percent:+.1f} %".replace("-", "−")
     where = f"{row.runtime} {row.precision}, {_threads_of(row)}, batch 1, {_conduct(row)}"
     return f"Fastest within {percent:g} % BLEU loss: {name}, BLEU {row.bleu:.2f} ({change}), {_gain(row)}; {where}."
+
+
+def _slower(row: Row) -> bool:
+    return row.speedup_high is not None and row.speedup_high < 1
 
 
 def _gain(row: Row) -> str:

@@ -75,14 +75,17 @@ def against(
 
 
 def shares(network: Network, dense: Network) -> dict[str, float] | None:
-    """Return what PENNI left of the parameters of `dense`, on three bases (`cnn.count.Kept`); else None."""
-    method = methods.of(network)
-    if not isinstance(method, methods.Penni):
+    """Return what PENNI left of the parameters of `dense`, on three bases (`cnn.count.Kept`); else None.
+
+    None too where the coefficients are multiplied out and no step of the history counted them.
+    """
+    method, left = methods.of(network), _left(network, count(network.module, network.image))
+    if not isinstance(method, methods.Penni) or not left["coefficients"]:
         return None
     decomposed = copy.deepcopy(dense.module)
     method.convert(decomposed)
     whole, parts = (count(module, dense.image) for module in (dense.module, decomposed))
-    return asdict(kept(whole, parts, _left(network, count(network.module, network.image))))
+    return asdict(kept(whole, parts, left))
 
 
 def _left(network: Network, counted: Count) -> Mapping[str, int]:

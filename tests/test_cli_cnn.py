@@ -13,6 +13,7 @@ from command import tprune
 
 from cnn import methods, network
 from cnn.images import load
+from cnn.rows import shares
 from tprune.errors import BadInput
 
 RUN = ("--held-out", 40, "--batch", 20, "--threads", 1)
@@ -132,6 +133,11 @@ def test_penni_in_rounds_with_its_bases_kept_and_then_finished(resnet: Path, cif
     )
     kernels = sum(layer.weight[..., 0, 0].numel() for layer in network.load(resnet).module.modules() if is_3x3(layer))
     assert rows[0]["kept"] is None and rows[2]["kept"] == rows[3]["kept"]
+    for old in (one, other):  # histories of before these were counted
+        for name in ("convolutions", "coefficients", "parameters"):
+            del old.history[-1]["counts"][name]
+    dense = network.load(resnet)
+    assert (shares(one, dense), shares(other, dense)) == (rows[2]["kept"], None)
     assert [rows[at]["kept"]["of_coefficients"] for at in (1, 2)] == [1, left / (4 * kernels)]
 
 
