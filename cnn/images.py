@@ -1,6 +1,6 @@
 """Labelled images of one size in memory: from a folder of parquet files or a hub dataset, as batches for training.
 
-Pixels stay uint8 until a batch is made; augmentation (crop and flip) is drawn from a generator that the caller seeds,
+Pixels stay uint8 until a batch is made; augmentation (shift and flip) is drawn from a generator that the caller seeds,
 so that any batch of any epoch can be made again.
 """
 
@@ -17,8 +17,6 @@ from torch.nn import functional
 
 from tprune import pixels
 from tprune.errors import BadInput
-
-CROP = 4  # pixels of zero padding of which a random crop is taken
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,6 @@ class Images:
         digest = hashlib.sha256(self.pixels.numpy().tobytes())
         digest.update(self.labels.numpy().tobytes())
         return digest.hexdigest()[:16]
-
-    @cached_property
-    def padded(self) -> Tensor:
-        """The pixels with `CROP` zeros on every side, of which random crops are taken."""
-        return functional.pad(self.pixels, (CROP,) * 4)
 
     def take(self, indices: Tensor | slice, name: str = "") -> Images:
         """Return the images at `indices`."""
@@ -91,15 +84,21 @@ class Images:
             yield self.pixels[start : start + size], self.labels[start : start + size]
 
 
-def augmented(images: Images, indices: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the uint8 images at `indices`, each shifted by up to `CROP` pixels at random and flipped or not."""
+def augmented(images: Images, indices: Tensor, generator: torch.Generator, *, shift: int, flip: bool) -> Tensor:
+    """Return the uint8 images at `indices`, each shifted by up to `shift` pixels at random, and mirrored or not.
+
+    What is shifted in is 0.
+    """
+    if not (shift or flip):
+        return images.pixels[indices]
     count, (channels, height, width) = len(indices), images.shape
-    down = torch.randint(0, 2 * CROP + 1, (count, 1), generator=generator) + torch.arange(height)
-    right = torch.randint(0, 2 * CROP + 1, (count, 1), generator=generator) + torch.arange(width)
-    flip = torch.rand(count, 1, generator=generator) < 0.5
-    right = torch.where(flip, right.flip(1), right)
-    at = (indices[:, None, None, None], torch.arange(channels)[:, None, None], down[:, None, :, None])
-    return images.padded[(*at, right[:, None, None, :])]
+    down = torch.randint(0, 2 * shift + 1, (count, 1), generator=generator) + torch.arange(height)
+    right = torch.randint(0, 2 * shift + 1, (count, 1), generator=generator) + torch.arange(width)
+    if flip:
+        right = torch.where(torch.rand(count, 1, generator=generator) < 0.5, right.flip(1), right)
+    padded = functional.pad(images.pixels[indices], (shift,) * 4)
+    at = (torch.arange(count)[:, None, None, None], torch.arange(channels)[:, None, None], down[:, None, :, None])
+    return padded[(*at, right[:, None, None, :])]
 
 
 def load(data: str, *, split: str) -> Images:

@@ -24,7 +24,8 @@ class Net:
     optimiser: str = "sgd"
     lr: float = 0.1
     standardise: bool = True  # images to mean 0 and deviation 1 a channel, else 0 to 1 as they are
-    augment: bool = True
+    shift: int = 4  # pixels by which images are shifted at random in training
+    flip: bool = True  # mirror images at random
     bf16: bool = True  # where the machine is faster in it
 
 
@@ -145,8 +146,8 @@ def mobilenet_v2(classes: int) -> nn.Module:
 
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
 NETS: dict[str, Net] = {
-    "lenet-300-100": Net(lenet_300_100, MNIST, "adam", 1e-3, standardise=False, augment=False, bf16=False),
-    "lenet-5": Net(lenet_5, MNIST, "adam", 1e-3, standardise=False, augment=False, bf16=False),
+    "lenet-300-100": Net(lenet_300_100, MNIST, "adam", 1e-3, standardise=False, shift=0, flip=False, bf16=False),
+    "lenet-5": Net(lenet_5, MNIST, "adam", 1e-3, standardise=False, shift=0, flip=False, bf16=False),
     "resnet20": Net(partial(resnet, (16, 32, 64), 3), CIFAR),
     "resnet32": Net(partial(resnet, (16, 32, 64), 5), CIFAR),
     "resnet56": Net(partial(resnet, (16, 32, 64), 9), CIFAR),

@@ -45,7 +45,8 @@ class Recipe:
     batch: int = 128  # images a step, all processes together
     warmup: float = 0.2  # share of the steps over which the rate rises to `lr`; then it falls linearly to 0
     smoothing: float = 0.0
-    augment: bool = True
+    shift: int = 4  # images are shifted by up to so many pixels at random
+    flip: bool = True  # and mirrored at random
     bf16: bool = False
     seed: int = 0
 
@@ -53,6 +54,8 @@ class Recipe:
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} {getattr(self, name)} must be at least 1")
+        if self.shift < 0:
+            raise BadInput(f"shift {self.shift} must be at least 0")
         if self.optimiser not in OPTIMISERS:
             raise BadInput(f"optimiser {self.optimiser!r} must be {' or '.join(OPTIMISERS)}")
         if not 0 < self.lr <= 10:
@@ -73,7 +76,7 @@ class Recipe:
 
 def recipe_of(row: Net, epochs: int, **given: Any) -> Recipe:
     """Return the recipe that the network is usually trained with, changed by what is given and not None."""
-    usual: dict[str, Any] = {"lr": row.lr, "optimiser": row.optimiser, "augment": row.augment, "bf16": row.bf16}
+    usual: dict[str, Any] = {name: getattr(row, name) for name in ("lr", "optimiser", "shift", "flip", "bf16")}
     chosen = usual | {name: value for name, value in given.items() if value is not None}
     chosen.setdefault("weight_decay", 5e-4 if chosen["optimiser"] == "sgd" else 0.0)
     return Recipe(epochs, **chosen)
@@ -110,6 +113,10 @@ def fit(
     the first step whose loss is not finite, BadInput when `run_dir` holds the state of another run.
     """
     network.check(images)
+    if recipe.shift >= min(network.image[1:]):
+        raise BadInput(
+            f"shift {recipe.shift} would move a whole image away; 0 to {min(network.image[1:]) - 1} are legal"
+        )
     fingerprint = _fingerprint(network, images, recipe, penalty, frozen, keep_zeros)
     do_step = Step(network, recipe, penalty=penalty, keep_zeros=keep_zeros)
     module, optimiser, accelerator = network.module, do_step.optimiser, do_step.accelerator
@@ -237,8 +244,7 @@ def _stream(
             at = (step - epoch * an_epoch) * recipe.batch
             mine = order[at : at + recipe.batch][rank::world]
             chance = _generator(recipe.seed, step, 1 + rank)
-            pixels = augmented(images, mine, chance) if recipe.augment else images.pixels[mine]
-            yield pixels, images.labels[mine]
+            yield augmented(images, mine, chance, shift=recipe.shift, flip=recipe.flip), images.labels[mine]
 
 
 def _generator(seed: int, number: int, use: int) -> torch.Generator:

@@ -84,8 +84,8 @@ def saving(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_learns_and_repeats() -> None:
     one, other = a_network(), a_network()
     before = one.id
-    fitted = fit(one, some_images(), replace(RECIPE, epochs=8, augment=False))
-    assert fit(other, some_images(), replace(RECIPE, epochs=8, augment=False)).losses == fitted.losses
+    fitted = fit(one, some_images(), replace(RECIPE, epochs=8, shift=0, flip=False))
+    assert fit(other, some_images(), replace(RECIPE, epochs=8, shift=0, flip=False)).losses == fitted.losses
     check_same(one, other)
     assert one.id != before and not one.module.training
     assert len(fitted.losses) == 8 and fitted.losses[-1] < 0.7 * fitted.losses[0]
@@ -247,6 +247,12 @@ def test_images_of_another_network_are_refused() -> None:
         fit(a_network(), replace(some_images(), classes=("a", "b", "c", "d")), RECIPE)
 
 
+def test_a_shift_out_of_the_image_is_refused() -> None:
+    side = some_images().shape[1]
+    with pytest.raises(BadInput, match=f"shift {side} would move a whole image away; 0 to {side - 1} are legal"):
+        fit(a_network(), some_images(), replace(RECIPE, shift=side))
+
+
 # ---- the recipe
 
 
@@ -255,6 +261,7 @@ def test_images_of_another_network_are_refused() -> None:
     [
         ({"epochs": 0}, "epochs 0 must be at least 1"),
         ({"batch": 0}, "batch 0 must be at least 1"),
+        ({"shift": -1}, "shift -1 must be at least 0"),
         ({"optimiser": "lion"}, "optimiser 'lion' must be sgd or adam"),
         ({"lr": 0.0}, "lr 0.0 must lie above 0"),
         ({"lr": math.nan}, "lr nan must lie above 0"),
@@ -278,6 +285,6 @@ def test_the_rate_rises_to_its_peak_and_falls_towards_0() -> None:
 
 
 def test_a_network_has_its_usual_recipe() -> None:
-    assert recipe_of(NETS["lenet-5"], 2) == Recipe(2, 1e-3, "adam", 0.0, augment=False)
+    assert recipe_of(NETS["lenet-5"], 2) == Recipe(2, 1e-3, "adam", 0.0, shift=0, flip=False)
     assert recipe_of(NETS["resnet20"], 2, lr=None, batch=64) == Recipe(2, 0.1, "sgd", 5e-4, 64, bf16=True)
     assert recipe_of(NETS["resnet20"], 2, optimiser="adam", lr=1e-3).weight_decay == 0

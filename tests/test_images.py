@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
 
-from cnn.images import CROP, Images, augmented, load
+from cnn.images import Images, augmented, load
 from tprune.errors import BadInput
 
 Rows = list[tuple[Any, Any]]
@@ -224,15 +225,19 @@ def test_mean_and_deviation_are_those_of_all_pixels() -> None:
 
 def test_augmented_images_are_crops_and_flips() -> None:
     some_images = images(6)
-    at, padded = torch.tensor([4, 1, 1]), some_images.padded
-    drawn = torch.cat([augmented(some_images, at, torch.Generator().manual_seed(seed)) for seed in range(60)])
+    at, padded = torch.tensor([4, 1, 1]), functional.pad(some_images.pixels, (4,) * 4)
+
+    def draw(seed: int, shift: int = 4, flip: bool = True) -> torch.Tensor:
+        return augmented(some_images, at, torch.Generator().manual_seed(seed), shift=shift, flip=flip)
+
+    drawn = torch.cat([draw(seed) for seed in range(60)])
     found = set()
     for number, one in enumerate(drawn):
         source = padded[at[number % 3]]
         crops = {
             (down, right, flip): (crop.flip(2) if flip else crop)
-            for down in range(2 * CROP + 1)
-            for right in range(2 * CROP + 1)
+            for down in range(9)
+            for right in range(9)
             for flip in (False, True)
             for crop in [source[:, down : down + 3, right : right + 3]]
         }
@@ -241,5 +246,13 @@ def test_augmented_images_are_crops_and_flips() -> None:
         found |= set(fits) if len(fits) == 1 else set()
     assert {flip for _, _, flip in found} == {False, True}
     assert {down for down, _, _ in found} >= set(range(2, 7)) and {right for _, right, _ in found} >= set(range(2, 7))
-    again = augmented(some_images, at, torch.Generator().manual_seed(5))
-    assert torch.equal(again, augmented(some_images, at, torch.Generator().manual_seed(5)))
+    assert torch.equal(draw(5), draw(5))
+    assert torch.equal(draw(5, shift=0, flip=False), some_images.pixels[at])
+    near = {tuple(one.flatten().tolist()) for seed in range(60) for one in draw(seed, shift=1, flip=False)}
+    by_one = [
+        padded[one, :, 4 + down : 7 + down, 4 + right : 7 + right]
+        for one in (1, 4)
+        for down in (-1, 0, 1)
+        for right in (-1, 0, 1)
+    ]
+    assert near == {tuple(one.flatten().tolist()) for one in by_one}

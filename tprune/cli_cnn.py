@@ -26,6 +26,9 @@ Limit = Annotated[int | None, typer.Option(help="Use only the first N images.", 
 Lr = Annotated[float | None, typer.Option(help="Peak learning rate; by default the network's own.")]
 Decay = Annotated[float | None, typer.Option("--weight-decay", help="Of weights; default 5e-4 with sgd, 0 with adam.")]
 Smoothing = Annotated[float, typer.Option(help="Label smoothing.")]
+Shift = Annotated[
+    int | None, typer.Option(help="Shift images by up to N pixels at random; by default the network's own.")
+]
 Optimiser = Annotated[str | None, typer.Option(help="sgd or adam; by default the network's own.")]
 MethodName = Annotated[str | None, typer.Option(help="deephoyer, svd or penni.", metavar="METHOD")]
 
@@ -50,6 +53,7 @@ def train(
     weight_decay: Decay = None,
     batch: Batch = 128,
     smoothing: Smoothing = 0.0,
+    shift: Shift = None,
     held_out: HeldOut = 5000,
     limit: Limit = None,
     seed: Seed = 0,
@@ -75,7 +79,7 @@ def train(
     known = network.load(start) if start else None
     recipe = recipe_of(
         nets.named(known.net if known else str(net)), epochs, lr=lr, optimiser=optimiser, weight_decay=weight_decay,
-        batch=batch, smoothing=smoothing, seed=seed,
+        batch=batch, smoothing=smoothing, shift=shift, seed=seed,
     )  # fmt: skip
     if dry_run:
         plan = {"dry_run": True, "recipe": asdict(recipe), "method": repr(chosen)}
@@ -121,6 +125,7 @@ def compress(
     weight_decay: Decay = None,
     batch: Batch = 128,
     smoothing: Smoothing = 0.0,
+    shift: Shift = None,
     held_out: HeldOut = 5000,
     limit: Limit = None,
     seed: Seed = 0,
@@ -152,7 +157,7 @@ def compress(
         raise BadInput(f"--structural: {str(start)!r} was not trained so; give --method deephoyer with it")
     recipe = recipe_of(
         nets.named(one.net), epochs, lr=lr, optimiser=optimiser, weight_decay=weight_decay, batch=batch,
-        smoothing=smoothing, seed=seed,
+        smoothing=smoothing, shift=shift, seed=seed,
     ) if epochs else None  # fmt: skip
     settings = [steps.Settings(level, recipe, rounds, keep_bases) for level in levels]
     for how in settings:
