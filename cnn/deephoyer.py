@@ -20,6 +20,7 @@ and structural, over the norms of the filters (rows) W[f] and of the input chann
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,8 +29,8 @@ import torch
 from torch import Tensor, nn
 
 from cnn.channels import spaces
+from tprune import hoyer as hoyers
 from tprune.errors import BadInput
-from tprune.hoyer import group_hoyer_square, group_lasso, hoyers
 
 Image = tuple[int, int, int]  # channels, height, width
 LAYERS = (nn.Conv2d, nn.Linear)
@@ -46,9 +47,14 @@ class Penalty:
     strength: float
     image: Image | None
     measure: Callable[[], Tensor] = field(repr=False)
+    pull: Callable[[float], None] = field(repr=False)
 
     def __call__(self) -> Tensor:
         return self.strength * self.measure()
+
+    def backward(self) -> None:
+        """Add its gradient to that of the weights: what autograd would find, in closed form."""
+        self.pull(self.strength)
 
 
 def penalty(module: nn.Module, name: str, strength: float, image: Image | None = None) -> Penalty:
@@ -62,10 +68,13 @@ def penalty(module: nn.Module, name: str, strength: float, image: Image | None =
     if not 0 <= strength < math.inf:
         raise BadInput(f"strength {strength} of the penalty must be a number from 0")
     if name in ELEMENTWISE:
-        measure = functools.partial(ELEMENTWISE[name], list(_weights(module).values()))
-    else:
-        measure = functools.partial(_structural, STRUCTURAL[name], _lines(module, image)[0])
-    return Penalty(name, strength, image, measure)
+        weights = list(_weights(module).values())
+        value, pull = ELEMENTWISE[name]
+        return Penalty(name, strength, image, functools.partial(value, weights), functools.partial(pull, weights))
+    lines = _lines(module, image)[0]
+    of_groups, slopes = STRUCTURAL[name]
+    measure, add = functools.partial(_structural, of_groups, lines), functools.partial(_pull_lines, slopes, lines)
+    return Penalty(name, strength, image, measure, add)
 
 
 def none(weights: Sequence[Tensor]) -> Tensor:
@@ -85,29 +94,58 @@ def transformed_l1(weights: Sequence[Tensor]) -> Tensor:
 
 def hoyer(weights: Sequence[Tensor]) -> Tensor:
     """Return the sum of the tensors' Hoyer measures, a scalar."""
-    return hoyers(weights).sum()
+    return torch.stack([hoyers.hoyer(w) for w in weights]).sum()
 
 
 def hoyer_square(weights: Sequence[Tensor]) -> Tensor:
     """Return the sum of the tensors' Hoyer-Square measures, a scalar."""
-    return hoyers(weights).square().sum()
+    return torch.stack([hoyers.hoyer_square(w) for w in weights]).sum()
 
 
-ELEMENTWISE: dict[str, Callable[[Sequence[Tensor]], Tensor]] = {
-    "none": none,
-    "l1": l1,
-    "transformed-l1": transformed_l1,
-    "hoyer": hoyer,
-    "hoyer-square": hoyer_square,
+def _pull_nowhere(weights: Sequence[Tensor], strength: float) -> None:
+    """The gradient of `none`."""
+
+
+@torch.no_grad()
+def _pull_l1(weights: Sequence[Tensor], strength: float) -> None:
+    for w in weights:
+        hoyers.gradient(w).add_(w.sign(), alpha=strength)
+
+
+@torch.no_grad()
+def _pull_transformed_l1(weights: Sequence[Tensor], strength: float) -> None:
+    for w in weights:
+        hoyers.gradient(w).addcdiv_(w.sign(), w.abs().add_(1).square_(), value=2 * strength)
+
+
+_Pull = Callable[[Sequence[Tensor], float], None]  # (weights, strength): adds to their gradients
+ELEMENTWISE: dict[str, tuple[Callable[[Sequence[Tensor]], Tensor], _Pull]] = {  # value, its gradient
+    "none": (none, _pull_nowhere),
+    "l1": (l1, _pull_l1),
+    "transformed-l1": (transformed_l1, _pull_transformed_l1),
+    "hoyer": (hoyer, functools.partial(hoyers.add_hoyer_gradients, square=False)),
+    "hoyer-square": (hoyer_square, functools.partial(hoyers.add_hoyer_gradients, square=True)),
 }
-STRUCTURAL: dict[str, Callable[[Tensor], Tensor]] = {  # squared norms of the groups -> scalar
-    "group-lasso": group_lasso,
-    "group-hs": group_hoyer_square,
+_Slopes = Callable[[Tensor], Tensor]
+STRUCTURAL: dict[str, tuple[Callable[[Tensor], Tensor], _Slopes]] = {  # of squared norms of groups: value, derivatives
+    "group-lasso": (hoyers.group_lasso, hoyers.group_lasso_slopes),
+    "group-hs": (hoyers.group_hoyer_square, hoyers.group_hoyer_square_slopes),
 }
 
 
-def _structural(measure: Callable[[Tensor], Tensor], lines: Sequence[_Lines]) -> Tensor:
-    return torch.stack([measure(one.squares()) for one in lines]).sum()
+def _structural(of_groups: Callable[[Tensor], Tensor], lines: Sequence[_Lines]) -> Tensor:
+    return torch.stack([of_groups(one.squares(one.weight.square())) for one in lines]).sum()
+
+
+@torch.no_grad()
+def _pull_lines(slopes: _Slopes, lines: Sequence[_Lines], strength: float) -> None:
+    """Add 2 w times the slope of the w's filter plus that of its input channel."""
+    for _, group in itertools.groupby(lines, lambda one: one.path):
+        own = list(group)
+        weight = own[0].weight
+        square = weight.square()
+        of_both = functools.reduce(torch.add, [one.spread(slopes(one.squares(square))) for one in own])
+        hoyers.gradient(weight).addcmul_(weight, of_both, value=2 * strength)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,20 +204,24 @@ class _Lines:
     dim: int
     repeat: int = 1
 
-    def squares(self) -> Tensor:
-        """Return the squared norms, shape (filters or channels,)."""
-        others = [dim for dim in range(self.weight.ndim) if dim != self.dim]
-        return self.weight.square().sum(others).view(-1, self.repeat).sum(1)
+    def squares(self, square: Tensor) -> Tensor:
+        """Return the squared norms, shape (filters or channels,), of the weight's `square`."""
+        norms = square.sum([dim for dim in range(square.ndim) if dim != self.dim])
+        return norms if self.repeat == 1 else norms.view(-1, self.repeat).sum(1)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Return `values`, one a filter or channel, so that they broadcast over the weight."""
+        values = values if self.repeat == 1 else values.repeat_interleave(self.repeat)
+        return values.view([-1 if dim == self.dim else 1 for dim in range(self.weight.ndim)])
 
     def keep(self, level: float) -> Tensor:
         """Return the mask of what is large enough to stay, broadcasting over the weight."""
-        squares = self.squares()
-        keep = (squares.sqrt() >= level * squares[squares > 0].mean().sqrt()).repeat_interleave(self.repeat)
-        return keep.view([-1 if dim == self.dim else 1 for dim in range(self.weight.ndim)])
+        squares = self.squares(self.weight.square())
+        return self.spread(squares.sqrt() >= level * squares[squares > 0].mean().sqrt())
 
     def gone(self) -> Gone:
         """Return how many of them are zero."""
-        squares = self.squares()
+        squares = self.squares(self.weight.square())
         return Gone(self.path, ("filters", "inputs")[self.dim], int((squares == 0).sum()), len(squares))
 
 

@@ -1,7 +1,7 @@
 """PENNI (Li et al., 2020): kernels as sparse combinations of a few basis kernels that a layer shares.
 
     convert(module, 5)                                # once: W[o, i] ~ sum_b coefficients[o, i, b] basis[b]
-    loss + penalty(module, 1e-4)()                    # every step, while frozen(module, 2) lets one half rest
+    penalty(module, 1e-4).backward()                  # every step, while frozen(module, 2) lets one half rest
     cut(module, 1.0)                                  # small coefficients become 0
     execute(module, image)                            # plain layers, in the faster of two forms
 
@@ -63,6 +63,10 @@ class SparseCoefficients:
         """Return the penalty as the layers now are, a scalar."""
         norms = [torch.linalg.vector_norm(_cuttable(layer), 1) for layer in self.layers]
         return self.strength * torch.stack(norms).sum()
+
+    def backward(self) -> None:
+        """Add its gradient to that of the coefficients."""
+        self().backward()
 
 
 def penalty(module: nn.Module, strength: float) -> SparseCoefficients:

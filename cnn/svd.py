@@ -1,7 +1,7 @@
 """SVD training (Yang et al., 2020): train the singular vectors and values of every convolution, and cut small values.
 
     convert(module, "channel")                        # once; the function stays
-    loss + penalty(module, "hoyer", 0.03, 1.0)()      # every step; no decomposition is computed
+    penalty(module, "hoyer", 0.03, 1.0).backward()    # every step; no decomposition is computed
     cut(module, 0.01); thin(module, image)            # two thin convolutions a layer
 
 W = N diag(|s|) C with N and C kept near-orthonormal by the penalty ||N^T N - I||^2 + ||C C^T - I||^2, so that s stays
@@ -76,6 +76,12 @@ class LowRank:
             for (rank, _), factors in alike.items():
                 total = total + _Orthogonality.apply(self.orthogonality / rank**2, *factors)
         return total
+
+    def backward(self) -> None:
+        """Add its gradient to that of the factors."""
+        value = self()
+        if value.requires_grad:  # not without any strength
+            value.backward()
 
 
 def penalty(module: nn.Module, name: str, strength: float, orthogonality: float) -> LowRank:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -91,7 +91,16 @@ class Fitted:
     resumed_at: int = 0
 
 
-Penalty = Callable[[], Tensor]  # what is added to the loss; it holds its layers and strength
+class Penalty(Protocol):
+    """What pulls at weights beside the task's loss; it holds its layers and its strength."""
+
+    def __call__(self) -> Tensor:
+        """Return its value, a scalar."""
+
+    def backward(self) -> None:
+        """Add its gradient to the `.grad` of its weights."""
+
+
 Frozen = Callable[[int], Collection[nn.Parameter]]  # epoch -> the parameters that rest in it
 Watch = Callable[[int, int, float], None]  # (steps done, steps in all, loss)
 
@@ -182,7 +191,9 @@ class Step:
         """
         device = self.accelerator.device
         loss = self._objective(self._network.normalise(pixels.to(device)), labels.to(device))
-        self.accelerator.backward(loss + self._penalty() if self._penalty else loss)
+        self.accelerator.backward(loss)
+        if self._penalty:
+            self._penalty.backward()
         value = float(loss.detach())
         if not math.isfinite(value):
             return value

@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional
 
 from cnn import nets
-from cnn.deephoyer import ELEMENTWISE, STRUCTURAL, Cut, Gone, cut, penalty
+from cnn.deephoyer import ELEMENTWISE, STRUCTURAL, Cut, Gone, Penalty, cut, penalty
 from cnn.shrink import settle, shrink
 from tprune.errors import BadInput
-from tprune.hoyer import hoyer, hoyer_square, hoyers
+from tprune.hoyer import add_hoyer_gradients, hoyer, hoyer_square
 
 NAMES = (*ELEMENTWISE, *STRUCTURAL)
 MNIST = (1, 28, 28)
@@ -49,7 +49,7 @@ def flat() -> Flat:
     return Flat()
 
 
-def gradients(module: nn.Module, value: torch.Tensor) -> dict[str, torch.Tensor]:
+def gradients(module: nn.Module, value: torch.Tensor | Penalty) -> dict[str, torch.Tensor]:
     module.zero_grad()
     value.backward()
     return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
@@ -98,11 +98,13 @@ def test_the_closed_form_is_what_autograd_finds(layout) -> None:
     ours = [torch.randn(shape, generator=torch.Generator().manual_seed(7)) for shape in shapes]
     ours = [(w.contiguous(memory_format=layout) if w.ndim == 4 else w).requires_grad_() for w in ours]
     theirs = [w.detach().clone().requires_grad_() for w in ours]
-    factors = torch.tensor([1.0, -2.0, 0.5, 3.0])
-    (hoyers(ours) * factors).sum().backward()
-    (torch.stack([w.abs().sum() / w.square().sum().sqrt() for w in theirs]) * factors).sum().backward()
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine.grad, other.grad)
+    for square in (False, True):
+        for w in (*ours, *theirs):
+            w.grad = torch.full_like(w, 0.5)  # it is added
+        add_hoyer_gradients(ours, 3.0, square=square)
+        (3 * torch.stack([(hoyer, hoyer_square)[square](w) for w in theirs]).sum()).backward()
+        for mine, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine.grad, other.grad)
 
 
 def test_a_part_of_a_tensor_and_zeros_have_gradients_too() -> None:
@@ -117,11 +119,12 @@ def test_a_part_of_a_tensor_and_zeros_have_gradients_too() -> None:
     assert some.grad[0] == 0  # what was cut stays where it is
 
 
-def test_a_gradient_can_be_taken_again() -> None:
-    w = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
-    value = hoyer(w)
-    first, second = (torch.autograd.grad(value, w, retain_graph=True)[0].clone() for _ in range(2))
-    assert torch.equal(first, second)
+def test_what_is_dead_stays_so_in_closed_form() -> None:
+    dead, some = torch.zeros(3, requires_grad=True), torch.tensor([0.0, 3.0, 4.0], requires_grad=True)
+    for square in (False, True):
+        dead.grad = some.grad = None
+        add_hoyer_gradients([dead, some], 1.0, square=square)
+        assert dead.grad.tolist() == [0, 0, 0] and some.grad[0] == 0
 
 
 # ---- penalties
@@ -151,10 +154,12 @@ def brute(name: str, weights: list[torch.Tensor]) -> float:
 def test_penalties_are_their_formulas_over_weights_alone(name: str) -> None:
     torch.manual_seed(1)
     module = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 4)).double()
-    value = penalty(module, name, 0.25)()
-    assert float(value.detach()) == pytest.approx(0.25 * brute(name, [module[0].weight, module[3].weight]), rel=1e-4)
+    measure = penalty(module, name, 0.25)
+    assert float(measure().detach()) == pytest.approx(
+        0.25 * brute(name, [module[0].weight, module[3].weight]), rel=1e-4
+    )
     if name != "none":
-        assert set(gradients(module, value)) == {"0.weight", "3.weight"}
+        assert set(gradients(module, measure)) == {"0.weight", "3.weight"}
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
@@ -162,7 +167,9 @@ def test_gradients_of_penalties_are_finite_differences(name: str) -> None:
     torch.manual_seed(2)
     module = nn.Sequential(nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(3, 2)).double()
     measure = penalty(module, name, 0.5, (2, 2, 2) if name in STRUCTURAL else None)
-    found = gradients(module, measure())
+    found = gradients(module, measure)
+    for path, slope in gradients(module, measure()).items():
+        torch.testing.assert_close(found[path], slope)
     for path in ("0.weight", "2.weight"):
         weight = module.get_parameter(path).detach()
         for at in range(0, weight.numel(), 5):
@@ -344,7 +351,8 @@ def test_training_under_it_makes_a_gap_to_cut_in(name: str, strength: float) -> 
     optimiser, measure = torch.optim.Adam(module.parameters(), 1e-2), penalty(module, name, strength)
     for _ in range(400):
         optimiser.zero_grad()
-        (functional.cross_entropy(module(x), y) + measure()).backward()
+        functional.cross_entropy(module(x), y).backward()
+        measure.backward()
         optimiser.step()
     right = float((module(x).argmax(1) == y).float().mean())
     done = cut(module, 0.2, structural=name == "group-hs", image=(1, 1, 12))

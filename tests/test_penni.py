@@ -77,7 +77,7 @@ def test_the_penalty_is_the_formula(net: nn.Sequential) -> None:
     parts = [net[0].coefficients, net[2].coefficients, net[3].weight]
     expected = 0.5 * sum(part.abs().sum() for part in parts)
     torch.testing.assert_close(told(), expected)
-    told().backward()
+    told.backward()
     for part in parts:
         torch.testing.assert_close(part.grad, 0.5 * part.detach().sign())
     assert net[0].basis.grad is None and net[4].weight.grad is None

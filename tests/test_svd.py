@@ -130,6 +130,9 @@ def test_the_penalty_is_the_formula(scheme: str, name: str, measure: Callable[[T
     wanted = torch.autograd.grad(expected, parameters, allow_unused=True)
     for mine, autograds in zip(torch.autograd.grad(got, parameters, allow_unused=True), wanted, strict=True):
         torch.testing.assert_close(mine, autograds)
+    svd.penalty(net, name, 0.7, 0.3).backward()
+    for parameter, autograds in zip(parameters, wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, autograds)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -149,7 +152,11 @@ def test_the_closed_gradient_against_finite_differences() -> None:
 
 def test_nothing_to_add_is_zero() -> None:
     assert float(svd.penalty(nn.Sequential(layer("channel")), "none", 1, 0)()) == 0
-    assert float(svd.penalty(nn.Sequential(layer("channel")), "hoyer", 0, 0)()) == 0
+    net = nn.Sequential(layer("channel"))
+    nothing = svd.penalty(net, "hoyer", 0, 0)
+    assert float(nothing()) == 0
+    nothing.backward()
+    assert {p.grad for p in net.parameters()} == {None}
 
 
 def test_the_penalty_tells_what_it_is() -> None:

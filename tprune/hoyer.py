@@ -10,18 +10,16 @@ All are invariant to the scale of w: they shrink small entries and let large one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 TINY = 1e-12  # keeps 0/0 finite; far below any weight that matters
 
 
 def hoyer(w: Tensor) -> Tensor:
     """Return sum|w| / ||w||_2 over all elements, a scalar; 0 for an all-zero tensor."""
-    return hoyers([w])[0]
+    return w.abs().sum() / (w.square().sum() + TINY).sqrt()
 
 
 def hoyer_square(w: Tensor) -> Tensor:
@@ -29,35 +27,27 @@ def hoyer_square(w: Tensor) -> Tensor:
     return hoyer(w).square()
 
 
-def hoyers(tensors: Sequence[Tensor]) -> Tensor:
-    """Return `hoyer` of every tensor, shape (tensors,), for the price of little more than reading them."""
-    return _Hoyers.apply(*tensors)
+@torch.no_grad()
+def add_hoyer_gradients(tensors: Sequence[Tensor], strength: float, *, square: bool) -> None:
+    """Add to every tensor's `.grad` what autograd finds for `strength` times its `hoyer`, or its `hoyer_square`.
 
-
-class _Hoyers(torch.autograd.Function):
-    """H(w) with its gradient in closed form, S1 = sum|w| and S2 = sum w^2: dH/dw = (sign(w) - w S1/S2) / sqrt(S2).
-
-    The gradient is made in the memory of the signs: at the size of a layer, fresh memory costs more than arithmetic.
+    With S1 = sum|w| and S2 = sum w^2: dH/dw = (sign(w) - w S1/S2) / sqrt(S2) and dHS/dw = 2 S1/S2 (sign(w) - w S1/S2).
+    As few passes over memory as can be: at the size of a layer, they cost more than arithmetic.
     """
+    signs = [w.sign() for w in tensors]
+    dots = [torch.dot(_flat(one), _flat(w)) for w, sign in zip(tensors, signs, strict=True) for one in (sign, w)]
+    sums = torch.stack(dots).tolist()  # one wait for the device
+    for w, sign, s1, s2 in zip(tensors, signs, sums[::2], sums[1::2], strict=True):
+        s2 += TINY
+        slope = strength * (2 * s1 / s2 if square else s2**-0.5)
+        gradient(w).add_(sign, alpha=slope).add_(w, alpha=-slope * s1 / s2)
 
-    @staticmethod
-    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
-        ctx.signs = [w.sign() for w in tensors]
-        s1 = torch.stack([torch.dot(_flat(sign), _flat(w)) for sign, w in zip(ctx.signs, tensors, strict=True)])
-        s2 = torch.stack([torch.dot(_flat(w), _flat(w)) for w in tensors]).add_(TINY)
-        ctx.save_for_backward(s1, s2, *tensors)
-        return s1 / s2.sqrt()
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        s1, s2, *tensors = ctx.saved_tensors
-        slopes, signs = grad / s2.sqrt(), ctx.signs or [w.sign() for w in tensors]
-        pulls = slopes * s1 / s2
-        for w, sign, slope, pull in zip(tensors, signs, slopes.unbind(), pulls.unbind(), strict=True):
-            sign.mul_(slope).addcmul_(w, pull, value=-1)
-        ctx.signs = None  # they are no signs any more
-        return tuple(signs)
+def gradient(w: Tensor) -> Tensor:
+    """Return `w.grad`, made of zeros where there is none yet."""
+    if w.grad is None:
+        w.grad = torch.zeros_like(w)
+    return w.grad
 
 
 def _flat(w: Tensor) -> Tensor:
@@ -75,6 +65,18 @@ def group_hoyer_square(squared_norms: Tensor) -> Tensor:
     return norms.sum().square() / (squared_norms.sum() + TINY)
 
 
+def group_hoyer_square_slopes(squared_norms: Tensor) -> Tensor:
+    """Return the derivative of `group_hoyer_square` by each squared norm, shape (groups,)."""
+    norms, whole = (squared_norms + TINY).sqrt(), squared_norms.sum() + TINY
+    ratio = norms.sum() / whole
+    return ratio / norms - ratio.square()
+
+
 def group_lasso(squared_norms: Tensor) -> Tensor:
     """Return sum_g n_g from the squared group norms, a scalar: the penalty of BSSL."""
     return torch.sqrt(squared_norms + TINY).sum()
+
+
+def group_lasso_slopes(squared_norms: Tensor) -> Tensor:
+    """Return the derivative of `group_lasso` by each squared norm, shape (groups,)."""
+    return 0.5 * (squared_norms + TINY).rsqrt()
