@@ -10,8 +10,6 @@ several processes unchanged.
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -126,11 +124,12 @@ def fit(
         raise BadInput(
             f"shift {recipe.shift} would move a whole image away; 0 to {min(network.image[1:]) - 1} are legal"
         )
-    fingerprint = _fingerprint(network, images, recipe, penalty, frozen, keep_zeros)
+    run = asdict(recipe) | {"penalty": repr(penalty), "resting": repr(frozen), "zeros stay": keep_zeros}
+    run |= {"network": network.id, "images": images.id}
     do_step = Step(network, recipe, penalty=penalty, keep_zeros=keep_zeros)
     module, optimiser, accelerator = network.module, do_step.optimiser, do_step.accelerator
     state = run_dir / "state.safetensors" if run_dir else None
-    at = (load_state(state, module, optimiser, fingerprint=fingerprint) if state else None) or Progress(0, 0.0, ())
+    at = (load_state(state, module, optimiser, run=run) if state else None) or Progress(0, 0.0, ())
     rank, world = accelerator.process_index, accelerator.num_processes
     an_epoch = len(images) // recipe.batch or 1
     steps, began, saved = an_epoch * recipe.epochs, time.monotonic(), time.monotonic()
@@ -150,7 +149,7 @@ def fit(
             _check_finite(module, state)
         if state and due and accelerator.is_main_process:
             now = Progress(step + 1, 0.0, tuple(losses.epochs.items()), losses.running)
-            save_state(state, module, optimiser, now, fingerprint=fingerprint)
+            save_state(state, module, optimiser, now, run=run)
             saved = time.monotonic()
     module.to("cpu").eval()
     return Fitted(tuple(losses.epochs.values()), time.monotonic() - began, at.step)
@@ -280,12 +279,6 @@ def _seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
-
-
-def _fingerprint(network: Network, images: Images, recipe: Recipe, *others: object) -> str:
-    """Return 16 hex digits over everything that decides the result; `others` by what they call themselves."""
-    about = [asdict(recipe), *map(repr, others), network.id, images.id]
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _check_finite(module: nn.Module, state: Path | None) -> None:

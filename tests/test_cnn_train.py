@@ -162,11 +162,20 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     check_same(one, again)
 
 
-@pytest.mark.parametrize("change", ["recipe", "penalty", "zeros", "network", "images"])
-def test_the_state_of_another_run_is_refused(tmp_path: Path, change: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("recipe", "smoothing is 0.1 and was 0.0"),
+        ("penalty", r"penalty is Penalty\(name='l1', strength=0.001, image=None\) and was None"),
+        ("zeros", "zeros stay is True and was False"),
+        ("network", "network is [0-9a-f]+ and was [0-9a-f]+"),
+        ("images", "images is [0-9a-f]+ and was [0-9a-f]+"),
+    ],
+)
+def test_the_state_of_another_run_is_refused(tmp_path: Path, change: str, told: str) -> None:
     fit(a_network(), some_images(), RECIPE, run_dir=tmp_path)
     one = a_network(seed=1 if change == "network" else 0)
-    with pytest.raises(BadInput, match="belongs to another run .* remove it or choose another folder"):
+    with pytest.raises(BadInput, match=rf"belongs to another run \({told}\); give those settings again"):
         fit(
             one,
             some_images(35 if change == "images" else 34),

@@ -177,15 +177,15 @@ def state_of(model: PrunedMarianMTModel) -> torch.optim.Optimizer:
 
 def test_kill_9_during_saving_keeps_the_old_state(model, tmp_path: Path) -> None:
     optimiser, path = state_of(model), tmp_path / "state.safetensors"
-    save_state(path, model, optimiser, Progress(3, 0.5, ((0, 1.0),)), fingerprint="f")
+    save_state(path, model, optimiser, Progress(3, 0.5, ((0, 1.0),)), run={"epochs": 1})
     child = os.fork()
     if not child:
         die_half_way(path, model, optimiser)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     assert sorted(p.name for p in tmp_path.iterdir()) == ["state.safetensors", "state.safetensors.part"]
-    assert load_state(path, model, optimiser, fingerprint="f") == Progress(3, 0.5, ((0, 1.0),))
-    save_state(path, model, optimiser, Progress(4, 0.5, ()), fingerprint="f")
+    assert load_state(path, model, optimiser, run={"epochs": 1}) == Progress(3, 0.5, ((0, 1.0),))
+    save_state(path, model, optimiser, Progress(4, 0.5, ()), run={"epochs": 1})
     assert [p.name for p in tmp_path.iterdir()] == ["state.safetensors"]
     assert step_of(tmp_path) == 4
 
@@ -201,7 +201,7 @@ def die_half_way(path: Path, model: PrunedMarianMTModel, optimiser: torch.optim.
 
     tprune.state.save_file = half
     try:
-        save_state(path, model, optimiser, Progress(4, 0.5, ()), fingerprint="f")
+        save_state(path, model, optimiser, Progress(4, 0.5, ()), run={"epochs": 1})
     finally:
         os._exit(1)
 
@@ -254,18 +254,18 @@ def other_data() -> Pairs:
 
 
 @pytest.mark.parametrize(
-    ("pairs", "recipe", "name"),
+    ("pairs", "recipe", "name", "differs"),
     [
-        (some_pairs(200), replace(RECIPE, lr=2e-2), "test"),
-        (other_data(), RECIPE, "test"),
-        (some_pairs(200), RECIPE, "another penalty"),
+        (some_pairs(200), replace(RECIPE, lr=2e-2), "test", "lr is 0.02"),
+        (other_data(), RECIPE, "test", "data is [0-9a-f]{16}"),
+        (some_pairs(200), RECIPE, "another penalty", r"penalty is .'another penalty', 0.001."),
     ],
 )
-def test_the_folder_of_another_run(model, tiny_config, tmp_path: Path, pairs, recipe, name: str) -> None:
+def test_the_folder_of_another_run(model, tiny_config, tmp_path: Path, pairs, recipe, name: str, differs: str) -> None:
     asked = Regulariser(1e-3, Decoupled(model, FORMULAS["shs"]), name="test")
     with pytest.raises(KeyboardInterrupt, match="step 12"):
         train(model, some_pairs(200), RECIPE, regulariser=asked, run_dir=tmp_path, watch=interrupt)
-    with pytest.raises(BadInput, match=r"belongs to another run .*; remove it or choose another folder"):
+    with pytest.raises(BadInput, match=f"belongs to another run .{differs} and was .*; give those settings again"):
         train(
             model_for(tiny_config()),
             pairs,
@@ -280,7 +280,7 @@ def test_other_start_weights(model, tiny_config, tmp_path: Path) -> None:
     other = model_for(tiny_config())
     with torch.no_grad():
         other.model.decoder.layers[1].fc2.bias[0] += 1e-3
-    with pytest.raises(BadInput, match="belongs to another run"):
+    with pytest.raises(BadInput, match="belongs to another run .start weights is [0-9a-f]{16} and was"):
         run(other, tmp_path)
 
 

@@ -191,7 +191,9 @@ def _sparsify(
     if start is None:
         assert settings.keep is not None  # Settings sees to it
         follow, start = Pressure(press, settings.keep, settings.steps), 0.0
-    name = f"{settings.criterion}/{settings.strength}/{settings.keep}/{sorted((strengths or {}).items())}"
+    name = f"{settings.criterion}, strength {settings.strength}, keep {settings.keep}"
+    if strengths:
+        name += f", of lines {sorted(strengths.items())}"
     done = train(
         model,
         pairs,

@@ -33,9 +33,9 @@ class Progress:
 
 
 def save_state(
-    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress, *, fingerprint: str
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress, *, run: Mapping[str, Any]
 ) -> None:
-    """Write the state; `fingerprint` names the run it belongs to (recipe, data, start weights).
+    """Write the state; `run` is what the run is decided by: settings as JSON has them, ids of data and start weights.
 
     Raises WorkFailed when it cannot be written (a full disk); the previous state is then still there.
     """
@@ -46,7 +46,7 @@ def save_state(
             tensors[f"{moment}.{name}"] = value.cpu()
     tensors |= {f"buffer.{name}": buffer.detach().cpu() for name, buffer in _buffers(model).items()}
     about = {
-        "fingerprint": fingerprint,
+        "run": dict(run),
         "step": progress.step,
         "strength": progress.strength,
         "losses": progress.losses,
@@ -63,7 +63,9 @@ def save_state(
         raise WorkFailed(f"training state {str(path)!r} cannot be written ({error}); run again to continue") from error
 
 
-def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *, fingerprint: str) -> Progress | None:
+def load_state(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *, run: Mapping[str, Any]
+) -> Progress | None:
     """Load the state into model and optimiser and return how far it was; None when there is no state yet.
 
     Raises BadInput when the state is damaged or belongs to another run.
@@ -74,7 +76,7 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *
         with safe_open(path, framework="pt") as file:
             held = set(file.keys())
             about: Mapping[str, Any] = json.loads(file.metadata()["state"])
-            _check_fingerprint(path, about["fingerprint"], fingerprint)
+            _check_same_run(path, about["run"], json.loads(json.dumps(run)))
             with torch.no_grad():
                 for name, parameter in _trained(model).items():
                     parameter.copy_(file.get_tensor(f"weight.{name}"))
@@ -92,11 +94,13 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *
     )
 
 
-def _check_fingerprint(path: Path, found: str, wanted: str) -> None:
-    if found != wanted:
+def _check_same_run(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    differ = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
+    if differ:
+        apart = ", ".join(f"{key} is {wanted.get(key)} and was {found.get(key)}" for key in differ)
         raise BadInput(
-            f"training state {str(path)!r} belongs to another run (its settings, data or start weights differ: "
-            f"{found} is not {wanted}); remove it or choose another folder"
+            f"training state {str(path)!r} belongs to another run ({apart}); give those settings again to continue "
+            "it, remove it, or choose another folder"
         )
 
 

@@ -12,14 +12,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -134,7 +133,7 @@ def train(
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())  # its precision is one for a process; ours for a run
     set_dropout(model, dropout=recipe.dropout, attention=0.0, activation=0.0)
-    fingerprint, home = _fingerprint(model, pairs, recipe, regulariser, teacher), model.device
+    run, home = _decided_by(model, pairs, recipe, regulariser, teacher), model.device
     objective = Objective(
         model,
         smoothing=recipe.smoothing,
@@ -148,9 +147,7 @@ def train(
         teacher.to(accelerator.device).eval()
     state = run_dir / "state.safetensors" if run_dir else None
     strength = regulariser.strength if regulariser else 0.0
-    at = (load_state(state, model, optimiser, fingerprint=fingerprint) if state else None) or Progress(
-        0, strength, (), {}
-    )
+    at = (load_state(state, model, optimiser, run=run) if state else None) or Progress(0, strength, (), {})
     losses, strength, began = list(at.losses), at.strength, time.monotonic()
     press = regulariser.press if regulariser else None
     if press:
@@ -170,7 +167,7 @@ def train(
             watch(step + 1, recipe.steps, loss)
         if state and accelerator.is_main_process and ((step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps):
             now = Progress(step + 1, strength, tuple(losses), dict(press.memory) if press else {})
-            save_state(state, model, optimiser, now, fingerprint=fingerprint)
+            save_state(state, model, optimiser, now, run=run)
     if press:
         press.look(optimiser)
     model.to(home).eval()
@@ -248,21 +245,22 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _fingerprint(
+def _decided_by(
     model: PrunedMarianMTModel,
     pairs: Pairs,
     recipe: Recipe,
     regulariser: Regulariser | None,
     teacher: PrunedMarianMTModel | None,
-) -> str:
-    """Return 16 hex digits over everything that decides the result."""
-    digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode())
-    digest.update(repr((regulariser.name, regulariser.strength) if regulariser else None).encode())
-    for network in (model, teacher):
+) -> dict[str, Any]:
+    """Return everything that decides the result, weights and data by the first 16 hex digits of their SHA-256."""
+    told = asdict(recipe) | {"penalty": regulariser and [regulariser.name, regulariser.strength]}
+    for what, network in (("start weights", model), ("teacher", teacher)):
+        digest = hashlib.sha256()
         for parameter in network.parameters() if network is not None else ():
             digest.update(parameter.detach().cpu().numpy().tobytes())
-    digest.update(repr((list(pairs.source), list(pairs.target))).encode())
-    return digest.hexdigest()[:16]
+        told[what] = digest.hexdigest()[:16] if network is not None else None
+    data = repr((list(pairs.source), list(pairs.target))).encode()
+    return told | {"data": hashlib.sha256(data).hexdigest()[:16]}
 
 
 def _not_finite(step: int, loss: float, state: Path | None) -> str:
