@@ -91,14 +91,13 @@ def augmented(images: Images, indices: Tensor, generator: torch.Generator, *, sh
     """
     if not (shift or flip):
         return images.pixels[indices]
-    count, (channels, height, width) = len(indices), images.shape
-    down = torch.randint(0, 2 * shift + 1, (count, 1), generator=generator) + torch.arange(height)
-    right = torch.randint(0, 2 * shift + 1, (count, 1), generator=generator) + torch.arange(width)
-    if flip:
-        right = torch.where(torch.rand(count, 1, generator=generator) < 0.5, right.flip(1), right)
-    padded = functional.pad(images.pixels[indices], (shift,) * 4)
-    at = (torch.arange(count)[:, None, None, None], torch.arange(channels)[:, None, None], down[:, None, :, None])
-    return padded[(*at, right[:, None, None, :])]
+    count, (_, height, width) = len(indices), images.shape
+    down, right = (torch.randint(0, 2 * shift + 1, (count, 1), generator=generator)[:, 0] for _ in range(2))
+    crops = functional.pad(images.pixels[indices], (shift,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    shifted = crops[torch.arange(count), :, down, right]
+    if not flip:
+        return shifted
+    return torch.where(torch.rand(count, 1, 1, 1, generator=generator) < 0.5, shifted.flip(3), shifted)
 
 
 def load(data: str, *, split: str) -> Images:
