@@ -26,8 +26,8 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(CHECKED)
 
-test: setup
-	$(BIN)/python -m pytest
+test: setup  # a test file stays with one process
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 demo: setup
 	rm -rf demo

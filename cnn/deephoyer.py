@@ -1,6 +1,6 @@
 """DeepHoyer (Yang, Wen and Li, ICLR 2020): train under a measure of density, then cut what became small.
 
-    penalty(module, "hoyer-square", 1e-4)   ->  what training adds to the loss
+    penalty(module, "hoyer-square", 1e-4).backward()   # every step, after the loss's own
     cut(module, 0.5, structural=False, image=(1, 28, 28))
 
 Only weights of `Conv2d` and `Linear`, each tensor W by itself and all at one strength; biases and norms are neither
@@ -41,7 +41,7 @@ Mask = Callable[[float], Tensor]  # level -> what stays, broadcasting over a wei
 
 @dataclass(frozen=True, slots=True)
 class Penalty:
-    """Callable () -> `strength` times the measure `name` of the weights as they are, a scalar."""
+    """`strength` times the measure `name` of the weights that train: called, it returns its value, a scalar."""
 
     name: str
     strength: float
@@ -58,7 +58,7 @@ class Penalty:
 
 
 def penalty(module: nn.Module, name: str, strength: float, image: Image | None = None) -> Penalty:
-    """Return the penalty `name` on all weights of `module`.
+    """Return the penalty `name` on all weights of `module` that train.
 
     The groups of a structural one are, with an `image`, those that `cut` looks at: what can be cut for real. Without it
     they are all rows and columns of every weight, as in the paper. BadInput lists the legal names and strengths.
@@ -68,10 +68,12 @@ def penalty(module: nn.Module, name: str, strength: float, image: Image | None =
     if not 0 <= strength < math.inf:
         raise BadInput(f"strength {strength} of the penalty must be a number from 0")
     if name in ELEMENTWISE:
-        weights = list(_weights(module).values())
+        weights = [weight for weight in _weights(module).values() if weight.requires_grad]
+        if not weights:
+            raise BadInput("no weight of the network trains: all have requires_grad off")
         value, pull = ELEMENTWISE[name]
         return Penalty(name, strength, image, functools.partial(value, weights), functools.partial(pull, weights))
-    lines = _lines(module, image)[0]
+    lines = [one for one in _lines(module, image)[0] if one.weight.requires_grad]
     of_groups, slopes = STRUCTURAL[name]
     measure, add = functools.partial(_structural, of_groups, lines), functools.partial(_pull_lines, slopes, lines)
     return Penalty(name, strength, image, measure, add)

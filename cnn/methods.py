@@ -31,7 +31,7 @@ class Method(Protocol):
         """Give the layers their training form; returns {path: why} of those left as they are."""
 
     def penalty(self, module: nn.Module, image: Image) -> Penalty | None:
-        """Return what is added to the loss."""
+        """Return what pulls at the weights beside the loss."""
 
     def frozen(self, module: nn.Module) -> Frozen | None:
         """Return which parameters rest in which epoch."""

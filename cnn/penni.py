@@ -65,7 +65,7 @@ class SparseCoefficients:
         return self.strength * torch.stack(norms).sum()
 
     def backward(self) -> None:
-        """Add its gradient to that of the coefficients."""
+        """Add its gradient to that of what it penalises."""
         self().backward()
 
 

@@ -1,6 +1,6 @@
 """The one training loop for image networks: SGD or Adam, warm-up and linear decay, bf16, channels last, resumable.
 
-    fit(network, images, Recipe(epochs=10), penalty=HoyerSquare(...), run_dir=Path("run"))
+    fit(network, images, Recipe(epochs=10), penalty=deephoyer.penalty(...), run_dir=Path("run"))
 
 Nothing random survives a step: the order is drawn from (seed, epoch), the augmentation from (seed, step). So a run that
 was killed and resumed from its last state computes what the unbroken run would have. Runs under `accelerate launch` on
@@ -64,6 +64,11 @@ class Recipe:
             if not 0 <= getattr(self, name) < 1:
                 raise BadInput(f"{name} {getattr(self, name)} must lie in [0, 1)")
 
+    def check(self, image: tuple[int, int, int]) -> None:
+        """Raise BadInput for what does not go with images of (channels, height, width)."""
+        if self.shift >= min(image[1:]):
+            raise BadInput(f"shift {self.shift} would move a whole image away; 0 to {min(image[1:]) - 1} are legal")
+
     def lr_at(self, step: int, steps: int) -> float:
         """Return the learning rate of 0-based `step` of `steps`."""
         rising = self.warmup * steps
@@ -77,7 +82,9 @@ def recipe_of(row: Net, epochs: int, **given: Any) -> Recipe:
     usual: dict[str, Any] = {name: getattr(row, name) for name in ("lr", "optimiser", "shift", "flip", "bf16")}
     chosen = usual | {name: value for name, value in given.items() if value is not None}
     chosen.setdefault("weight_decay", 5e-4 if chosen["optimiser"] == "sgd" else 0.0)
-    return Recipe(epochs, **chosen)
+    recipe = Recipe(epochs, **chosen)
+    recipe.check(row.image)
+    return recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +97,13 @@ class Fitted:
 
 
 class Penalty(Protocol):
-    """What pulls at weights beside the task's loss; it holds its layers and its strength."""
-
-    def __call__(self) -> Tensor:
-        """Return its value, a scalar."""
+    """What pulls at weights beside the task's loss; by its repr a killed run is known again."""
 
     def backward(self) -> None:
         """Add its gradient to the `.grad` of its weights."""
 
 
-Frozen = Callable[[int], Collection[nn.Parameter]]  # epoch -> the parameters that rest in it
+Frozen = Callable[[int], Collection[nn.Parameter]]  # epoch -> the parameters that rest in it; its repr counts, too
 Watch = Callable[[int, int, float], None]  # (steps done, steps in all, loss)
 
 
@@ -120,12 +124,9 @@ def fit(
     the first step whose loss is not finite, BadInput when `run_dir` holds the state of another run.
     """
     network.check(images)
-    if recipe.shift >= min(network.image[1:]):
-        raise BadInput(
-            f"shift {recipe.shift} would move a whole image away; 0 to {min(network.image[1:]) - 1} are legal"
-        )
+    recipe.check(network.image)
     run = asdict(recipe) | {"penalty": repr(penalty), "resting": repr(frozen), "zeros stay": keep_zeros}
-    run |= {"network": network.id, "images": images.id}
+    run |= {"start network": network.id, "images": images.id}
     do_step = Step(network, recipe, penalty=penalty, keep_zeros=keep_zeros)
     module, optimiser, accelerator = network.module, do_step.optimiser, do_step.accelerator
     state = run_dir / "state.safetensors" if run_dir else None
@@ -164,7 +165,7 @@ class Step:
     def __init__(
         self, network: Network, recipe: Recipe, *, penalty: Penalty | None = None, keep_zeros: bool = False
     ) -> None:
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")  # the recipe says which
         self._network, self._penalty = network, penalty
         parameters = list(network.module.train().parameters())
         self.optimiser = _optimiser(parameters, recipe)
@@ -190,7 +191,7 @@ class Step:
         """
         device = self.accelerator.device
         loss = self._objective(self._network.normalise(pixels.to(device)), labels.to(device))
-        self.accelerator.backward(loss)
+        loss.backward()  # not accelerate's: what its environment may scale it by, the penalty would not be
         if self._penalty:
             self._penalty.backward()
         value = float(loss.detach())

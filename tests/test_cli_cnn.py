@@ -200,6 +200,7 @@ def test_a_dry_run_reads_no_images_and_writes_nothing(tmp_path: Path):
         "cnn", "train", "--net", "resnet20", "--data", "nowhere", "--out", tmp_path / "out", "--dry-run", "--json"
     )
     assert told.json["recipe"]["lr"] == 0.1 and list(tmp_path.iterdir()) == []
+    assert told.json["recipe"]["shift"] == 4
 
 
 def test_a_dry_run_says_what_would_be_done(lenet: Path, tmp_path: Path):
@@ -222,6 +223,10 @@ def test_a_dry_run_says_what_would_be_done(lenet: Path, tmp_path: Path):
     )
     assert other.endswith(f"2 epochs with adam at 0.001, 128 images a step, and write {tmp_path / 'out' / 'cut-1'}")
     assert "without fine-tuning" in tprune(*call, "--cut", 1, "--epochs", 0).out
+    assert "128 images a step, shifted by up to 2 pixels, and" in tprune(*call, "--cut", 1, "--shift", 2).out
+    fresh = ("cnn", "train", "--net", "lenet-5", "--data", "nowhere", "--out", tmp_path / "out", "--dry-run")
+    assert "128 images a step, shifted by up to 3 pixels, and" in tprune(*fresh, "--shift", 3).out
+    assert "0 to 27 are legal" in tprune(*fresh, "--shift", 28).err
 
 
 def test_structural_needs_a_network_that_was_trained_so(lenet: Path, mnist: Path, tmp_path: Path):

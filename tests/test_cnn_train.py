@@ -61,18 +61,15 @@ class Stop:
 
 @dataclass(frozen=True)
 class Spoilt:
-    """A penalty whose gradient is no number from its `calls`-th call on, though the loss is."""
+    """A penalty whose gradient is no number after its first `good` ones, though the loss is."""
 
     weight: nn.Parameter = field(repr=False)
     calls: list[int] = field(repr=False, default_factory=list)
     good: int = field(repr=False, default=2)
 
-    def __call__(self) -> Tensor:
-        return self.weight.sum() * (0.0 if len(self.calls) <= self.good else math.inf)
-
     def backward(self) -> None:
         self.calls.append(0)
-        self().backward()
+        (self.weight.sum() * (0.0 if len(self.calls) <= self.good else math.inf)).backward()
 
 
 @pytest.fixture
@@ -168,14 +165,16 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
         ("recipe", "smoothing is 0.1 and was 0.0"),
         ("penalty", r"penalty is Penalty\(name='l1', strength=0.001, image=None\) and was None"),
         ("zeros", "zeros stay is True and was False"),
-        ("network", "network is [0-9a-f]+ and was [0-9a-f]+"),
+        ("network", "start network is [0-9a-f]+ and was [0-9a-f]+"),
         ("images", "images is [0-9a-f]+ and was [0-9a-f]+"),
     ],
 )
 def test_the_state_of_another_run_is_refused(tmp_path: Path, change: str, told: str) -> None:
     fit(a_network(), some_images(), RECIPE, run_dir=tmp_path)
     one = a_network(seed=1 if change == "network" else 0)
-    with pytest.raises(BadInput, match=rf"belongs to another run \({told}\); give those settings again"):
+    with pytest.raises(
+        BadInput, match=rf"belongs to another run \({told}\); to continue it, start it as it was started"
+    ):
         fit(
             one,
             some_images(35 if change == "images" else 34),
@@ -300,3 +299,4 @@ def test_a_network_has_its_usual_recipe() -> None:
     assert recipe_of(NETS["lenet-5"], 2) == Recipe(2, 1e-3, "adam", 0.0, shift=0, flip=False)
     assert recipe_of(NETS["resnet20"], 2, lr=None, batch=64) == Recipe(2, 0.1, "sgd", 5e-4, 64, bf16=True)
     assert recipe_of(NETS["resnet20"], 2, optimiser="adam", lr=1e-3).weight_decay == 0
+    assert recipe_of(NETS["lenet-5"], 2, shift=1).shift == 1

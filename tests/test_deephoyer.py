@@ -119,6 +119,15 @@ def test_a_part_of_a_tensor_and_zeros_have_gradients_too() -> None:
     assert some.grad[0] == 0  # what was cut stays where it is
 
 
+@pytest.mark.parametrize("part", [(slice(None), slice(4)), (slice(None, None, 2),), (..., slice(1, 3), slice(1, 3))])
+def test_the_closed_form_of_a_part_of_a_channels_last_tensor(part) -> None:
+    whole = torch.randn(4, 8, 3, 3).contiguous(memory_format=torch.channels_last)
+    ours, theirs = whole[part].detach().requires_grad_(), whole[part].detach().requires_grad_()
+    add_hoyer_gradients([ours], 1.0, square=True)
+    hoyer_square(theirs).backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
 def test_what_is_dead_stays_so_in_closed_form() -> None:
     dead, some = torch.zeros(3, requires_grad=True), torch.tensor([0.0, 3.0, 4.0], requires_grad=True)
     for square in (False, True):
@@ -186,9 +195,33 @@ def test_gradients_of_penalties_are_finite_differences(name: str) -> None:
 
 def test_a_layer_that_is_used_twice_counts_once() -> None:
     layer = nn.Linear(3, 3)
-    assert float(penalty(nn.Sequential(layer, layer), "l1", 1.0)().detach()) == pytest.approx(
-        float(layer.weight.abs().sum().detach())
-    )
+    measure = penalty(nn.Sequential(layer, layer), "l1", 1.0)
+    assert float(measure().detach()) == pytest.approx(float(layer.weight.abs().sum().detach()))
+    measure.backward()
+    assert torch.equal(layer.weight.grad, layer.weight.detach().sign())
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_closed_form_is_autograds_in_every_kind_of_layer(flat, name: str, layout) -> None:
+    module = flat.to(memory_format=layout)  # a depthwise convolution, and a Linear that reads a flattened map
+    measure = penalty(module, name, 0.5, None if name in ELEMENTWISE else IMAGE)
+    theirs = gradients(module, measure())
+    ours = gradients(module, measure)
+    assert ours.keys() == theirs.keys()
+    for path, slope in theirs.items():
+        torch.testing.assert_close(ours[path], slope)
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_weights_that_do_not_train_are_left_alone(flat, name: str) -> None:
+    flat.conv1.weight.requires_grad_(False)
+    penalty(flat, name, 0.5, IMAGE).backward()
+    assert flat.conv1.weight.grad is None and flat.fc1.weight.grad.abs().max() > 0
+    flat.requires_grad_(False)
+    if name in ELEMENTWISE:
+        with pytest.raises(BadInput, match="no weight of the network trains"):
+            penalty(flat, name, 0.5)
 
 
 def test_structural_groups_are_those_that_can_go(flat) -> None:

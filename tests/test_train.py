@@ -265,7 +265,9 @@ def test_the_folder_of_another_run(model, tiny_config, tmp_path: Path, pairs, re
     asked = Regulariser(1e-3, Decoupled(model, FORMULAS["shs"]), name="test")
     with pytest.raises(KeyboardInterrupt, match="step 12"):
         train(model, some_pairs(200), RECIPE, regulariser=asked, run_dir=tmp_path, watch=interrupt)
-    with pytest.raises(BadInput, match=f"belongs to another run .{differs} and was .*; give those settings again"):
+    with pytest.raises(
+        BadInput, match=f"belongs to another run .{differs} and was .*; to continue it, start it as it was started"
+    ):
         train(
             model_for(tiny_config()),
             pairs,

@@ -1,4 +1,4 @@
-"""The Hoyer family of sparsity measures as pure tensor functions (DeepHoyer, Yang, Wen and Li, ICLR 2020).
+"""The Hoyer family of sparsity measures and their gradients (DeepHoyer, Yang, Wen and Li, ICLR 2020).
 
     H(w)  = sum|w| / sqrt(sum w^2)            in [1, sqrt N]
     HS(w) = (sum|w|)^2 / sum w^2              in [1, N], equal to N0 for N0 equal non-zeros
@@ -35,7 +35,7 @@ def add_hoyer_gradients(tensors: Sequence[Tensor], strength: float, *, square: b
     As few passes over memory as can be: at the size of a layer, they cost more than arithmetic.
     """
     signs = [w.sign() for w in tensors]
-    dots = [torch.dot(_flat(one), _flat(w)) for w, sign in zip(tensors, signs, strict=True) for one in (sign, w)]
+    dots = [torch.dot(_flat(one, w), _flat(w, w)) for w, sign in zip(tensors, signs, strict=True) for one in (sign, w)]
     sums = torch.stack(dots).tolist()  # one wait for the device
     for w, sign, s1, s2 in zip(tensors, signs, sums[::2], sums[1::2], strict=True):
         s2 += TINY
@@ -50,10 +50,10 @@ def gradient(w: Tensor) -> Tensor:
     return w.grad
 
 
-def _flat(w: Tensor) -> Tensor:
-    """All elements of w in the order in which they lie in memory, so that a channels-last kernel is not copied."""
-    channels_last = w.ndim == 4 and w.is_contiguous(memory_format=torch.channels_last)
-    return (w.permute(0, 2, 3, 1) if channels_last else w).reshape(-1)
+def _flat(tensor: Tensor, like: Tensor) -> Tensor:
+    """All elements in the order in which `like` lies in memory, so that a channels-last kernel is not copied."""
+    channels_last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
+    return (tensor.permute(0, 2, 3, 1) if channels_last else tensor).reshape(-1)
 
 
 def group_hoyer_square(squared_norms: Tensor) -> Tensor:

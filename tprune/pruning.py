@@ -9,6 +9,7 @@ cut; those that need no training before the cut spend both on fine-tuning.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -191,9 +192,9 @@ def _sparsify(
     if start is None:
         assert settings.keep is not None  # Settings sees to it
         follow, start = Pressure(press, settings.keep, settings.steps), 0.0
-    name = f"{settings.criterion}, strength {settings.strength}, keep {settings.keep}"
+    name = f"{settings.criterion} {'at a strength' if follow is None else 'growing'}, keep {settings.keep}"
     if strengths:
-        name += f", of lines {sorted(strengths.items())}"
+        name += f", site by site {hashlib.sha256(repr(sorted(strengths.items())).encode()).hexdigest()[:16]}"
     done = train(
         model,
         pairs,

@@ -72,11 +72,12 @@ def load_state(
     """
     if not path.exists():
         return None
+    wanted = json.loads(json.dumps(run))
     try:
         with safe_open(path, framework="pt") as file:
             held = set(file.keys())
             about: Mapping[str, Any] = json.loads(file.metadata()["state"])
-            _check_same_run(path, about["run"], json.loads(json.dumps(run)))
+            _check_same_run(path, about["run"], wanted)
             with torch.no_grad():
                 for name, parameter in _trained(model).items():
                     parameter.copy_(file.get_tensor(f"weight.{name}"))
@@ -99,8 +100,8 @@ def _check_same_run(path: Path, found: Mapping[str, Any], wanted: Mapping[str, A
     if differ:
         apart = ", ".join(f"{key} is {wanted.get(key)} and was {found.get(key)}" for key in differ)
         raise BadInput(
-            f"training state {str(path)!r} belongs to another run ({apart}); give those settings again to continue "
-            "it, remove it, or choose another folder"
+            f"training state {str(path)!r} belongs to another run ({apart}); to continue it, start it as "
+            "it was started, else remove it or choose another folder"
         )
 
 
