@@ -3,8 +3,9 @@
     penalty(module, "hoyer-square", 1e-4).backward()   # every step, after the loss's own
     cut(module, 0.5, structural=False, image=(1, 28, 28))
 
-Only weights of `Conv2d` and `Linear`, each tensor W by itself and all at one strength; biases and norms are neither
-penalised nor cut. Element-wise, with sums over the entries w of W:
+Only weights of `Conv2d` and `Linear`, and the coefficients of a layer in PENNI's form, which then lose whole channels
+too; each tensor W by itself and all at one strength. Biases, norms and bases are neither penalised nor cut.
+Element-wise, with sums over the entries w of W:
 
     l1               sum |w|
     transformed-l1   sum (a + 1) |w| / (a + |w|) with a = 1   (Zhang and Xin, 2018)
@@ -29,13 +30,12 @@ import torch
 from torch import Tensor, nn
 
 from cnn.channels import spaces
+from cnn.forms import BasisConv2d
 from tprune import hoyer as hoyers
 from tprune.errors import BadInput
 
 Image = tuple[int, int, int]  # channels, height, width
-LAYERS = (nn.Conv2d, nn.Linear)
-
-
+LAYERS = (nn.Conv2d, nn.Linear, BasisConv2d)
 Mask = Callable[[float], Tensor]  # level -> what stays, broadcasting over a weight
 
 
@@ -229,7 +229,10 @@ class _Lines:
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:
     """Return every weight once, by the path of its layer."""
-    found = {layer.weight: path for path, layer in module.named_modules() if isinstance(layer, LAYERS)}
+    layers = {path: layer for path, layer in module.named_modules() if isinstance(layer, LAYERS)}
+    found = {
+        layer.coefficients if isinstance(layer, BasisConv2d) else layer.weight: path for path, layer in layers.items()
+    }
     if not found:
         raise BadInput("the network has neither a Conv2d nor a Linear")
     return {path: weight for weight, path in found.items()}

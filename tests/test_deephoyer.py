@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from cnn import nets
+from cnn import nets, penni
 from cnn.deephoyer import ELEMENTWISE, STRUCTURAL, Cut, Gone, Penalty, cut, penalty
 from cnn.shrink import settle, shrink
 from tprune.errors import BadInput
@@ -292,6 +292,31 @@ def test_a_second_cut_is_the_same_before_and_after_shrinking(flat, structural: b
         settle(module, IMAGE)
     x = torch.rand(4, *IMAGE)
     torch.testing.assert_close(flat.eval()(x), small.eval()(x))
+
+
+def test_whole_channels_of_pennis_form_go_too() -> None:
+    torch.manual_seed(4)
+    conv, norm, other = nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Conv2d(6, 5, 3, padding=1)
+    net = nn.Sequential(conv, norm, nn.ReLU(), other, nn.ReLU(), nn.Flatten(), nn.Linear(45, 3))
+    penni.convert(net, 4)
+    coefficients = [net[0].coefficients, net[3].coefficients]
+    for name in STRUCTURAL:
+        measure = penalty(net, name, 0.5, IMAGE)
+        theirs = gradients(net, measure())
+        assert {"0.coefficients", "3.coefficients"} < theirs.keys()
+        for path, slope in gradients(net, measure).items():
+            torch.testing.assert_close(slope, theirs[path])
+    with torch.no_grad():
+        coefficients[0][:2] *= 1e-3
+        coefficients[1][4] *= 1e-3
+    cut(net, 0.2, structural=True, image=IMAGE)
+    assert [int((one == 0).all(2).all(1).sum()) for one in coefficients] == [2, 1]
+    settle(net, IMAGE)
+    small = copy.deepcopy(net)
+    shrink(small, IMAGE)
+    assert small[0].coefficients.shape[0] == small[3].coefficients.shape[1] == 4 and small[6].in_features == 36
+    x = torch.rand(4, *IMAGE)
+    torch.testing.assert_close(net.eval()(x), small.eval()(x))
 
 
 @pytest.mark.parametrize("structural", [False, True])
