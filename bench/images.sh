@@ -54,7 +54,7 @@ print(min(enough, key=lambda name: last[name]["counts"]["nonzero"]) if enough el
 PY
 }
 
-table() { # TABLE DATA DENSE NETWORK...: export all, measure them side by side, then read the test images
+table() { # TABLE DATA DENSE NETWORK...: export all, measure them side by side, then read the test images; `figure`: draw
   local name=$1 data=$2 to network
   shift 2
   for to in onnx executorch; do
@@ -64,7 +64,7 @@ table() { # TABLE DATA DENSE NETWORK...: export all, measure them side by side, 
     "$tprune" bench "${@/#/$out/$to/}" --data "$data" --limit 200 --blocks 5 --out "$out/$name-$to.jsonl"
   done
   "$tprune" cnn evaluate "${@/#/$out/}" --data "$data" --records "$out/$name-onnx.jsonl" \
-    --results "$results/cnn-$name.json" --figure "$results/cnn-$name.png"
+    --results "$results/cnn-$name.json" ${figure:+--figure "$results/cnn-$name.png"}
 }
 
 curve() { # TABLE DATA DENSE NETWORK...: many networks on the test images, without times
@@ -164,6 +164,7 @@ train_resnet20_svd() {
 }
 
 measure_resnet20_svd() {
+  local figure=yes
   under "resnet20/channel-*-cut/*" "resnet20/spatial-*-cut/*"
   table resnet20-svd "$cifar" resnet20/dense resnet20/dense-longer "${networks[@]}"
 }

@@ -198,7 +198,6 @@ class Tripled(nn.Module):
         (nn.Linear(8, 5), 4, "layer 'something' is applied to 4 dimensions"),
         (Tripled(), 4, "mul (mul) is not understood"),
     ],
-    ids=repr,
 )
 def test_what_is_not_understood_is_fixed_and_said(something, width, why):
     found = spaces(Between(something, width), IMAGE)
