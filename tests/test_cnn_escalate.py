@@ -303,8 +303,8 @@ def penni_form(tmp_path_factory):
 
 def test_the_verb_writes_every_stage(penni_form, tmp_path):
     args = ("cnn", "quantise", penni_form / "net", "--data", penni_form / "data", "--held-out", 20, "--threads", 1)
-    plan = tprune(*args, "--out", tmp_path / "plan", "--dry-run", "--json").json
-    assert plan["recipe"]["lr"] == 0.01 and not (tmp_path / "plan").exists()
+    plan = tprune(*args, "--out", tmp_path / "plan", "--shift", 2, "--dry-run", "--json").json
+    assert plan["recipe"]["lr"] == 0.01 and plan["recipe"]["shift"] == 2 and not (tmp_path / "plan").exists()
     ternary = tprune(*args, "--out", tmp_path / "ternary", "--epochs", 0, "--json").json
     assert ternary["epochs"] == 0 and ternary["losses"] == []
     both = tprune(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -306,6 +307,14 @@ def test_a_damaged_state(model, tiny_config, tmp_path: Path, damage: str) -> Non
     with pytest.raises(
         BadInput, match=r"training state '.*state.safetensors' is damaged \(.*\); remove it to start aga"
     ):
+        run(model_for(tiny_config()), tmp_path)
+
+
+def test_a_state_of_an_older_version(model, tiny_config, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "state.safetensors", {"state": json.dumps({"key": "abc", "step": 3})})
+    with pytest.raises(BadInput, match=r"state.safetensors' is of an older tprune; remove it to start again"):
         run(model_for(tiny_config()), tmp_path)
 
 

@@ -204,6 +204,7 @@ def quantise(
     optimiser: Optimiser = None,
     weight_decay: Decay = None,
     batch: Batch = 128,
+    shift: Shift = None,
     held_out: HeldOut = 5000,
     limit: Limit = None,
     seed: Seed = 0,
@@ -219,7 +220,8 @@ def quantise(
     stamp.check_vacant(out)
     one = network.load(start)
     recipe = recipe_of(
-        nets.named(one.net), epochs, lr=lr, optimiser=optimiser, weight_decay=weight_decay, batch=batch, seed=seed
+        nets.named(one.net), epochs, lr=lr, optimiser=optimiser, weight_decay=weight_decay, batch=batch, shift=shift,
+        seed=seed,
     ) if epochs else None  # fmt: skip
     if dry_run:
         plan = {"dry_run": True, "activations": activations, "recipe": recipe and asdict(recipe)}

@@ -77,6 +77,8 @@ def load_state(
         with safe_open(path, framework="pt") as file:
             held = set(file.keys())
             about: Mapping[str, Any] = json.loads(file.metadata()["state"])
+            if "run" not in about:
+                raise BadInput(f"training state {str(path)!r} is of an older tprune; remove it to start again")
             _check_same_run(path, about["run"], wanted)
             with torch.no_grad():
                 for name, parameter in _trained(model).items():
