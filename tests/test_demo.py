@@ -127,16 +127,3 @@ def test_the_dense_folder_is_a_stock_marian_that_was_trained(demo):
 def test_a_folder_that_is_taken_is_refused_before_anything_is_made(demo):
     with pytest.raises(BadInput, match=r"output folder '.*data' exists and is not empty"):
         build(demo.data.parent)
-
-
-@pytest.mark.slow
-def test_the_demo_model_learns_the_task(tmp_path):
-    import sacrebleu
-
-    from tprune import checkpoint
-    from tprune.translate import translate
-
-    demo = build(tmp_path)
-    loaded, val = checkpoint.load(demo.dense), corpus.load(demo.data, split="val")
-    found = translate(loaded.model, loaded.tokenizer, val.source)
-    assert sacrebleu.corpus_bleu(list(found.text), [list(val.target)]).score > 60
