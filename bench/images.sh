@@ -147,13 +147,11 @@ train_resnet20_svd() {
   local own=resnet20 name
   resnet20_dense
   svd channel-hoyer-0.015 --scheme channel --penalty hoyer --strength 0.015
-  svd channel-hoyer-0.05 --scheme channel --penalty hoyer --strength 0.05
   svd spatial-hoyer-0.01 --scheme spatial --penalty hoyer --strength 0.01
   svd spatial-hoyer-0.03 --scheme spatial --penalty hoyer --strength 0.03
   cuts $own/channel-hoyer-0.015 1e-3,1e-2 --data "$cifar" --epochs 12 --lr 0.05
   cuts $own/spatial-hoyer-0.01 3e-3,1e-2 --data "$cifar" --epochs 12 --lr 0.05
-  cuts $own/spatial-hoyer-0.03 1e-4,1e-3 --data "$cifar" --epochs 12 --lr 0.05
-  cuts $own/channel-hoyer-0.05 1e-5,1e-3 --data "$cifar" --epochs 12 --lr 0.05
+  cuts $own/spatial-hoyer-0.03 1e-4 --data "$cifar" --epochs 12 --lr 0.05
   # beside the first: no penalty on the singular values, l1 instead, no orthogonality
   svd channel-none --scheme channel --penalty none
   svd channel-l1 --scheme channel --penalty l1 --strength 0.003
@@ -198,10 +196,10 @@ measure_resnet20_penni() {
 
 train_vgg16_penni() {
   local own=vgg16
-  make $own/dense train --net vgg16 --data "$cifar" --epochs 8
-  make $own/penni train --from "$out/$own/dense" --method penni --strength 2e-4 --bases 5 --data "$cifar" --epochs 5 --lr 0.05
-  cuts $own/penni 0.7 --data "$cifar" --rounds 3 --epochs 6 --lr 0.05
-  make $own/dense-longer train --from "$out/$own/dense" --data "$cifar" --epochs 11 --lr 0.05
+  make $own/dense train --net vgg16 --data "$cifar" --epochs 6
+  make $own/penni train --from "$out/$own/dense" --method penni --strength 2e-4 --bases 5 --data "$cifar" --epochs 3 --lr 0.05
+  cuts $own/penni 0.7 --data "$cifar" --rounds 3 --epochs 3 --lr 0.05
+  make $own/dense-longer train --from "$out/$own/dense" --data "$cifar" --epochs 6 --lr 0.05
 }
 
 measure_vgg16_penni() {
@@ -213,13 +211,16 @@ measure_vgg16_penni() {
 
 train_resnet18_escalate() {
   make resnet18/quantised quantise "$out/resnet18/penni-bases" --data "$cifar" --activations --epochs 2
+  # what the designs without bases run: single weights cut, nothing decomposed
+  make resnet18/pruned compress "$out/resnet18/dense" --method deephoyer --data "$cifar" --cut 1.5 --epochs 2 --lr 0.05
 }
 
 measure_resnet18_escalate() { # accuracy from stage to stage, then the accelerators
   local own=resnet18
-  "$tprune" cnn evaluate "$out"/$own/{dense,penni,penni-bases,quantised} --data "$cifar" \
+  "$tprune" cnn evaluate "$out"/$own/{dense,penni,penni-bases,quantised,pruned} --data "$cifar" \
     --results "$results/cnn-$own-escalate.json"
-  [ -e "$out/$own.json" ] || "$tprune" cnn workload "$out/$own/quantised" --data "$cifar" --name ResNet18-CIFAR10 --out "$out/$own.json"
+  [ -e "$out/$own.json" ] || "$tprune" cnn workload "$out/$own/quantised" --plain "$out/$own/pruned" \
+    --data "$cifar" --name ResNet18-CIFAR10 --out "$out/$own.json"
   [ -e "$out/$own-simulated" ] || "$tprune" simulate "$out/$own.json" --out "$out/$own-simulated" --results "$results/simulator-$own.json"
 }
 
