@@ -30,6 +30,7 @@ ARM = named("arm64-v8a")
 DOUBLE = Path(__file__).resolve().parents[1] / "tests" / "double"
 CLONE = "run tprune from a clone of its repository"
 SIZES = {"memory": "memory", "disk": "disk free"}
+CMAKE = (3, 25)  # the oldest that reads android_runner/CMakePresets.json
 SECONDS = 2  # that a program may take to say its version
 NAMESPACES = "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
 # program -> (command that installs, its own names for Debian's packages, None for what it has not)
@@ -162,8 +163,13 @@ def _runner(abi: Abi | None) -> list[Need]:
         return [Need("runner", "built")]
     if not (runner.SOURCE / "CMakePresets.json").is_file():
         return [Need("runner", None, advice=CLONE)]
-    tools = programs.missing_tools(abi) if abi else runner.missing_tools()
-    return [Need(package, None, package=package) for package in tools] or [Need("runner", "built when needed")]
+    if tools := programs.missing_tools(abi) if abi else runner.missing_tools():
+        return [Need(package, None, package=package) for package in tools]
+    version = re.search(r"version (\d+)\.(\d+)", _said("cmake", "--version"))
+    if version and (int(version[1]), int(version[2])) < CMAKE:
+        least = ".".join(map(str, CMAKE))
+        return [Need(f"cmake {least}", None, advice=f"install CMake {least} or newer, say by `pip install cmake`")]
+    return [Need("runner", "built when needed")]
 
 
 def _installed() -> list[str]:

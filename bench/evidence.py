@@ -30,7 +30,7 @@ class Evidence:
 
 
 def collect(runs: Sequence[Path | str], *, split: str | None = None) -> Evidence:
-    """Read files, and folders recursively: records*.jsonl, and of *.json the qualities, manifests and simulations.
+    """Read files, and folders recursively: of *.jsonl the records, of *.json the qualities, manifests and simulations.
 
     One split is kept, and one corpus for the host and for every device whose own tokens were scored, because BLEU of
     different sentences cannot be compared: `split`, or the records' split, or the only one. Raises BadInput when
@@ -57,7 +57,7 @@ def collect(runs: Sequence[Path | str], *, split: str | None = None) -> Evidence
     timed = tuple(found for found in sessions.values() if found)
     if not (qualities or timed or artefacts or simulations):
         where = ", ".join(repr(str(run)) for run in runs)
-        raise BadInput(f"no quality document, records*.jsonl, manifest.json or simulation in {where}")
+        raise BadInput(f"no quality document, records, manifest.json or simulation in {where}")
     kept, remarks = _one_corpus(tuple(qualities.values()), timed, split)
     return Evidence(kept, timed, tuple(artefacts.values()), tuple(simulations.values()), remarks)
 
@@ -74,12 +74,24 @@ def _files(runs: Sequence[Path | str]) -> Iterator[tuple[Path, bool]]:
         if run.is_file():
             yield run, True
         elif run.is_dir():
-            for pattern in ("*.json", "records*.jsonl"):
-                yield from ((path, False) for path in sorted(run.rglob(pattern)) if path.is_file())
+            yield from ((path, False) for path in sorted(run.rglob("*.json")) if path.is_file())
+            yield from ((path, False) for path in sorted(run.rglob("*.jsonl")) if path.is_file() and _has_records(path))
         else:
             raise BadInput(
                 f"{str(run)!r} does not exist; name folders or files of `tprune evaluate`, `export`, `bench`"
             )
+
+
+def _has_records(path: Path) -> bool:
+    """Return whether the name says so or the first line does: sentences are kept in .jsonl files, too."""
+    if path.name.startswith("records"):
+        return True
+    try:
+        with path.open("rb") as file:
+            record.from_json(json.loads(file.readline()))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _document(path: Path, asked: bool) -> dict[str, Any]:

@@ -198,6 +198,20 @@ def test_strange_places_of_a_server(bare, monkeypatch, told):
     assert needs["phone"] == "P1" or needs["adb server"] is None
 
 
+@pytest.mark.parametrize(
+    ("version", "needed"), [("3.22.1", {"cmake 3.25": None}), ("3.25.1", {"runner": "built when needed"})]
+)
+def test_a_cmake_that_is_too_old_is_missing(bare, monkeypatch, version, needed):
+    program(bare, "cmake", f"echo 'cmake version {version}'")
+    for name in ("c++", "make"):
+        program(bare, name)
+    monkeypatch.setattr(runner, "find_program", lambda runtime: None)
+    monkeypatch.delenv("CXX", raising=False)
+    step = doctor.examine("bench-host")[0]
+    assert {need.name: need.found for need in step.needs if need.name.startswith(("cmake", "runner"))} == needed
+    assert ("pip install cmake" in step.mend()) == (version == "3.22.1")
+
+
 def test_what_can_be_built_or_fetched_is_not_missing(bare, monkeypatch):
     for name in ("apt-get", "cmake", "aarch64-linux-gnu-g++", "adb"):
         program(bare, name)

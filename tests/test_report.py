@@ -175,6 +175,13 @@ def test_a_copy_of_a_records_file_counts_once(small, tmp_path):
     assert len(report([small], tmp_path / "out")["rows"]) == 2
 
 
+def test_records_are_known_in_a_folder_by_what_they_say(small, tmp_path):
+    (small / "records.jsonl").rename(small / "phone.jsonl")
+    (small / "sentences.jsonl").write_text('{"en": "a man", "de": "ein Mann"}\n')
+    (small / "empty.jsonl").write_text("")
+    assert all(row["median_ms"] for row in report([small], tmp_path / "out")["rows"])
+
+
 def test_a_busy_machine_and_a_slow_loop_are_mentioned(tmp_path):
     conditions = {"before": {"loadavg": [2.0, 2, 2]}, "after": {"cpu_share": 0.5}}
     slow = timed(HALF, 0, [10.0], conditions=conditions, run_ns=[8_000_000])

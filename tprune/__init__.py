@@ -2,7 +2,7 @@
 
     import tprune
     dense = tprune.load("Helsinki-NLP/opus-mt-en-de")
-    corpus = tprune.corpus("data/multi30k", split="train")
+    corpus = tprune.load_corpus("data/multi30k", split="train")
 
 The public names are imported when they are first used; importing the package alone is cheap.
 """
