@@ -164,7 +164,7 @@ train_resnet20_svd() {
 measure_resnet20_svd() {
   local figure=yes
   under "resnet20/channel-*-cut/*" "resnet20/spatial-*-cut/*"
-  table resnet20-svd "$cifar" resnet20/dense resnet20/dense-longer "${networks[@]}"
+  table resnet20-svd "$cifar" resnet20/dense-longer resnet20/dense "${networks[@]}"
 }
 
 # ---- PENNI ----
@@ -179,7 +179,7 @@ train_resnet18_penni() {
 }
 
 measure_resnet18_penni() {
-  table resnet18-penni "$cifar" resnet18/dense resnet18/dense-longer resnet18/penni-plain
+  table resnet18-penni "$cifar" resnet18/dense-longer resnet18/dense resnet18/penni-plain
 }
 
 train_resnet20_penni() {
@@ -191,7 +191,7 @@ train_resnet20_penni() {
 
 measure_resnet20_penni() {
   under "resnet20/penni-cut/*"
-  table resnet20-penni "$cifar" resnet20/dense resnet20/dense-longer "${networks[@]}"
+  table resnet20-penni "$cifar" resnet20/dense-longer resnet20/dense "${networks[@]}"
 }
 
 train_vgg16_penni() {
@@ -204,7 +204,7 @@ train_vgg16_penni() {
 
 measure_vgg16_penni() {
   under "vgg16/penni-cut/*"
-  table vgg16-penni "$cifar" vgg16/dense vgg16/dense-longer "${networks[@]}"
+  table vgg16-penni "$cifar" vgg16/dense-longer vgg16/dense "${networks[@]}"
 }
 
 # ---- ESCALATE ----

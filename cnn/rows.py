@@ -104,10 +104,14 @@ def names(folders: Sequence[Path]) -> list[str]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the rows as a table for a terminal; shares and ratios are to the first row, the dense network."""
+    """Return the rows as a table for a terminal; shares and ratios are to the first row, the dense network.
+
+    "Left" counts without zeros, "stored" and "computed" with those that a plain runtime stores and multiplies by.
+    """
     timed = any(row["median_ms"] for row in rows)
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for heading in ("network", "accuracy", "p", "weights left", "MACs left, M", *(("ms", "MiB") if timed else ())):
+    counts = ("weights left", "stored", "MACs left, M", "computed")
+    for heading in ("network", "accuracy", "p", *counts, *(("ms", "MiB") if timed else ())):
         shown.add_column(heading, justify="left" if heading == "network" else "right")
     for row in rows:
         times = (
@@ -118,7 +122,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
         weights = f"{row['nonzero']:,} {100 * row['nonzero'] / row['dense_weights']:6.2f} %"
         products = _with(row["effective_macs"] / 1e6, ".2f", row["dense_macs"] / 1e6)
         score = f"{100 * row['accuracy']:.2f} %"
-        shown.add_row(row["name"], score, f"{row['p_value']:.3f}", weights, products, *times)
+        stored, computed = f"{row['weights']:,}", f"{row['macs'] / 1e6:.2f}"
+        shown.add_row(row["name"], score, f"{row['p_value']:.3f}", weights, stored, products, computed, *times)
     return shown
 
 

@@ -33,18 +33,19 @@ def shown(*rows: dict[str, Any]) -> list[str]:
 
 def row(**figures: Any) -> dict[str, Any]:
     return {
-        "name": "small", "accuracy": 0.8664, "p_value": 0.0123, "nonzero": 62_472, "dense_weights": 270_896,
-        "effective_macs": 7_460_000, "dense_macs": 40_810_000, "median_ms": None, "dense_ms": None, "peak_mib": None,
+        "name": "small", "accuracy": 0.8664, "p_value": 0.0123, "nonzero": 62_472, "weights": 98_304,
+        "dense_weights": 270_896, "effective_macs": 7_460_000, "macs": 9_500_000, "dense_macs": 40_810_000,
+        "median_ms": None, "dense_ms": None, "peak_mib": None,
     } | figures  # fmt: skip
 
 
 def test_the_table_holds_shares_and_ratios_to_the_dense_network():
     heading, _, line = shown(row())
-    assert heading == "network accuracy p weights left MACs left, M"
-    assert line == "small 86.64 % 0.012 62,472 23.06 % 7.46 5.47x"
+    assert heading == "network accuracy p weights left stored MACs left, M computed"
+    assert line == "small 86.64 % 0.012 62,472 23.06 % 98,304 7.46 5.47x 9.50"
 
 
 def test_times_and_memory_stand_in_it_once_measured():
     _, _, timed, untimed = shown(row(median_ms=0.25, dense_ms=0.5, peak_mib=31.25), row(dense_ms=0.5))
-    assert timed.endswith("7.46 5.47x 0.250 2.00x 31.2")
-    assert untimed.endswith("7.46 5.47x - -")
+    assert timed.endswith("7.46 5.47x 9.50 0.250 2.00x 31.2")
+    assert untimed.endswith("7.46 5.47x 9.50 - -")
