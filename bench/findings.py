@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.conditions import BUSY_CPUS
-from bench.row import Joined, Row
+from bench.row import Joined, Row, numbered
 
 TOLERATED = (1.0, 8.0)  # percent of BLEU; the second is the upper end of what the paper reports
 TOLERATED_POINTS = (0.5, 1.2)  # of accuracy, in percentage points
@@ -27,7 +27,7 @@ def labels(joined: Sequence[Joined]) -> list[str]:
     """Return a name for every row that no other row has: its own, and as much of its setting as that takes."""
     rows = [item.row for item in joined]
     found = [_label(row, [other for other in rows if other.name == row.name]) for row in rows]
-    return [label if found.count(label) == 1 else f"{label} #{number}" for number, label in enumerate(found, start=1)]
+    return numbered(found)
 
 
 def _label(row: Row, same: Sequence[Row]) -> str:

@@ -73,3 +73,9 @@ class Joined:
 def row_documents(joined: Sequence[Joined]) -> list[dict[str, Any]]:
     """Return the rows as JSON-ready dicts, with exactly the fields of `Row`."""
     return [asdict(item.row) for item in joined]
+
+
+def numbered(labels: Sequence[str]) -> list[str]:
+    """Return the labels; one that stands more than once with #1, #2 and so on behind it."""
+    places = [labels[:place].count(label) + 1 for place, label in enumerate(labels)]
+    return [f"{one} #{place}" if labels.count(one) > 1 else one for one, place in zip(labels, places, strict=True)]

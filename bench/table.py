@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from bench.row import Row
+from bench.row import Row, numbered
 
 RowData = Mapping[str, Any]
 BLANK = "–"
@@ -148,8 +148,9 @@ def counted(number: int, noun: str) -> str:
 def columns(rows: Sequence[RowData]) -> list[Column]:
     """Return the columns worth showing: those that are not blank in every row."""
     usual = context(rows)
+    names = dict(zip(map(id, rows), numbered([_name(row, usual) for row in rows]), strict=True))
     shown = [column for column in COLUMNS if any(row[column.key] is not None for row in rows)]
-    return [Column("name", "model", lambda row: _name(row, usual), number=False), *shown[1:]]
+    return [Column("name", "model", lambda row: names[id(row)], number=False), *shown[1:]]
 
 
 def functional_columns(rows: Sequence[RowData]) -> list[Column]:

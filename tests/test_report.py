@@ -175,6 +175,17 @@ def test_a_copy_of_a_records_file_counts_once(small, tmp_path):
     assert len(report([small], tmp_path / "out")["rows"]) == 2
 
 
+def test_two_runs_of_one_artefact_have_the_same_names_wherever_they_are_told(tmp_path):
+    busy = {"before": {"loadavg": [2.0, 2, 2]}, "after": {"cpu_share": 0.5}}
+    for number, changes in enumerate(({}, {"conditions": busy})):
+        records = [timed(DENSE, 0, [20.0]), timed(HALF, 0, [10.0], nonce=str(number), **changes)]
+        write(tmp_path / "runs" / str(number), [], records)
+    document = report([tmp_path / "runs"], tmp_path / "out")
+    name = table.columns(document["rows"])[0]
+    assert [name.cell(row) for row in document["rows"]] == ["dense #1", "dense #2", "shs-50 #1", "shs-50 #2"]
+    assert "in one block shs-50 #2 had a CPU for only 50 % of the time" in " ".join(document["findings"])
+
+
 def test_records_are_known_in_a_folder_by_what_they_say(small, tmp_path):
     (small / "records.jsonl").rename(small / "phone.jsonl")
     (small / "sentences.jsonl").write_text('{"en": "a man", "de": "ein Mann"}\n')
