@@ -142,8 +142,11 @@ def _over_fp32(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
     told = []
     for item in joined:
         if gain := item.details.get("over_fp32"):
-            loss = item.row.bleu_loss_percent
-            change = "" if loss is None else f", BLEU {-loss:+.1f} %".replace("-", "−")
+            change = ""
+            if (loss := item.row.bleu_loss_percent) is not None:
+                change = f", BLEU {-loss:+.1f} %".replace("-", "−")
+            elif (loss := item.row.accuracy_loss) is not None:
+                change = f", accuracy {-100 * loss:+.2f} points".replace("-", "−")
             interval = f"95 % interval {gain['low']:.2f}–{gain['high']:.2f}"
             told.append(f"{names[id(item)]} {gain['ratio']:.2f}x ({interval}){change}")
     return [f"Over the dense fp32 model of the same runtime: {'; '.join(told)}."] if told else []

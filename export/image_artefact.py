@@ -13,8 +13,10 @@ import numpy as np
 from cnn import nets
 from cnn.count import count
 from cnn.network import Network
+from cnn.rounding import EightBit
 from export import cnn_graphs, image_parity, image_runtime
 from export.artefact import Programs
+from export.image_int8 import Int8
 from export.image_manifest import ImageManifest, ImageParity, NetworkFacts
 from export.manifest import artefact_id, describe_files
 from tprune.errors import BadInput, WorkFailed
@@ -32,25 +34,35 @@ def publish(
     name: str = "",
     images: Pixels | None = None,
     threads: int = 1,
+    int8: Int8 | None = None,
 ) -> ImageManifest:
     """Let `write` put its program into a folder, add the manifest, and name the folder `out`.
 
     `name` is what reports call the network (its `net` by default); `images` are those of the parity check, random ones
-    of a fixed seed where there are none. Raises BadInput when `out` is taken or the images are of another size,
-    WorkFailed when the artefact does not answer like PyTorch; nothing is left behind then.
+    of a fixed seed where there are none. With `int8` what `write` writes is held against PyTorch on its images instead.
+    Raises BadInput when `out` is taken, the images are of another size or the network rounds its activations itself
+    (int8), WorkFailed when the artefact does not answer like PyTorch or costs too much; nothing is left behind then.
     """
+    if int8:
+        images = int8.held
+        if any(isinstance(layer, EightBit) for layer in network.module.modules()):
+            raise BadInput(f"{network.net} rounds its inputs to 8 bits itself; int8 takes what `quantise` took")
     pixels, source = _random(network) if images is None else (images.data, images.name)
-    if pixels.shape[1:] != network.image:
-        here, mine = (" x ".join(map(str, one)) for one in (pixels.shape[1:], network.image))
+    for shape in {pixels.shape[1:], int8.calibration.shape[1:] if int8 else pixels.shape[1:]} - {network.image}:
+        here, mine = (" x ".join(map(str, one)) for one in (shape, network.image))
         raise BadInput(f"{source}: images are {here} (channels, height, width); {network.net} takes {mine}")
     try:
         with new_folder(out) as folder:
             wanted = image_parity.answers(network, pixels)
-            manifest = _manifest(network, folder, write(folder), name or network.net)
+            manifest = _manifest(network, folder, write(folder), name or network.net, "int8" if int8 else "fp32")
             manifest.write(folder)  # parity opens the folder as a user would
             found = image_runtime.open(folder, threads).logits(pixels)
-            parity = image_parity.compare(wanted, found, source, image_parity.tolerance(network))
-            manifest = replace(manifest, parity=parity)
+            parity, cost = (
+                image_parity.weigh(wanted, found, int8.held, int8.most)
+                if int8
+                else (image_parity.compare(wanted, found, source, image_parity.tolerance(network)), None)
+            )
+            manifest = replace(manifest, parity=parity, cost=cost)
             manifest.write(folder)
     except WorkFailed as error:
         raise WorkFailed(f"export of {name or network.net!r} refused: {error}") from None
@@ -62,13 +74,13 @@ def _random(network: Network) -> tuple[Any, str]:
     return drawn, "random pixels, seed 0"
 
 
-def _manifest(network: Network, folder: Path, programs: Programs, name: str) -> ImageManifest:
+def _manifest(network: Network, folder: Path, programs: Programs, name: str, precision: str) -> ImageManifest:
     """Describe the program in `folder`; the parity result is still empty."""
     files = describe_files(folder, programs.files)
     return ImageManifest(
         id=artefact_id(files),
         runtime=programs.runtime,
-        precision=programs.precision.name,
+        precision=precision,
         files=files,
         tensors=programs.tensors(),
         classes=network.classes,

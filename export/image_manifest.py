@@ -15,6 +15,7 @@ from export.manifest import (
     FILE,
     IMAGES,
     KIND,
+    PRECISIONS,
     PROGRAM,
     RUNTIMES,
     Delegation,
@@ -54,13 +55,26 @@ class NetworkFacts:
 @dataclass(frozen=True)
 class ImageParity:
     """Images compared with PyTorch and where they came from, how many got the same class, the largest difference of a
-    logit, and what was legal, as a share of the largest logit."""
+    logit, and what was legal, as a share of the largest logit (None in int8, where `ImageCost` decides)."""
 
     images: int
     source: str
     identical: int
     max_abs_logit_diff: float
-    tolerance: float
+    tolerance: float | None
+
+
+@dataclass(frozen=True)
+class ImageCost:
+    """What 8 bits cost on labelled images: PyTorch's accuracy in fp32 and the artefact's (0 to 1), McNemar's p, and by
+    how many percentage points it was allowed to fall."""
+
+    images: int
+    source: str
+    accuracy_fp32: float
+    accuracy: float
+    p_value: float
+    most: float
 
 
 @dataclass(frozen=True)
@@ -80,13 +94,14 @@ class ImageManifest:
     model: NetworkFacts
     parity: ImageParity
     delegation: Delegation | None = None  # of an executorch artefact
+    cost: ImageCost | None = None  # of an int8 artefact
     header: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.runtime not in RUNTIMES:
             raise BadInput(f"ImageManifest.runtime: {self.runtime!r} is not one of {', '.join(RUNTIMES)}")
-        if self.precision != "fp32":
-            raise BadInput(f"ImageManifest.precision: {self.precision!r} must be fp32")
+        if self.precision not in PRECISIONS:
+            raise BadInput(f"ImageManifest.precision: {self.precision!r} is not one of {', '.join(PRECISIONS)}")
         if self.id != artefact_id(self.files):
             raise BadInput(f"ImageManifest.id: {self.id!r} does not belong to its files ({artefact_id(self.files)!r})")
 
@@ -112,7 +127,7 @@ class ImageManifest:
 
 def _parse(document: Mapping[str, Any]) -> ImageManifest:
     body = {entry.name for entry in fields(ImageManifest)} | {"task"}
-    delegation = document["delegation"]
+    delegation, cost = document["delegation"], document.get("cost")
     size = document["image"]
     return ImageManifest(
         id=document["id"],
@@ -125,5 +140,6 @@ def _parse(document: Mapping[str, Any]) -> ImageManifest:
         model=NetworkFacts(**document["model"]),
         parity=ImageParity(**document["parity"]),
         delegation=None if delegation is None else Delegation(**delegation),
+        cost=None if cost is None else ImageCost(**cost),
         header={key: value for key, value in document.items() if key not in body},
     )

@@ -7,9 +7,11 @@ import torch
 
 from cnn.network import Network
 from cnn.rounding import EightBit
-from export.image_manifest import ImageParity
+from export.image_manifest import ImageCost, ImageParity
 from export.image_runtime import Bytes, Floats
+from tprune import mcnemar
 from tprune.errors import WorkFailed
+from tprune.pixels import Pixels
 
 TOLERANCE = 1.0e-4
 """Largest difference of a logit, in shares of the largest one, that fp32 arithmetic in another order explains."""
@@ -52,3 +54,22 @@ def compare(wanted: Floats, found: Floats, source: str, legal: float) -> ImagePa
             f"{apart.max():.2e} (at most {most:.1e} is legal), the most at image {int(apart.argmax()) + 1}"
         )
     return ImageParity(len(wanted), source, identical, float(apart.max()), legal)
+
+
+def weigh(wanted: Floats, found: Floats, held: Pixels, most: float) -> tuple[ImageParity, ImageCost]:
+    """Return how an int8 artefact's logits (images, classes) compare with PyTorch's in fp32, and what they cost.
+
+    Raises WorkFailed when accuracy on `held` falls by more than `most` percentage points.
+    """
+    classes = wanted.argmax(axis=1), found.argmax(axis=1)
+    before, after = (one == held.labels for one in classes)
+    cost = ImageCost(
+        len(held), held.name, float(before.mean()), float(after.mean()),
+        mcnemar.p_value(before.tolist(), after.tolist()), most,
+    )  # fmt: skip
+    drop = 100 * (int(before.sum()) - int(after.sum())) / len(held)
+    if drop > most:
+        fell = f"{100 * cost.accuracy_fp32:.2f} to {100 * cost.accuracy:.2f} % of {len(held)} images ({held.name})"
+        raise WorkFailed(f"int8 costs {drop:.2f} points of accuracy, {fell}; at most {most:g} are allowed")
+    same = int((classes[0] == classes[1]).sum())
+    return ImageParity(len(held), held.name, same, float(np.abs(found - wanted).max()), None), cost

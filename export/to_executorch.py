@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from export import cnn_graphs, image_artefact, pte
+from export import cnn_graphs, image_artefact, image_int8, pte
 from export.artefact import Programs, limits_of, publish
 from export.executorch_graphs import EncoderMethod, StepMethod, method_ports
 from export.executorch_runtime import check_installed
+from export.image_int8 import Int8
 from export.image_manifest import FILES, GRAPH, ImageManifest
 from export.manifest import PROGRAM, Delegation, Manifest
 from export.ports import Borders, Port
@@ -68,7 +69,13 @@ def to_executorch(
 
 
 def network_to_executorch(
-    network: Network, out: str | Path, *, name: str = "", images: Pixels | None = None, threads: int = 1
+    network: Network,
+    out: str | Path,
+    *,
+    name: str = "",
+    images: Pixels | None = None,
+    threads: int = 1,
+    int8: Int8 | None = None,
 ) -> ImageManifest:
     """Write an image network as an ExecuTorch artefact; see `image_artefact.publish` for the arguments and errors.
 
@@ -78,11 +85,13 @@ def network_to_executorch(
 
     def write(folder: Path) -> Programs:
         borders = {GRAPH: cnn_graphs.ports(network)}
-        methods = {GRAPH: cnn_graphs.ClassifierGraph(network)}
-        delegation = write_program(methods, borders, {}, folder / FILES["executorch"])
+        graph: nn.Module = cnn_graphs.ClassifierGraph(network)
+        if int8:
+            graph = _in_int8(graph, borders[GRAPH][0], int8.calibration)
+        delegation = write_program({GRAPH: graph}, borders, {}, folder / FILES["executorch"])
         return Programs("executorch", (FILES["executorch"],), borders, delegation=delegation)
 
-    return image_artefact.publish(network, out, write, name=name, images=images, threads=threads)
+    return image_artefact.publish(network, out, write, name=name, images=images, threads=threads, int8=int8)
 
 
 def write_program(
@@ -113,6 +122,20 @@ def write_program(
         program = lowered.to_executorch(config)
     path.write_bytes(pte.fold(program.buffer))
     return delegation
+
+
+def _in_int8(graph: nn.Module, inputs: Sequence[Port], images: image_int8.Bytes) -> nn.Module:
+    """Return the graph with the roundings that XNNPACK's 8-bit kernels are known by; see `image_int8`."""
+    with _quiet(), torch.no_grad():
+        from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+        quantiser = xnnpack.XNNPACKQuantizer()
+        quantiser.set_global(xnnpack.get_symmetric_quantization_config(is_per_channel=True))
+        watched = prepare_pt2e(_export(graph, inputs, {}).module(), quantiser)
+        for row in image_int8.inputs(images):
+            watched(torch.from_numpy(row))
+        return convert_pt2e(watched)
 
 
 def _export(module: nn.Module, inputs: Sequence[Port], dynamic: Mapping[str, Any]) -> torch.export.ExportedProgram:

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import ops
 
-from export import cnn_graphs, image_artefact
+from export import cnn_graphs, image_artefact, image_int8
 from export.artefact import Programs, publish
+from export.image_int8 import Int8
 from export.image_manifest import FILES, GRAPH, ImageManifest
 from export.manifest import GRAPHS, SHARED, Manifest
 from export.marian_graphs import EncoderGraph, StepGraph, ports
@@ -67,16 +68,24 @@ def to_onnx(
 
 
 def network_to_onnx(
-    network: Network, out: str | Path, *, name: str = "", images: Pixels | None = None, threads: int = 1
+    network: Network,
+    out: str | Path,
+    *,
+    name: str = "",
+    images: Pixels | None = None,
+    threads: int = 1,
+    int8: Int8 | None = None,
 ) -> ImageManifest:
     """Write an image network as an ONNX artefact folder; see `image_artefact.publish` for the arguments and errors."""
 
     def write(folder: Path) -> Programs:
-        borders = cnn_graphs.ports(network)
-        onnx.save(trace(cnn_graphs.ClassifierGraph(network), borders), folder / FILES["onnxruntime"])
-        return Programs("onnxruntime", (FILES["onnxruntime"],), {GRAPH: borders})
+        borders, file = cnn_graphs.ports(network), folder / FILES["onnxruntime"]
+        onnx.save(trace(cnn_graphs.ClassifierGraph(network), borders), file)
+        if int8:
+            image_int8.onnx_model(file, file, int8.calibration)
+        return Programs("onnxruntime", (file.name,), {GRAPH: borders})
 
-    return image_artefact.publish(network, out, write, name=name, images=images, threads=threads)
+    return image_artefact.publish(network, out, write, name=name, images=images, threads=threads, int8=int8)
 
 
 def _kernels(precision: Precision, side: str, product: type[nn.Module]) -> Kernels:

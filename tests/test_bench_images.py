@@ -24,6 +24,8 @@ from bench.blocks import Place
 from bench.report import report
 from bench.runner import RunFailed
 from bench.settings import Settings
+from export import image_runtime
+from export.image_int8 import Int8
 from export.image_manifest import GRAPH, ImageManifest, ImageParity, NetworkFacts
 from export.manifest import FileEntry, artefact_id
 from export.to_onnx import network_to_onnx
@@ -203,6 +205,16 @@ def test_a_report_of_image_records(tmp_path):
     assert not any("BLEU" in note for note in document["notes"])
 
 
+def test_int8_is_held_against_the_dense_fp32_network(tmp_path):
+    for block in (0, 1):
+        record.append(tmp_path / "records.jsonl", seen("dense", "dense", [0, 1, 2, 3], [4, 4, 4, 4], block))
+        int8 = seen("dense", "dense", [0, 1, 2, 0], [1, 1, 1, 1], block)
+        record.append(tmp_path / "records.jsonl", replace(int8, artefact="int8", precision="int8", nonce=f"i{block}"))
+    told = report([tmp_path / "records.jsonl"], tmp_path / "out")["findings"]
+    gain = "dense, int8 4.00x (95 % interval 4.00–4.00), accuracy −25.00 points"
+    assert f"Over the dense fp32 model of the same runtime: {gain}." in told
+
+
 def test_the_fastest_network_within_a_loss_is_named(tmp_path):
     for block in (0, 1):
         for row in (
@@ -259,6 +271,16 @@ def test_the_runner_answers_as_torch_does(program, artefact, tmp_path):
         assert len(one.samples_ns) == len(one.run_ns) == 30
         assert all(0 < inside <= whole for inside, whole in zip(one.run_ns, one.samples_ns, strict=True))
     assert memory.memory["peak_kib"] > 0 and memory.labels == []
+
+
+def test_the_runner_runs_int8_as_python_does(program, tmp_path):
+    network_to_onnx(network(), tmp_path / "int8", int8=Int8(images(50).data, images(20), 100))
+    records = host.run(
+        [tmp_path / "int8"], pixels := images(30, seed=4), out=tmp_path / "r.jsonl", settings=FAST,
+        programs={"onnxruntime": [str(program)]},
+    )  # fmt: skip
+    found = image_runtime.open(tmp_path / "int8").logits(pixels.data).argmax(axis=1)
+    assert records[0].precision == "int8" and records[0].output_ids == [[one] for one in found.tolist()]
 
 
 def classify(runner: Runner, artefact: Path, pixels: np.ndarray, *words: object) -> Called:

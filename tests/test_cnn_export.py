@@ -195,7 +195,7 @@ def test_an_edited_graph_is_refused(onnx_artefact, tmp_path):
         ({"task": "sounds"}, "has task 'sounds'; this version knows translation and images"),
         ({"task": "translation"}, "is an artefact for translation; this takes one for images"),
         ({"image": [3, 12]}, "incomplete or damaged"),
-        ({"precision": "int8"}, "'int8' must be fp32"),
+        ({"precision": "int4"}, "'int4' is not one of fp32, int8"),
         ({"schema": 9}, "has schema 9; this version reads schema 1"),
     ],
 )
@@ -254,7 +254,6 @@ def test_the_command_line(folder, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--precision", "int8"], "--precision 'int8': must be fp32"),
         (["--to", "tflite"], "--to 'tflite': must be onnx or executorch"),
         (["--data", "no-such-folder"], "data 'no-such-folder' is no folder here"),
     ],

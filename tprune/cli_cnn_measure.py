@@ -12,11 +12,12 @@ import typer
 
 from tprune import stamp, terminal
 from tprune.errors import BadInput
-from tprune.options import Batch, Dry, ImageData, Json, NetworkDir, Out, Threads, use_threads
+from tprune.options import Batch, Dry, HeldOut, ImageData, Json, NetworkDir, Out, Threads, use_threads
 
 if TYPE_CHECKING:
     from bench.accel.layer import Workload
     from cnn.workload import Measured
+    from export.image_int8 import Int8
 
 
 def evaluate(
@@ -151,21 +152,38 @@ def export(
     start: NetworkDir,
     out: Out,
     to: Annotated[str, typer.Option(help="Runtime: onnx or executorch.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32, the only one that images are exported in.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
     data: Annotated[
-        str | None, typer.Option(help="Images of the parity check; without them random ones.", metavar="DATA")
+        str | None,
+        typer.Option(
+            help="Images of the parity check; without them random ones. int8 needs them: some to take ranges from, "
+            "others to tell its cost on.",
+            metavar="DATA",
+        ),
     ] = None,
-    split: str = "test",
-    limit: Annotated[int, typer.Option(help="Images of the parity check.", min=1)] = 100,
+    split: Annotated[str | None, typer.Option(help="Of the data; default test, for int8 train.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Images of the check; default 100, for int8 1,000.", min=1)] = None,
+    held_out: HeldOut = 5000,
+    max_accuracy_drop: Annotated[
+        float | None, typer.Option(help="int8: percentage points of accuracy that it may cost; default 0.5.")
+    ] = None,
     threads: Threads = 1,
     json: Json = False,
 ) -> None:
-    """Export a network; the artefact appears only if it gives PyTorch's classes, and its logits but for rounding."""
+    """Export a network; the artefact appears only if it answers like PyTorch, in int8 if accuracy does not fall.
+
+    int8: weights and activations in 8 bits. The ranges of activations are taken from training images, the cost is told
+    on the training images that `train` held out.
+    """
     from cnn import network
     from tprune import pixels
 
     terminal.one_of("--to", to, ("onnx", "executorch"))
-    terminal.one_of("--precision", precision, ("fp32",))
+    terminal.one_of("--precision", precision, ("fp32", "int8"))
+    if precision == "fp32":
+        terminal.only_for("--precision int8", {"--max-accuracy-drop": max_accuracy_drop})
+    elif not data:
+        raise BadInput("--precision int8 needs --data: images to take ranges from, and others to tell its cost on")
     if to == "onnx":
         from export.to_onnx import network_to_onnx as write
     else:
@@ -173,18 +191,41 @@ def export(
     use_threads(threads)
     stamp.check_vacant(out)
     one = network.load(start)
-    seen = pixels.load(data, split=split, limit=limit) if data else None
-    manifest = write(one, out, name=start.resolve().name, images=seen, threads=threads)
+    int8 = seen = None
+    if data and precision == "int8":
+        int8 = _int8(data, split or "train", held_out, limit or 1000, max_accuracy_drop)
+    elif data:
+        seen = pixels.load(data, split=split or "test", limit=limit or 100)
+    manifest = write(one, out, name=start.resolve().name, images=seen, threads=threads, int8=int8)
     size, parity = sum(entry.bytes for entry in manifest.files.values()), manifest.parity
     lines = [
         f"wrote {out}: {size / 1e6:.2f} MB, {parity.identical} of {parity.images} images ({parity.source}) with "
         f"PyTorch's class, logits within {parity.max_abs_logit_diff:.1e}"
     ]
     answer = {"out": str(out), "id": manifest.id, "bytes": size, **asdict(parity)}
+    if cost := manifest.cost:
+        answer["cost"] = asdict(cost)
+        lines.append(
+            f"int8 gets {100 * cost.accuracy:.2f} % of these right, fp32 {100 * cost.accuracy_fp32:.2f} % "
+            f"(p = {cost.p_value:.2g})"
+        )
     if delegation := manifest.delegation:
         answer["delegation"] = asdict(delegation)
         lines.append(delegation.told)
     terminal.answer(answer, as_json=json, lines=lines)
+
+
+def _int8(data: str, split: str, held_out: int, limit: int, most: float | None) -> Int8:
+    """Return the images that the ranges and the cost are taken from: rest and held-out part, as in training."""
+    from cnn import images
+    from export.image_int8 import CALIBRATION, Int8
+    from tprune.pixels import Pixels
+
+    rest, held = images.load(data, split=split).hold_out(held_out)
+    held = held.first(limit)
+    told = Pixels(held.pixels.numpy(), held.labels.numpy(), held.classes, held.name)
+    seen = rest.first(CALIBRATION).pixels.numpy()
+    return Int8(seen, told) if most is None else Int8(seen, told, most)
 
 
 def _workload(name: str, found: Measured, plain: Workload | None = None) -> Workload:
