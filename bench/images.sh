@@ -2,11 +2,11 @@
 # Makes bench/results/cnn-*.json and .png again: DeepHoyer on MNIST, SVD training and PENNI on CIFAR-10.
 #   bench/images.sh train|measure MNIST CIFAR10 OUT RESULTS TABLE...
 # MNIST, CIFAR10: folders with train.parquet and test.parquet, or hub ids. TABLE: lenet-300-100, lenet-5, resnet20-svd,
-# resnet20-penni (after resnet20-svd), resnet18-penni, vgg16-penni, resnet18-escalate (after resnet18-penni). `train`
-# makes the networks, one thread each, so that two tables side by side fill two cores; what is in OUT already is not
-# made again, whatever this file says by now, and a killed run continues. Every choice is made on 5,000 training images
-# held out. `measure` wants a machine that does nothing else: it exports, times, and reads the test images. TPRUNE: the
-# command, where it is not on the path.
+# resnet20-penni (after resnet20-svd), resnet18-penni, vgg16-penni, resnet18-escalate (after resnet18-penni), int8
+# (after resnet20-svd and resnet18-penni). `train` makes the networks, one thread each, so that two tables side by side
+# fill two cores (all of them: about a day); what is in OUT already is not made again, whatever this file says by now,
+# and a killed run continues. Every choice is made on 5,000 training images held out. `measure` wants a machine that
+# does nothing else: it exports, times, and reads the test images. TPRUNE: the command, where it is not on the path.
 set -euo pipefail
 [ $# -ge 6 ] || { sed -n '2,9s/^# //p' "$0" >&2; exit 2; }
 stage=$1 mnist=$2 cifar=$3 out=$4 results=$5
@@ -222,6 +222,30 @@ measure_resnet18_escalate() { # accuracy from stage to stage, then the accelerat
   [ -e "$out/$own.json" ] || "$tprune" cnn workload "$out/$own/quantised" --plain "$out/$own/pruned" \
     --data "$cifar" --name ResNet18-CIFAR10 --out "$out/$own.json"
   [ -e "$out/$own-simulated" ] || "$tprune" simulate "$out/$own.json" --out "$out/$own-simulated" --results "$results/simulator-$own.json"
+}
+
+# ---- int8 ----
+
+train_int8() { :; } # of networks of other tables
+
+family() { # DENSE NETWORK: fp32 and int8 of both, side by side; one dense network a call, for the others' speed-up
+  local to network folders
+  for to in onnx executorch; do
+    folders=()
+    for network in "$@"; do
+      [ -e "$out/$to/$network" ] || "$tprune" cnn export "$out/$network" --to "$to" --data "$cifar" --out "$out/$to/$network"
+      [ -e "$out/$to-int8/$network" ] || "$tprune" cnn export "$out/$network" --to "$to" --precision int8 \
+        --data "$cifar" --out "$out/$to-int8/$network"
+      folders+=("$out/$to/$network" "$out/$to-int8/$network")
+    done
+    "$tprune" bench "${folders[@]}" --data "$cifar" --limit 500 --blocks 3 --out "$out/int8-${1%/*}-$to.jsonl"
+  done
+}
+
+measure_int8() {
+  family resnet18/dense-longer resnet18/penni-plain
+  family resnet20/dense-longer resnet20/spatial-hoyer-0.01-cut/3e-3
+  "$tprune" report "$out"/int8-*.jsonl --out "$out/int8-report" --results "$results/cnn-int8.json"
 }
 
 for name in "$@"; do
