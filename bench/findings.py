@@ -95,6 +95,8 @@ def _best_network(joined: Sequence[Joined]) -> list[str]:
     names = dict(zip(map(id, joined), labels(joined), strict=True))
     timed = [item for item in _pruned(joined) if item.row.speedup is not None and item.row.accuracy_loss is not None]
     if not timed:
+        if any(item.details.get("over_fp32") for item in joined):
+            return []  # the dense network in int8, say
         return ["No compressed network was timed against the dense one, so nothing can be said about its speed."]
     sentences = []
     for points in TOLERATED_POINTS:
@@ -144,9 +146,12 @@ def _over_fp32(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
         if gain := item.details.get("over_fp32"):
             change = ""
             if (loss := item.row.bleu_loss_percent) is not None:
-                change = f", BLEU {-loss:+.1f} %".replace("-", "−")
+                change = f", BLEU {0.0 - loss:+.1f} %"
             elif (loss := item.row.accuracy_loss) is not None:
-                change = f", accuracy {-100 * loss:+.2f} points".replace("-", "−")
+                change = f", accuracy {0.0 - 100 * loss:+.2f} points"
+            if change and item.row.p_value is not None:
+                change += f" (p = {item.row.p_value:.2g})"
+            change = change.replace("-", "−")
             interval = f"95 % interval {gain['low']:.2f}–{gain['high']:.2f}"
             told.append(f"{names[id(item)]} {gain['ratio']:.2f}x ({interval}){change}")
     return [f"Over the dense fp32 model of the same runtime: {'; '.join(told)}."] if told else []

@@ -22,9 +22,14 @@ class Timing:
 def by_model(paths: Iterable[Path]) -> dict[str, Timing]:
     """Return the timing of every model (by its id) in files of records, from the VALID ones, the newest of each block.
 
-    Raises BadInput when they are of several places, runtimes, precisions or numbers of threads: such do not compare.
+    Raises BadInput when they are of several places, runtimes or numbers of threads, which do not compare, and for int8:
+    that is not what the model itself computes.
     """
     records = [one for one in record.newest(one for path in paths for one in record.read(path)) if one.valid]
+    if any(one.precision != "fp32" for one in records):
+        raise BadInput(
+            "there are int8 times in the records; accuracy in int8 is not the network's: see `tprune report`"
+        )
     kinds = sorted({f"{one.runtime} {one.precision}, {one.threads} threads, {one.series[0]}" for one in records})
     if len(kinds) > 1:
         raise BadInput(f"records of {' and of '.join(kinds)} do not compare; give those of one")

@@ -120,6 +120,7 @@ def quantise(
     harden(network.module)
     facts = {
         "verb": "quantise",
+        "images": images.id,
         "activations": activations,
         "epochs": recipe.epochs if recipe else 0,
         "recipe": recipe and asdict(recipe),

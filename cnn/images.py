@@ -69,6 +69,13 @@ class Images:
             held, f"{count} held out of {self.name}"
         )
 
+    def sample(self, count: int) -> Images:
+        """Return `count` images drawn by a fixed seed; all of them where there are no more."""
+        if count >= len(self):
+            return self
+        _, drawn = self.hold_out(count)
+        return replace(drawn, name=f"{count} of {self.name}")
+
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and standard deviation of every channel, on the scale 0 to 1."""
         counts = [torch.bincount(channel.flatten().int(), minlength=256).double() for channel in self.pixels.unbind(1)]

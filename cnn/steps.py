@@ -89,6 +89,7 @@ def train(
     )
     facts = {
         "verb": "train",
+        "images": images.id,
         "method": method and method.name,
         "settings": method and asdict(method),  # type: ignore[call-overload]
         "epochs": recipe.epochs,
@@ -142,6 +143,7 @@ def compress(
     forms = {} if settings.keep_bases else method.finish(network.module, network.image, seconds)
     facts = {
         "verb": "compress",
+        "images": images.id,
         "method": method.name,
         "settings": asdict(method),  # type: ignore[call-overload]
         "level": settings.level,

@@ -45,6 +45,10 @@ def publish(
     """
     if int8:
         images = int8.held
+        if len(images.classes) > len(network.classes):
+            raise BadInput(
+                f"{images.name} has {len(images.classes)} classes; {network.net} knows {len(network.classes)}"
+            )
         if any(isinstance(layer, EightBit) for layer in network.module.modules()):
             raise BadInput(f"{network.net} rounds its inputs to 8 bits itself; int8 takes what `quantise` took")
     pixels, source = _random(network) if images is None else (images.data, images.name)
@@ -56,7 +60,7 @@ def publish(
             wanted = image_parity.answers(network, pixels)
             manifest = _manifest(network, folder, write(folder), name or network.net, "int8" if int8 else "fp32")
             manifest.write(folder)  # parity opens the folder as a user would
-            found = image_runtime.open(folder, threads).logits(pixels)
+            found = _opened(folder, threads).logits(pixels)
             parity, cost = (
                 image_parity.weigh(wanted, found, int8.held, int8.most)
                 if int8
@@ -65,8 +69,17 @@ def publish(
             manifest = replace(manifest, parity=parity, cost=cost)
             manifest.write(folder)
     except WorkFailed as error:
-        raise WorkFailed(f"export of {name or network.net!r} refused: {error}") from None
+        raise WorkFailed(f"export of {name or network.net!r} refused: {error}") from error.__cause__
+    except OSError as error:
+        raise WorkFailed(f"{str(out)!r} cannot be written ({error}); free some space and run again") from error
     return manifest
+
+
+def _opened(folder: Path, threads: int) -> image_runtime.Classifier:
+    try:
+        return image_runtime.open(folder, threads)
+    except BadInput as error:  # damaged, it says; but it was written just now
+        raise WorkFailed(f"the runtime cannot run what was written; try the other one, or fp32 ({error})") from None
 
 
 def _random(network: Network) -> tuple[Any, str]:

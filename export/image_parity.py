@@ -59,7 +59,8 @@ def compare(wanted: Floats, found: Floats, source: str, legal: float) -> ImagePa
 def weigh(wanted: Floats, found: Floats, held: Pixels, most: float) -> tuple[ImageParity, ImageCost]:
     """Return how an int8 artefact's logits (images, classes) compare with PyTorch's in fp32, and what they cost.
 
-    Raises WorkFailed when accuracy on `held` falls by more than `most` percentage points.
+    Raises WorkFailed when accuracy on `held` falls by more than `most` percentage points, and when it is no better than
+    chance before: such labels tell nothing.
     """
     classes = wanted.argmax(axis=1), found.argmax(axis=1)
     before, after = (one == held.labels for one in classes)
@@ -67,6 +68,11 @@ def weigh(wanted: Floats, found: Floats, held: Pixels, most: float) -> tuple[Ima
         len(held), held.name, float(before.mean()), float(after.mean()),
         mcnemar.p_value(before.tolist(), after.tolist()), most,
     )  # fmt: skip
+    if before.mean() <= 1 / wanted.shape[1]:
+        raise WorkFailed(
+            f"the network gets {100 * cost.accuracy_fp32:.2f} % of {len(held)} images ({held.name}) right, no more "
+            "than by chance: it is not trained, or these labels are others; what int8 costs cannot be told"
+        )
     drop = 100 * (int(before.sum()) - int(after.sum())) / len(held)
     if drop > most:
         fell = f"{100 * cost.accuracy_fp32:.2f} to {100 * cost.accuracy:.2f} % of {len(held)} images ({held.name})"

@@ -28,6 +28,7 @@ from export.image_manifest import FILES, GRAPH, ImageManifest
 from export.manifest import PROGRAM, Delegation, Manifest
 from export.ports import Borders, Port
 from export.precision import FP32, Precision
+from tprune.errors import WorkFailed
 
 if TYPE_CHECKING:
     from cnn.network import Network
@@ -86,9 +87,15 @@ def network_to_executorch(
     def write(folder: Path) -> Programs:
         borders = {GRAPH: cnn_graphs.ports(network)}
         graph: nn.Module = cnn_graphs.ClassifierGraph(network)
-        if int8:
-            graph = _in_int8(graph, borders[GRAPH][0], int8.calibration)
-        delegation = write_program({GRAPH: graph}, borders, {}, folder / FILES["executorch"])
+        try:
+            if int8:
+                graph = _in_int8(graph, borders[GRAPH][0], int8.calibration)
+            delegation = write_program({GRAPH: graph}, borders, {}, folder / FILES["executorch"])
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - its passes raise nothing narrower, over what layers a user has
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            raise WorkFailed(f"ExecuTorch cannot lower it ({why}); try --to onnx") from error
         return Programs("executorch", (FILES["executorch"],), borders, delegation=delegation)
 
     return image_artefact.publish(network, out, write, name=name, images=images, threads=threads, int8=int8)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pictures
 import pytest
 import torch
 from cnn_nets import IMAGE, classes, images, network, randomised
@@ -14,7 +15,6 @@ from command import tprune
 from onnx import numpy_helper
 from torch import nn
 
-from cnn import nets
 from cnn import network as networks
 from cnn.rounding import EightBit
 from export import cnn_graphs, image_int8, image_runtime
@@ -104,31 +104,63 @@ def test_what_is_no_int8(tmp_path):
         replace(int8(), calibration=np.zeros((0, *IMAGE), np.uint8))
     with pytest.raises(BadInput, match=r"an accuracy drop of -1 points must lie in \[0, 100\]"):
         int8(-1)
+    held = int8().held
+    with pytest.raises(BadInput, match="made-up/test has 5 classes; tiny knows 4"):
+        network_to_onnx(network(), tmp_path / "out", int8=replace(int8(), held=replace(held, classes=tuple("abcde"))))
+    wrong = replace(held, labels=(held.labels + 1) % 4)
+    with pytest.raises(
+        WorkFailed, match=r"the network gets 0.00 % of 40 images \(made-up/test\) right, no more than by ch"
+    ):
+        network_to_onnx(network(), tmp_path / "out", int8=replace(int8(), held=wrong))
+    assert not list(tmp_path.iterdir())
+
+
+class Shared(nn.Module):
+    """Calls one convolution twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.twice = nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 4, 3, 1, 1)
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.twice(self.twice(self.stem(x)).relu()).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "module", [Shared(), nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(320, 4))]
+)
+def test_what_executorch_cannot_run_in_int8_is_one_line(module, tmp_path):
+    pytest.importorskip("executorch")
+    from export.to_executorch import network_to_executorch
+
+    one = networks.Network(randomised(module), "mine", network().classes, IMAGE, (0.0,) * 3, (1.0,) * 3)
+    with pytest.raises(WorkFailed, match=r"^export of 'mine' refused: .*try (--to onnx|the other one)[^\n]*$"):
+        network_to_executorch(one, tmp_path / "out", int8=int8())
     assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """Return a folder with pictures, and with a LeNet-300-100 that has random weights."""
-    import pictures
-
+    """Return a folder with pictures, and with a LeNet-300-100 that has learnt some of them."""
     folder = tmp_path_factory.mktemp("cli")
-    pictures.write(folder / "data", train=60, test=20)
-    torch.manual_seed(0)
-    module = randomised(nets.named("lenet-300-100").build(10))
-    one = networks.Network(module, "lenet-300-100", tuple("0123456789"), (1, 28, 28), (0.0,), (1.0,))
-    networks.save(one, folder / "mine")
+    pictures.write(folder / "data", train=320, test=20)
+    args = ("--data", folder / "data", "--held-out", 60, "--threads", 1, "--out", folder / "mine")
+    tprune("cnn", "train", "--net", "lenet-300-100", "--epochs", 4, "--batch", 20, *args)
     return folder
 
 
 def test_the_command_line(place, tmp_path):
-    args = ("cnn", "export", place / "mine", "--precision", "int8", "--data", place / "data", "--held-out", 20)
-    called = tprune(*args, "--limit", 15, "--max-accuracy-drop", 50, "--out", tmp_path / "out", "--json")
+    args = ("cnn", "export", place / "mine", "--precision", "int8", "--data", place / "data", "--held-out")
+    called = tprune(*args, 60, "--limit", 15, "--max-accuracy-drop", 50, "--out", tmp_path / "out", "--json")
     told, manifest = called.json, ImageManifest.read(tmp_path / "out")
-    assert (told["images"], told["source"], told["cost"]["images"]) == (15, "20 held out of data/train", 15)
+    assert (told["images"], told["source"]) == (15, "15 of 60 held out of data/train")
+    assert told["cost"]["images"] == 15 and "other images" not in called.err
     assert (manifest.precision, manifest.id) == ("int8", told["id"])
     assert manifest.files["model.onnx"].bytes < 0.3 * 4 * 266_200
-    assert "int8 gets" in tprune(*args, "--max-accuracy-drop", 50, "--out", tmp_path / "again").out
+    called = tprune(*args, 50, "--max-accuracy-drop", 50, "--out", tmp_path / "again")
+    assert "int8 gets" in called.out
+    assert "was trained on other images than --held-out 50 leaves of" in " ".join(called.err.split())
 
 
 @pytest.mark.parametrize(
@@ -137,7 +169,9 @@ def test_the_command_line(place, tmp_path):
         (["--precision", "int8"], "--precision int8 needs --data: images to take ranges from"),
         (["--precision", "int4"], "--precision 'int4': must be fp32 or int8"),
         (["--max-accuracy-drop", 1], "--max-accuracy-drop: only for --precision int8"),
-        (["--precision", "int8", "--data", "DATA"], "cannot hold out 5000 of 60 images; 1 to 59 are legal"),
+        (["--held-out", 9], "--held-out: only for --precision int8"),
+        (["--split", "val", "--limit", 9], "--split and --limit: only for --data"),
+        (["--precision", "int8", "--data", "DATA"], "cannot hold out 5000 of 320 images; 1 to 319 are legal"),
     ],
 )
 def test_calls_that_are_refused(place, tmp_path, flags, message):

@@ -13,7 +13,7 @@ import typer
 from tprune import stamp, terminal
 from tprune.cli_cnn_measure import evaluate, export, pace, workload
 from tprune.errors import BadInput
-from tprune.options import Batch, Dry, HeldOut, ImageData, Json, NetworkDir, Out, Seed, Threads, use_threads
+from tprune.options import Batch, Dry, ImageData, Json, NetworkDir, Out, Seed, Threads, use_threads
 
 if TYPE_CHECKING:
     from cnn.images import Images
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cnn.network import Network
     from cnn.train import Recipe
 
+HeldOut = Annotated[int, typer.Option(help="Training images held out; every choice is made on them.", min=1)]
 Limit = Annotated[int | None, typer.Option(help="Use only the first N images.", min=2)]
 Lr = Annotated[float | None, typer.Option(help="Peak learning rate; by default the network's own.")]
 Decay = Annotated[float | None, typer.Option("--weight-decay", help="Of weights; default 5e-4 with sgd, 0 with adam.")]

@@ -12,10 +12,11 @@ import typer
 
 from tprune import stamp, terminal
 from tprune.errors import BadInput
-from tprune.options import Batch, Dry, HeldOut, ImageData, Json, NetworkDir, Out, Threads, use_threads
+from tprune.options import Batch, Dry, ImageData, Json, NetworkDir, Out, Threads, use_threads
 
 if TYPE_CHECKING:
     from bench.accel.layer import Workload
+    from cnn.network import Network
     from cnn.workload import Measured
     from export.image_int8 import Int8
 
@@ -163,7 +164,10 @@ def export(
     ] = None,
     split: Annotated[str | None, typer.Option(help="Of the data; default test, for int8 train.")] = None,
     limit: Annotated[int | None, typer.Option(help="Images of the check; default 100, for int8 1,000.", min=1)] = None,
-    held_out: HeldOut = 5000,
+    held_out: Annotated[
+        int | None,
+        typer.Option(help="int8: as in training, so that it is none of the images seen; default 5000.", min=1),
+    ] = None,
     max_accuracy_drop: Annotated[
         float | None, typer.Option(help="int8: percentage points of accuracy that it may cost; default 0.5.")
     ] = None,
@@ -181,9 +185,11 @@ def export(
     terminal.one_of("--to", to, ("onnx", "executorch"))
     terminal.one_of("--precision", precision, ("fp32", "int8"))
     if precision == "fp32":
-        terminal.only_for("--precision int8", {"--max-accuracy-drop": max_accuracy_drop})
+        terminal.only_for("--precision int8", {"--max-accuracy-drop": max_accuracy_drop, "--held-out": held_out})
     elif not data:
         raise BadInput("--precision int8 needs --data: images to take ranges from, and others to tell its cost on")
+    if not data:
+        terminal.only_for("--data", {"--split": split, "--limit": limit})
     if to == "onnx":
         from export.to_onnx import network_to_onnx as write
     else:
@@ -193,7 +199,7 @@ def export(
     one = network.load(start)
     int8 = seen = None
     if data and precision == "int8":
-        int8 = _int8(data, split or "train", held_out, limit or 1000, max_accuracy_drop)
+        int8 = _int8(one, data, split or "train", held_out or 5000, limit or 1000, max_accuracy_drop)
     elif data:
         seen = pixels.load(data, split=split or "test", limit=limit or 100)
     manifest = write(one, out, name=start.resolve().name, images=seen, threads=threads, int8=int8)
@@ -215,16 +221,21 @@ def export(
     terminal.answer(answer, as_json=json, lines=lines)
 
 
-def _int8(data: str, split: str, held_out: int, limit: int, most: float | None) -> Int8:
-    """Return the images that the ranges and the cost are taken from: rest and held-out part, as in training."""
+def _int8(one: Network, data: str, split: str, held_out: int, limit: int, most: float | None) -> Int8:
+    """Return the images that ranges and cost are taken from: of the rest and of what is held out, as in training."""
     from cnn import images
     from export.image_int8 import CALIBRATION, Int8
     from tprune.pixels import Pixels
 
     rest, held = images.load(data, split=split).hold_out(held_out)
-    held = held.first(limit)
+    one.check(held)
+    if any(step.get("images", rest.id) != rest.id for step in one.history):
+        terminal.talk.print(
+            f"The network was trained on other images than --held-out {held_out} leaves of {data}: those that the cost "
+            "is told on may be among them.", style="yellow", highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+    seen, held = rest.sample(CALIBRATION).pixels.numpy(), held.sample(limit)
     told = Pixels(held.pixels.numpy(), held.labels.numpy(), held.classes, held.name)
-    seen = rest.first(CALIBRATION).pixels.numpy()
     return Int8(seen, told) if most is None else Int8(seen, told, most)
 
 

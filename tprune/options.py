@@ -21,7 +21,6 @@ Source = Annotated[str, typer.Option(help="Source language or column.")]
 Target = Annotated[str, typer.Option(help="Target language or column.")]
 ImageData = Annotated[str, typer.Option(help="Images: folder of parquet files or hub id.", metavar="DATA")]
 NetworkDir = Annotated[Path, typer.Argument(help="Folder that `cnn train` or `cnn compress` wrote.", metavar="NETWORK")]
-HeldOut = Annotated[int, typer.Option(help="Training images held out; every choice is made on them.", min=1)]
 Batch = Annotated[int, typer.Option(help="Images a step.")]
 DevSplit = Annotated[str, typer.Option(help="Split that every choice is made on.")]
 
