@@ -152,6 +152,11 @@ train_resnet20_svd() {
   cuts $own/channel-hoyer-0.015 1e-3,1e-2 --data "$cifar" --epochs 12 --lr 0.05
   cuts $own/spatial-hoyer-0.01 3e-3,1e-2 --data "$cifar" --epochs 12 --lr 0.05
   cuts $own/spatial-hoyer-0.03 1e-4 --data "$cifar" --epochs 12 --lr 0.05
+  # less weight decay in the fine-tuning: thin layers have less to spare
+  make $own/channel-hoyer-0.015-decay-cut/3e-4 compress "$out/$own/channel-hoyer-0.015" --cut 3e-4 --data "$cifar" \
+    --epochs 12 --lr 0.05 --weight-decay 1e-4
+  make $own/spatial-hoyer-0.01-decay-cut/3e-3 compress "$out/$own/spatial-hoyer-0.01" --cut 3e-3 --data "$cifar" \
+    --epochs 12 --lr 0.05 --weight-decay 1e-4
   # beside the first: no penalty on the singular values, l1 instead, no orthogonality
   svd channel-none --scheme channel --penalty none
   svd channel-l1 --scheme channel --penalty l1 --strength 0.003
