@@ -245,12 +245,12 @@ family() { # DENSE NETWORK: fp32 and int8 of both, side by side; one dense netwo
     done
     "$tprune" bench "${folders[@]}" --data "$cifar" --limit 500 --blocks 3 --out "$out/int8-${1%/*}-$to.jsonl"
   done
+  "$tprune" report "$out/int8-${1%/*}"-*.jsonl --out "$out/int8-${1%/*}" --results "$results/cnn-int8-${1%/*}.json"
 }
 
 measure_int8() {
   family resnet18/dense-longer
   family resnet20/dense-longer resnet20/spatial-hoyer-0.01-cut/3e-3
-  "$tprune" report "$out"/int8-*.jsonl --out "$out/int8-report" --results "$results/cnn-int8.json"
 }
 
 for name in "$@"; do

@@ -206,7 +206,7 @@ def export(
     size, parity = sum(entry.bytes for entry in manifest.files.values()), manifest.parity
     lines = [
         f"wrote {out}: {size / 1e6:.2f} MB, {parity.identical} of {parity.images} images ({parity.source}) with "
-        f"PyTorch's class, logits within {parity.max_abs_logit_diff:.1e}"
+        f"PyTorch's class" + (f", logits within {parity.max_abs_logit_diff:.1e}" if precision == "fp32" else "")
     ]
     answer = {"out": str(out), "id": manifest.id, "bytes": size, **asdict(parity)}
     if cost := manifest.cost:
