@@ -7,21 +7,15 @@ images (post-training static quantisation). Each engine's own quantiser does it,
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from export.image_runtime import Bytes, Floats, inputs
+from export.quiet import quiet
 from tprune.errors import BadInput
 from tprune.pixels import Pixels
 
-Bytes = npt.NDArray[np.uint8]
 CALIBRATION = 200  # images; of ResNet-18 on CIFAR-10, a hundred gave the same classes
 
 
@@ -51,33 +45,14 @@ def onnx_model(fp32: Path, int8: Path, images: Bytes) -> None:
         def __init__(self) -> None:
             self.rows = inputs(images)
 
-        def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
+        def get_next(self) -> dict[str, Floats] | None:
             row = next(self.rows, None)
             return None if row is None else {"image": row}
 
-    with _quiet(), tempfile.TemporaryDirectory() as scratch:
+    with quiet(), tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch, "int8.onnx")
         quantize_static(
             fp32, made, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         )  # fmt: skip
         int8.write_bytes(made.read_bytes())
-
-
-def inputs(images: Bytes) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield the images one by one as a graph takes them: float32 (1, channels, height, width), 0 to 1."""
-    for one in images:
-        yield one[None].astype(np.float32) / np.float32(255)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what the quantiser advises on the graph that it is given."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

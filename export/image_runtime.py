@@ -5,7 +5,7 @@ The reference for parity; what measures is the runner in C++.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,12 @@ from tprune.errors import BadInput
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+
+
+def inputs(pixels: Bytes) -> Iterator[Floats]:
+    """Yield uint8 pixels (count, channels, height, width) as a graph takes them: (1, ...) float32, 0 to 1."""
+    for one in pixels:
+        yield one[None].astype(np.float32) / np.float32(255)
 
 
 class Classifier:
@@ -35,7 +41,7 @@ class Classifier:
             size = " x ".join(map(str, self.manifest.image))
             raise BadInput(f"images are {pixels.dtype} {pixels.shape[1:]}; this artefact takes uint8, {size} each")
         with engine_errors(self._folder):
-            return np.stack([self._run(one[None].astype(np.float32) / np.float32(255))[0] for one in pixels])
+            return np.stack([self._run(image)[0] for image in inputs(pixels)])
 
 
 def open(folder: str | Path, threads: int = 1) -> Classifier:  # noqa: A001 - `image_runtime.open(folder)`, as it is meant

@@ -7,19 +7,16 @@ One file, `model.pte`, with the methods `encoder` and `decoder_step` (an image n
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import operator
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from export import cnn_graphs, image_artefact, image_int8, pte
+from export import cnn_graphs, image_artefact, image_runtime, pte
 from export.artefact import Programs, limits_of, publish
 from export.executorch_graphs import EncoderMethod, StepMethod, method_ports
 from export.executorch_runtime import check_installed
@@ -28,6 +25,7 @@ from export.image_manifest import FILES, GRAPH, ImageManifest
 from export.manifest import PROGRAM, Delegation, Manifest
 from export.ports import Borders, Port
 from export.precision import FP32, Precision
+from export.quiet import quiet
 from tprune.errors import WorkFailed
 
 if TYPE_CHECKING:
@@ -57,7 +55,7 @@ def to_executorch(
     def write(folder: Path) -> Programs:
         limits = limits_of(model)
         borders = method_ports(model, limits)
-        with _quiet():
+        with quiet():
             methods: dict[str, nn.Module] = {
                 "encoder": EncoderMethod(model, precision),
                 "decoder_step": StepMethod(model, limits, precision),
@@ -111,7 +109,7 @@ def write_program(
     copied at its border: whoever calls it binds both.
     """
     dynamic = {name: torch.export.Dim(name, min=1, max=most) for name, most in sizes.items()}
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         from executorch import exir
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.backends.xnnpack.utils.configs import get_transform_passes
@@ -131,16 +129,16 @@ def write_program(
     return delegation
 
 
-def _in_int8(graph: nn.Module, inputs: Sequence[Port], images: image_int8.Bytes) -> nn.Module:
+def _in_int8(graph: nn.Module, inputs: Sequence[Port], images: image_runtime.Bytes) -> nn.Module:
     """Return the graph with the roundings that XNNPACK's 8-bit kernels are known by; see `image_int8`."""
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
         quantiser = xnnpack.XNNPACKQuantizer()
         quantiser.set_global(xnnpack.get_symmetric_quantization_config(is_per_channel=True))
         watched = prepare_pt2e(_export(graph, inputs, {}).module(), quantiser)
-        for row in image_int8.inputs(images):
+        for row in image_runtime.inputs(images):
             watched(torch.from_numpy(row))
         return convert_pt2e(watched)
 
@@ -172,16 +170,3 @@ def _delegation(graphs: Iterable[Any]) -> Delegation:
 def _operators(graph: Any) -> list[str]:
     calls = [node.target for node in graph.graph.nodes if node.op == "call_function"]
     return [call.__name__.removesuffix(".default") for call in calls if call is not operator.getitem]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the notes of ExecuTorch and torchao on parts of themselves that are not needed here."""
-    level = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
