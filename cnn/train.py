@@ -9,7 +9,6 @@ several processes unchanged.
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -25,6 +24,7 @@ from torch.nn import functional
 from cnn.images import Images, augmented
 from cnn.nets import Net
 from cnn.network import Network
+from tprune.bf16 import bf16_is_faster
 from tprune.errors import BadInput, WorkFailed
 from tprune.state import Progress, load_state, save_state
 
@@ -169,7 +169,7 @@ class Step:
         self._network, self._penalty = network, penalty
         parameters = list(network.module.train().parameters())
         self.optimiser = _optimiser(parameters, recipe)
-        objective = Objective(network.module, recipe.smoothing, bf16=recipe.bf16 and bf16_is_faster())
+        objective = Objective(network.module, recipe.smoothing, bf16=recipe.bf16 and bf16_is_faster(_convolution))
         self._plain = objective
         self._objective, self._stepper = self.accelerator.prepare(objective, self.optimiser)
         zeros = {p: p == 0 for p in parameters if keep_zeros and p.ndim > 1}
@@ -262,24 +262,10 @@ def _generator(seed: int, number: int, use: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + number) * 64 + use)
 
 
-@functools.cache
-def bf16_is_faster() -> bool:
-    """Return whether this machine convolves faster in bf16: true on GPUs that have it, measured on a CPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    times = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        x = torch.ones(32, 32, 16, 16, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        w = torch.ones(32, 32, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        functional.conv2d(x, w, padding=1)
-        times[dtype] = min(_seconds(lambda x=x, w=w: functional.conv2d(x, w, padding=1)) for _ in range(10))  # type: ignore[misc]
-    return times[torch.bfloat16] < 0.8 * times[torch.float32]
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+def _convolution(dtype: torch.dtype) -> Callable[[], Tensor]:
+    x = torch.ones(32, 32, 16, 16, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    w = torch.ones(32, 32, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    return lambda: functional.conv2d(x, w, padding=1)
 
 
 def _check_finite(module: nn.Module, state: Path | None) -> None:

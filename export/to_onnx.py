@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +27,7 @@ from export.marian_graphs import EncoderGraph, StepGraph, ports
 from export.onnx_int8 import BlockTable, RowProduct, RowsProduct
 from export.ports import Borders, Port
 from export.precision import FP32, Precision
+from export.quiet import quiet
 from export.shared_weights import share
 from export.sub_blocks import FloatProduct, FloatTable, Kernels
 from tprune.errors import WorkFailed
@@ -108,7 +107,7 @@ def trace(graph: nn.Module, borders: Borders) -> onnx.ModelProto:
     shapes = tuple(
         {i: torch.export.Dim.DYNAMIC for i, size in enumerate(p.shape) if isinstance(size, str)} for p in inputs
     )
-    with _quiet(), torch.no_grad():
+    with quiet(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():  # it prints, too
         program = torch.onnx.export(
             graph,
             example,
@@ -160,20 +159,6 @@ def _bare(proto: onnx.ModelProto) -> onnx.ModelProto:
     for noted in (proto, proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output):
         del noted.metadata_props[:]
     return proto
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's notes on packages that are not needed here (torchvision) and on its own internals."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _example(port: Port) -> Tensor:

@@ -117,7 +117,7 @@ def test_a_killed_run_ends_with_the_same_bits(saving, tmp_path: Path, recipe: Re
 def test_a_resumed_run_keeps_its_precision(saving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, at_the_end = replace(RECIPE, bf16=True), list[Network]()
     for faster, stop in ((True, None), (True, Stop(5)), (False, None)):
-        monkeypatch.setattr(cnn.train, "bf16_is_faster", lambda faster=faster: faster)
+        monkeypatch.setattr(cnn.train, "bf16_is_faster", lambda work, faster=faster: faster)
         one = a_network()
         if stop:
             with pytest.raises(KeyboardInterrupt):

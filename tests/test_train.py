@@ -358,5 +358,5 @@ def test_an_accelerator_of_another_precision_in_this_process_is_no_matter(model,
     """Accelerate holds one precision for a process; training an image network before must not decide ours."""
     AcceleratorState._reset_state(reset_partial_state=True)
     Accelerator(cpu=True)
-    monkeypatch.setattr("tprune.train.bf16_is_faster", lambda: True)
+    monkeypatch.setattr("tprune.train.bf16_is_faster", lambda work: True)
     assert len(run(model).losses) == RECIPE.steps

@@ -10,7 +10,6 @@ was killed and resumed from its last state computes exactly what the unbroken ru
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import math
 import time
@@ -22,10 +21,11 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tprune.batches import Batch, collate, schedule
+from tprune.bf16 import bf16_is_faster
 from tprune.errors import BadInput, WorkFailed
 from tprune.marian import PrunedMarianMTModel, set_dropout
 from tprune.objective import Objective
@@ -191,7 +191,7 @@ def _step(
     torch.manual_seed(recipe.seed * 1_000_003 + step * 31 + accelerator.process_index)
     for group in optimiser.param_groups:
         group["lr"] = recipe.lr_at(step)
-    bf16 = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=bf16_is_faster())
+    bf16 = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=bf16_is_faster(_product))
     with bf16, _attention_kernel(batch):
         loss = objective(batch)
     accelerator.backward(loss)
@@ -225,24 +225,12 @@ def _stream(
         yield Batch(*(getattr(batch, name).to(accelerator.device) for name in Batch.__slots__))
 
 
-@functools.cache
-def bf16_is_faster() -> bool:
-    """Return whether this machine multiplies faster in bf16: true on GPUs that have it, measured on a CPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    a, b = torch.ones(512, 256), torch.ones(256, 1024)  # nothing random: a seed is set already
-    times = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        x, y = a.to(dtype), b.to(dtype)
-        x @ y
-        times[dtype] = min(_seconds(lambda x=x, y=y: x @ y) for _ in range(10))  # type: ignore[misc]
-    return times[torch.bfloat16] < 0.8 * times[torch.float32]
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+def _product(dtype: torch.dtype) -> Callable[[], Tensor]:
+    x, y = (
+        torch.ones(512, 256, dtype=dtype),
+        torch.ones(256, 1024, dtype=dtype),
+    )  # nothing random: a seed is set already
+    return lambda: x @ y
 
 
 def _decided_by(
