@@ -86,7 +86,8 @@ def run(
         names = {case.key: session.told(case, str(case.subject.folder)) for case in session.cases()}
         failed = "; ".join(f"{names[key]}: {why}" for key, why in session.failures.items())
         broken = {artefact for artefact, _ in session.failures}
-        raise WorkFailed(f"{len(broken)} of {len(subjects)} artefacts failed ({failed}); the rest is in {out}")
+        rest = "the rest" if len(broken) < len(subjects) else "no time was taken; what happened"
+        raise WorkFailed(f"{len(broken)} of {len(subjects)} artefacts failed ({failed}); {rest} is in {out}")
     return list(session.kept.values())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from bench import artefact, record, simulated
 from bench.artefact import Artefact
 from bench.record import Record
+from export.manifest import IMAGES
 from tprune.errors import BadInput
 
 Quality = dict[str, Any]  # a quality.json: stamp + scores + hypotheses
@@ -34,7 +35,7 @@ def collect(runs: Sequence[Path | str], *, split: str | None = None) -> Evidence
 
     One split is kept, and one corpus for the host and for every device whose own tokens were scored, because BLEU of
     different sentences cannot be compared: `split`, or the records' split, or the only one. Raises BadInput when
-    nothing is found, and for a file that is not what its name says.
+    nothing is found, translation is mixed with images, and for a file that is not what its name says.
     """
     qualities: dict[str, Quality] = {}
     sessions: dict[tuple[Any, ...], tuple[Record, ...]] = {}
@@ -58,8 +59,24 @@ def collect(runs: Sequence[Path | str], *, split: str | None = None) -> Evidence
     if not (qualities or timed or artefacts or simulations):
         where = ", ".join(repr(str(run)) for run in runs)
         raise BadInput(f"no quality document, records, manifest.json or simulation in {where}")
+    _check_one_task(qualities.values(), timed, artefacts.values())
     kept, remarks = _one_corpus(tuple(qualities.values()), timed, split)
     return Evidence(kept, timed, tuple(artefacts.values()), tuple(simulations.values()), remarks)
+
+
+def _check_one_task(
+    qualities: Collection[Quality], sessions: Sequence[Sequence[Record]], artefacts: Iterable[Artefact]
+) -> None:
+    """Raise BadInput when translation models and image networks would stand in one report."""
+    images = {item.name for session in sessions for item in session if item.task == IMAGES}
+    images |= {subject.name for subject in artefacts if subject.task == IMAGES}
+    rest = {item.name for session in sessions for item in session if item.task != IMAGES}
+    rest |= {subject.name for subject in artefacts if subject.task != IMAGES}
+    rest |= {str(quality["model"].get("name")) for quality in qualities}
+    if images and rest:
+        raise BadInput(
+            f"{min(images)!r} is an image network, {min(rest)!r} a translation model: make a report of each kind"
+        )
 
 
 def place_of(quality: Quality) -> str | None:

@@ -1,4 +1,4 @@
-"""The Pareto figure: BLEU against speed-up, one mark a row, with the band that the TPrune paper reports."""
+"""The Pareto figure: BLEU or accuracy against speed-up, one mark a row; beside BLEU the band of the TPrune paper."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ MARKS = {  # criterion -> marker and colour (Okabe and Ito's palette: told apart
     "magnitude": ("^", "#009E73"),
     "taylor": ("D", "#CC79A7"),
     "random": ("X", "#D55E00"),
+    "deephoyer": ("o", "#0072B2"),
+    "svd": ("s", "#E69F00"),
+    "penni": ("^", "#009E73"),
 }
 OTHER = ("P", "#56B4E9")
 PLACES = ((7, 6), (7, -12), (-7, 6), (-7, -12), (0, 12), (0, -18), (18, 0), (-18, 0), (16, 16), (-16, 16), (16, -22))
@@ -44,40 +47,54 @@ DARK_NARROW = Look(width=4.4, height=5.0, ink=DARK.ink, paper=DARK.paper)
 
 
 def points(rows: Sequence[RowData]) -> list[RowData]:
-    """Return the rows that can be drawn: those with BLEU and a measured speed-up."""
-    return [row for row in rows if row["speedup"] is not None and row["bleu"] is not None]
+    """Return the rows that can be drawn: those with a quality and a measured speed-up."""
+    return [row for row in rows if row["speedup"] is not None and _scored(row)]
+
+
+def quality(row: RowData) -> float:
+    """Return the row's BLEU, or the accuracy of an image network in percent."""
+    return float(100 * row["accuracy"] if row["bleu"] is None else row["bleu"])
 
 
 def front(rows: Sequence[RowData]) -> list[RowData]:
-    """Return the rows that no other row beats in both BLEU and speed-up, slowest first."""
+    """Return the rows that no other row beats in both quality and speed-up, slowest first."""
     best: list[RowData] = []
-    for row in sorted(points(rows), key=lambda row: (-row["speedup"], -row["bleu"])):
-        if not best or row["bleu"] > best[-1]["bleu"]:
+    for row in sorted(points(rows), key=lambda row: (-row["speedup"], -quality(row))):
+        if not best or quality(row) > quality(best[-1]):
             best.append(row)
     return best[::-1]
 
 
+def of_images(rows: Sequence[RowData]) -> bool:
+    """Return whether the rows are image networks."""
+    return any(row["accuracy"] is not None for row in rows)
+
+
+def _scored(row: RowData) -> bool:
+    return row["bleu"] is not None or row["accuracy"] is not None
+
+
 def pareto(rows: Sequence[RowData], look: Look = LIGHT, *, dpi: int = 160) -> bytes:
-    """Return the figure as PNG bytes; ValueError when no row has both BLEU and a speed-up."""
+    """Return the figure as PNG bytes; ValueError when no row has both a quality and a speed-up."""
     shown = points(rows)
     if not shown:
-        raise ValueError("pareto: no row has both BLEU and a measured speed-up")
+        raise ValueError("pareto: no row has both BLEU or accuracy and a measured speed-up")
     figure = Figure(figsize=(look.width, look.height), dpi=dpi, facecolor=look.paper, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot(facecolor=look.paper)
-    _band(axes, shown, look)
+    claim = None if of_images(shown) else _band(axes, shown, look)
     line = front(shown)
     axes.plot(
-        [row["speedup"] for row in line], [row["bleu"] for row in line], "--", lw=1, color=look.ink, alpha=0.6,
+        [row["speedup"] for row in line], [quality(row) for row in line], "--", lw=1, color=look.ink, alpha=0.6,
         label="Pareto front", zorder=2,
     )  # fmt: skip
     for criterion in sorted({row["criterion"] for row in shown}, key=_rank):
         _marks(axes, [row for row in shown if row["criterion"] == criterion], criterion, look)
-    _dress(axes, look)
+    _dress(axes, look, images=of_images(shown))
     axes.margins(0.08)
     columns = 4 if look.width > 6 else 3
     legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False, labelcolor=look.ink, fontsize=8.5)
-    _labels(axes, shown, canvas, look)
+    _labels(axes, shown, canvas, look, [claim] if claim else [])
     legend.set_in_layout(True)
     target = io.BytesIO()
     figure.savefig(target, format="png", facecolor=look.paper, metadata={"Software": None})
@@ -89,15 +106,15 @@ def _rank(criterion: str | None) -> tuple[int, str]:
     return (order.index(criterion) if criterion in order else len(order), str(criterion))
 
 
-def _band(axes: Any, rows: Sequence[RowData], look: Look) -> None:
-    """Shade the paper's claim, relative to the BLEU of our dense row; it needs one."""
+def _band(axes: Any, rows: Sequence[RowData], look: Look) -> Any:
+    """Shade the paper's claim, relative to the BLEU of our dense row, which it needs; return the text that says so."""
     dense = [row["bleu"] for row in rows if row["criterion"] == "dense"]
     if not dense:
-        return
+        return None
     left, right, least, most = BAND
     top, bottom = dense[0] * (1 - least / 100), dense[0] * (1 - most / 100)
     axes.add_patch(Rectangle((left, bottom), right - left, top - bottom, color="#8c7ae6", alpha=0.13, lw=0, zorder=0))
-    axes.text(
+    return axes.text(
         left + 0.01, bottom, BAND_LABEL, va="bottom", ha="left", fontsize=7.5, color=look.ink, alpha=0.75, zorder=1
     )
 
@@ -110,17 +127,18 @@ def _marks(axes: Any, rows: Sequence[RowData], criterion: str | None, look: Look
         [max(0.0, row["speedup_high"] - row["speedup"]) for row in rows],
     ]
     axes.errorbar(
-        speed, [row["bleu"] for row in rows], xerr=spread, fmt=marker, color=colour, ecolor=colour, elinewidth=1.2,
+        speed, [quality(row) for row in rows], xerr=spread, fmt=marker, color=colour, ecolor=colour, elinewidth=1.2,
         capsize=3, markersize=13 if criterion == "dense" else 7.5, markeredgecolor=look.paper, markeredgewidth=0.7,
         label=criterion or "unknown", zorder=3,
     )  # fmt: skip
 
 
-def _dress(axes: Any, look: Look) -> None:
-    axes.set_xlabel("speed-up of a whole sentence over the dense model (bars: 95 % interval)", color=look.ink)
+def _dress(axes: Any, look: Look, *, images: bool) -> None:
+    what, dense = ("one image", "the dense network") if images else ("a whole sentence", "the dense model")
+    axes.set_xlabel(f"speed-up of {what} over {dense} (bars: 95 % interval)", color=look.ink)
     if look.width < 6:
-        axes.set_xlabel("speed-up over the dense model\n(whole sentence; bars: 95 % interval)", color=look.ink)
-    axes.set_ylabel("BLEU", color=look.ink)
+        axes.set_xlabel(f"speed-up over {dense}\n({what.removeprefix('a ')}; bars: 95 % interval)", color=look.ink)
+    axes.set_ylabel("accuracy (%)" if images else "BLEU", color=look.ink)
     axes.xaxis.set_major_formatter(FormatStrFormatter("%gx"))
     axes.tick_params(colors=look.ink)
     axes.grid(True, color=look.ink, alpha=0.12, lw=0.6)
@@ -129,21 +147,21 @@ def _dress(axes: Any, look: Look) -> None:
         spine.set_color(look.ink)
 
 
-def _labels(axes: Any, rows: Sequence[RowData], canvas: Any, look: Look) -> None:
-    """Write the kept share (dense: its name) beside each mark, wherever it hides no other mark or label."""
+def _labels(axes: Any, rows: Sequence[RowData], canvas: Any, look: Look, texts: Sequence[Any]) -> None:
+    """Write the kept share (dense: its name) beside each mark, wherever it hides no other mark, label or text."""
     canvas.draw()
     along = [  # points on every mark's error bar: what a label must not hide
-        (row["speedup_low"] + part / 8 * (row["speedup_high"] - row["speedup_low"]), row["bleu"])
+        (row["speedup_low"] + part / 8 * (row["speedup_high"] - row["speedup_low"]), quality(row))
         for row in rows
         for part in range(9)
     ]
-    marks = axes.transData.transform(along + [(row["speedup"], row["bleu"]) for row in rows])
-    taken: list[Any] = []
-    for row in sorted(rows, key=lambda row: -row["bleu"]):
+    marks = axes.transData.transform(along + [(row["speedup"], quality(row)) for row in rows])
+    taken: list[Any] = [text.get_window_extent(canvas.get_renderer()) for text in texts]
+    for row in sorted(rows, key=lambda row: -quality(row)):
         text = "dense" if row["criterion"] == "dense" else _kept(row)
         for across, up in PLACES:
             label = axes.annotate(
-                text, (row["speedup"], row["bleu"]), (across, up), textcoords="offset points", fontsize=8,
+                text, (row["speedup"], quality(row)), (across, up), textcoords="offset points", fontsize=8,
                 ha="left" if across > 0 else "right" if across < 0 else "center", color=look.ink,
             )  # fmt: skip
             box = label.get_window_extent(canvas.get_renderer())
@@ -162,4 +180,4 @@ def _inside(box: Any, frame: Any) -> bool:
 
 
 def _kept(row: RowData) -> str:
-    return row["name"] if row["keep"] is None else f"{100 * row['keep']:.0f} %"
+    return row["name"] if row["keep"] is None or row["accuracy"] is not None else f"{100 * row['keep']:.0f} %"

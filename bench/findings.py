@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.conditions import BUSY_CPUS
@@ -99,20 +99,18 @@ def _best_network(joined: Sequence[Joined]) -> list[str]:
             return []  # the dense network in int8, say
         return ["No compressed network was timed against the dense one, so nothing can be said about its speed."]
     sentences = []
-    for points in TOLERATED_POINTS:
-        inside = [item for item in timed if 100 * (item.row.accuracy_loss or 0.0) <= points]
-        fastest = min(inside, key=lambda item: item.row.median_ms or math.inf, default=None)
+    for within, most, fastest in _fastest_within(timed, TOLERATED_POINTS, lambda row: 100 * (row.accuracy_loss or 0.0)):
         if fastest is None:
-            sentences.append(f"No timed network stays within {points:g} points of accuracy.")
-        elif _slower(fastest.row):
-            sentences.append(f"No timed network within {points:g} points of accuracy is faster than the dense one.")
+            sentences.append(f"No timed network stays within {most} points of accuracy.")
+        elif _not_faster(fastest.row):
+            sentences.append(f"No timed network within {most} points of accuracy is faster than the dense one.")
         else:
             row = fastest.row
             assert row.accuracy is not None and row.accuracy_loss is not None
             change = f"{0.0 - 100 * row.accuracy_loss:+.2f} points".replace("-", "−")
             told = f"{names[id(fastest)]}, accuracy {100 * row.accuracy:.2f} % ({change}), {_gain(row)}"
             where = f"{row.runtime} {row.precision}, {_threads_of(row)}, batch 1"
-            sentences.append(f"Fastest within {points:g} points of accuracy: {told}; {where}.")
+            sentences.append(f"Fastest within {within} points of accuracy: {told}; {where}.")
     return sentences
 
 
@@ -127,16 +125,30 @@ def _best_translation(joined: Sequence[Joined]) -> list[str]:
         which = ", ".join(names[id(item)] for item in timed)
         return [f"No BLEU stands beside the times of {which}, so what the speed costs is not known: tprune evaluate."]
     sentences = []
-    for percent in TOLERATED:
-        inside = [item for item in timed if _loss(item.row) is not None and (_loss(item.row) or 0.0) <= percent]
-        fastest = min(inside, key=lambda item: item.row.median_ms or math.inf, default=None)
+    scored = [item for item in timed if item.row.bleu_loss_percent is not None]
+    for within, most, fastest in _fastest_within(scored, TOLERATED, lambda row: row.bleu_loss_percent or 0.0):
         if fastest is None:
-            sentences.append(f"No timed model stays within {percent:g} % BLEU loss.")
-        elif _slower(fastest.row):
-            sentences.append(f"No timed model within {percent:g} % BLEU loss is faster than the dense one.")
+            sentences.append(f"No timed model stays within {most} % BLEU loss.")
+        elif _not_faster(fastest.row):
+            sentences.append(f"No timed model within {most} % BLEU loss is faster than the dense one.")
         else:
-            sentences.append(_best_sentence(fastest.row, names[id(fastest)], percent))
+            sentences.append(_best_sentence(fastest.row, names[id(fastest)], within))
     return sentences
+
+
+def _fastest_within(
+    timed: Sequence[Joined], tolerated: Sequence[float], loss: Callable[[Row], float]
+) -> list[tuple[str, str, Joined | None]]:
+    """Return the losses tolerated, rising, the largest of them, and what is fastest within; equal answers once."""
+    found: list[tuple[list[float], Joined | None]] = []
+    for most in tolerated:
+        inside = [item for item in timed if loss(item.row) <= most]
+        fastest = min(inside, key=lambda item: item.row.median_ms or math.inf, default=None)
+        if found and found[-1][1] is fastest:
+            found[-1][0].append(most)
+        else:
+            found.append(([most], fastest))
+    return [(" and within ".join(f"{one:g}" for one in within), f"{within[-1]:g}", item) for within, item in found]
 
 
 def _over_fp32(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
@@ -157,15 +169,15 @@ def _over_fp32(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
     return [f"Over the dense fp32 model of the same runtime: {'; '.join(told)}."] if told else []
 
 
-def _best_sentence(row: Row, name: str, percent: float) -> str:
+def _best_sentence(row: Row, name: str, within: str) -> str:
     assert row.bleu is not None and row.bleu_loss_percent is not None
     change = f"{-row.bleu_loss_percent:+.1f} %".replace("-", "−")
     where = f"{row.runtime} {row.precision}, {_threads_of(row)}, batch 1, {_conduct(row)}"
-    return f"Fastest within {percent:g} % BLEU loss: {name}, BLEU {row.bleu:.2f} ({change}), {_gain(row)}; {where}."
+    return f"Fastest within {within} % BLEU loss: {name}, BLEU {row.bleu:.2f} ({change}), {_gain(row)}; {where}."
 
 
-def _slower(row: Row) -> bool:
-    return row.speedup_high is not None and row.speedup_high < 1
+def _not_faster(row: Row) -> bool:
+    return row.speedup is not None and row.speedup <= 1
 
 
 def _gain(row: Row) -> str:
@@ -240,10 +252,6 @@ def _lengths(joined: Sequence[Joined], names: Mapping[int, str]) -> list[str]:
                 f"{speedup:.2f}x; per token it is {speedup * ratio:.2f}x."
             )
     return sentences
-
-
-def _loss(row: Row) -> float | None:
-    return row.bleu_loss_percent
 
 
 def _criteria(joined: Sequence[Joined]) -> list[str]:

@@ -174,17 +174,19 @@ measure_resnet20_svd() {
 
 # ---- PENNI ----
 
-train_resnet18_penni() {
+train_resnet18_penni() { # cut once, then one long fine-tuning: three rounds of two epochs each recovered less
   local own=resnet18
-  make $own/dense train --net resnet18 --data "$cifar" --epochs 8
-  make $own/penni train --from "$out/$own/dense" --method penni --strength 1e-4 --bases 5 --data "$cifar" --epochs 5 --lr 0.05
-  make $own/penni-bases compress "$out/$own/penni" --data "$cifar" --cut 0.7 --rounds 3 --epochs 6 --lr 0.05 --keep-bases
+  make $own/dense train --net resnet18 --data "$cifar" --epochs 4
+  make $own/penni train --from "$out/$own/dense" --method penni --strength 1.5e-4 --bases 5 --data "$cifar" --epochs 4 --lr 0.05
+  make $own/penni-bases compress "$out/$own/penni" --data "$cifar" --cut 1.65 --epochs 8 --lr 0.05 --keep-bases
   make $own/penni-plain compress "$out/$own/penni-bases" --data "$cifar" --cut 0 --epochs 0
-  make $own/dense-longer train --from "$out/$own/dense" --data "$cifar" --epochs 11 --lr 0.05 # as long, uncompressed
+  # the same schedule, uncompressed
+  make $own/dense-8 train --from "$out/$own/dense" --data "$cifar" --epochs 4 --lr 0.05
+  make $own/dense-longer train --from "$out/$own/dense-8" --data "$cifar" --epochs 8 --lr 0.05
 }
 
 measure_resnet18_penni() {
-  table resnet18-penni "$cifar" resnet18/dense-longer resnet18/dense resnet18/penni-plain
+  table resnet18-penni "$cifar" resnet18/dense-longer resnet18/dense-8 resnet18/penni-plain
 }
 
 train_resnet20_penni() {
@@ -217,12 +219,12 @@ measure_vgg16_penni() {
 train_resnet18_escalate() {
   make resnet18/quantised quantise "$out/resnet18/penni-bases" --data "$cifar" --activations --epochs 2
   # what the designs without bases run: single weights cut, nothing decomposed
-  make resnet18/pruned compress "$out/resnet18/dense" --method deephoyer --data "$cifar" --cut 1.5 --epochs 2 --lr 0.05
+  make resnet18/pruned compress "$out/resnet18/dense-longer" --method deephoyer --data "$cifar" --cut 1.5 --epochs 2 --lr 0.05
 }
 
 measure_resnet18_escalate() { # accuracy from stage to stage, then the accelerators
   local own=resnet18
-  "$tprune" cnn evaluate "$out"/$own/{dense,penni,penni-bases,quantised,pruned} --data "$cifar" \
+  "$tprune" cnn evaluate "$out"/$own/{dense-longer,penni,penni-bases,quantised,pruned} --data "$cifar" \
     --results "$results/cnn-$own-escalate.json"
   [ -e "$out/$own.json" ] || "$tprune" cnn workload "$out/$own/quantised" --plain "$out/$own/pruned" \
     --data "$cifar" --name ResNet18-CIFAR10 --out "$out/$own.json"

@@ -32,6 +32,7 @@ def shared(found: Evidence, *, compared: bool) -> dict[str, str]:
         "blocks": [item.blocks for item in records],
         "sentences": [len(item.output_ids) for item in records if item.task == TRANSLATION],
         "images": [len(item.output_ids) for item in records if item.task == IMAGES],
+        "data": [item.settings.get("data") for item in records],
         "warm-up per block": [item.settings.get("warmup") or "none" for item in records],
         "split": [item.split for item in records] or [quality["split"] for quality in found.qualities],
         "sentences scored": [quality.get("sentences") for quality in found.qualities],

@@ -17,11 +17,14 @@ from bench.table import Column, RowData
 NARROW = "(max-width: 760px)"
 DARK_PAGE = "(prefers-color-scheme: dark)"
 CAPTION = (
-    "Each mark is one row of the table; the number beside it is the share of prunable weights kept. "
+    "Each mark is one row of the table that has BLEU and a speed-up; the number beside it is the share of prunable "
+    "weights kept. "
     "The shaded band is what the TPrune paper claims for its own models, data and phones: a mark inside it or beyond "
     "it is no comparison of hardware."
 )
 
+
+IMAGES_CAPTION = "Each mark is one row of the table that has an accuracy and a speed-up."
 
 FUNCTIONAL = "Functional only: emulated devices"
 FUNCTIONAL_ONLY = (
@@ -87,6 +90,11 @@ def table_heading(group: str) -> str:
     return f"Table: {group}" if group else "Table"
 
 
+def figure_heading(rows: Sequence[RowData]) -> str:
+    """Return the heading of the figure of these rows."""
+    return f"{'Accuracy' if figure.of_images(rows) else 'BLEU'} against speed-up"
+
+
 def _items(sentences: Sequence[str]) -> str:
     return "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
 
@@ -94,7 +102,8 @@ def _items(sentences: Sequence[str]) -> str:
 def _figures(groups: Mapping[str, Sequence[RowData]]) -> list[str]:
     parts = []
     for name, rows in groups.items():
-        heading = "BLEU against speed-up" + (f": {name}" if len(groups) > 1 else "")
+        heading = figure_heading(rows) + (f": {name}" if len(groups) > 1 else "")
+        caption = IMAGES_CAPTION if figure.of_images(rows) else CAPTION
         sources = "".join(
             f'<source media="{media}" srcset="{_picture(rows, look)}">'
             for media, look in (
@@ -105,7 +114,7 @@ def _figures(groups: Mapping[str, Sequence[RowData]]) -> list[str]:
         )
         image = f'<img src="{_picture(rows, LIGHT)}" alt="{escape(heading)}; the numbers are in the table below">'
         picture = f"<picture>{sources}{image}</picture>"
-        parts += [f"<h2>{escape(heading)}</h2>", f"<figure>{picture}<figcaption>{CAPTION}</figcaption></figure>"]
+        parts += [f"<h2>{escape(heading)}</h2>", f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"]
     return parts
 
 

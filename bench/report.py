@@ -124,10 +124,12 @@ def _figures(rows: Sequence[table.RowData]) -> dict[str, list[table.RowData]]:
     groups: dict[str, list[table.RowData]] = {}
     for row in rows:
         if row["speedup"] is not None:
-            beams = "greedy" if row["beams"] == 1 else f"{row['beams']} beams"
+            images = row["accuracy"] is not None
+            beams = "one image at a time" if images else "greedy" if row["beams"] == 1 else f"{row['beams']} beams"
             threads = table.counted(row["threads"], "thread")
             mode = "" if row["mode"] == "warm" else f", {row['mode']}"
-            scored = f", BLEU of {row['scored']} sentences" if row["scored"] else ""
+            what = f"accuracy of {row['scored']} images" if images else f"BLEU of {row['scored']} sentences"
+            scored = f", {what}" if row["scored"] else ""
             name = f"{row['device']}, {row['runtime']} {row['precision']}, {threads}, {beams}{mode}{scored}"
             groups.setdefault(name, []).append(row)
     drawn = {name: own for name, own in groups.items() if len(figure.points(own)) > 1}
@@ -180,7 +182,8 @@ def _of(details: Mapping[str, Any]) -> str:
 def _markdown(contents: Contents, figures: Sequence[str]) -> str:
     parts = [f"# {contents.title}", contents.made, *(f"**{sentence}**" for sentence in contents.warnings)]
     parts.append("\n".join(f"- {sentence}" for sentence in contents.findings))
-    parts += [f"![BLEU against speed-up]({name})" for name in figures]
+    headings = [page.figure_heading(rows) for rows in contents.figures.values()]
+    parts += [f"![{heading}]({name})" for heading, name in zip(headings, figures, strict=True)]
     for name, rows in table.groups(contents.rows).items():
         parts += [f"## {page.table_heading(name)}", table.markdown(rows, table.columns(rows))]
         parts.append(table.context_line(rows, mark="`"))

@@ -108,8 +108,14 @@ def quantise(
 ) -> dict[str, Any]:
     """Give a network in PENNI's form ESCALATE's weights, and 8-bit `activations` if asked, in place; fine-tune; harden.
 
-    Zeros stay zeros. Returns the entry of its history; `held` are the images on which accuracy is told.
+    Zeros stay zeros. Returns the entry of its history; `held` are the images on which accuracy is told. Raises BadInput
+    for a network without a basis, which ESCALATE has nothing for.
     """
+    if not any(isinstance(layer, (SvdConv2d, BasisConv2d)) for layer in network.module.modules()):
+        raise BadInput(
+            f"{network.net} has no layer in PENNI's form; `tprune cnn train --method penni`, then `compress "
+            "--keep-bases` make one"
+        )
     network.check(images)
     network.check(held)
     began, left = time.monotonic(), convert(network.module)

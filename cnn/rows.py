@@ -123,8 +123,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
         products = _with(row["effective_macs"] / 1e6, ".2f", row["dense_macs"] / 1e6)
         score = f"{100 * row['accuracy']:.2f} %"
         stored, computed = f"{row['weights']:,}", f"{row['macs'] / 1e6:.2f}"
-        shown.add_row(row["name"], score, f"{row['p_value']:.3f}", weights, stored, products, computed, *times)
+        shown.add_row(row["name"], score, _chance(row["p_value"]), weights, stored, products, computed, *times)
     return shown
+
+
+def _chance(p_value: float) -> str:
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def _with(value: float | None, form: str, dense: float | None) -> str:

@@ -30,6 +30,7 @@ from tprune.state import Progress, load_state, save_state
 
 OPTIMISERS = ("sgd", "adam")
 SAVE_EVERY = 60.0  # seconds
+FIRST_SAVE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,8 @@ def fit(
     at = (load_state(state, module, optimiser, run=run) if state else None) or Progress(0, 0.0, ())
     rank, world = accelerator.process_index, accelerator.num_processes
     an_epoch = len(images) // recipe.batch or 1
-    steps, began, saved = an_epoch * recipe.epochs, time.monotonic(), time.monotonic()
+    steps, began = an_epoch * recipe.epochs, time.monotonic()
+    saved = began - SAVE_EVERY + FIRST_SAVE
     losses = _Losses(dict(at.losses), dict(at.memory))
     do_step.bf16 = bool(losses.running.setdefault("bf16", float(do_step.bf16)))  # as the run began, not as measured now
     for step, (pixels, labels) in enumerate(_stream(images, recipe, at.step, steps, rank, world), at.step):

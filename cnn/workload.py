@@ -193,7 +193,9 @@ def _notes(seen: Iterable[nn.Module], paths: dict[nn.Module, str], before: dict[
     notes = []
     based = [layer for layer in seen if isinstance(layer, BasisConv2d)]
     if based:
-        notes.append("designs other than ESCALATE run the kernels that basis and coefficients make")
+        notes.append(
+            "designs without bases run the kernels that basis and coefficients make, unless told another network"
+        )
     if real := sum(not is_ternary(layer.coefficients) for layer in based):
         notes.append(f"the coefficients of {real} layers are not ternary; ESCALATE is simulated as if they were")
     if split := sum(paths[layer] not in before for layer in seen) if before else 0:

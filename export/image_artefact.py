@@ -71,7 +71,9 @@ def publish(
     except WorkFailed as error:
         raise WorkFailed(f"export of {name or network.net!r} refused: {error}") from error.__cause__
     except OSError as error:
-        raise WorkFailed(f"{str(out)!r} cannot be written ({error}); free some space and run again") from error
+        raise WorkFailed(
+            f"{str(out)!r} cannot be written: {error.strerror or error}; make room or name another --out"
+        ) from error
     return manifest
 
 

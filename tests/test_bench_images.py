@@ -18,7 +18,7 @@ from command import tprune
 from native import Called, Runner, build
 from runs import HALF, timed
 
-from bench import abi, blocks, host, inputs, outputs, record, session
+from bench import abi, blocks, figure, host, inputs, outputs, record, session
 from bench.artefact import read
 from bench.blocks import Place
 from bench.report import report
@@ -223,7 +223,7 @@ def test_the_fastest_network_within_a_loss_is_named(tmp_path):
             record.append(tmp_path / "records.jsonl", row)
     findings = report([tmp_path / "records.jsonl"], tmp_path / "out")["findings"]
     assert findings[0].startswith(
-        "Fastest within 0.5 points of accuracy: cut, accuracy 100.00 % (+0.00 points), speed-up"
+        "Fastest within 0.5 and within 1.2 points of accuracy: cut, accuracy 100.00 % (+0.00 points), speed-up"
     )
 
 
@@ -234,7 +234,29 @@ def test_a_slower_network_is_not_called_the_fastest(tmp_path):
         ):  # fmt: skip
             record.append(tmp_path / "records.jsonl", row)
     findings = report([tmp_path / "records.jsonl"], tmp_path / "out")["findings"]
-    assert findings[0] == "No timed network within 0.5 points of accuracy is faster than the dense one."
+    assert findings[0] == "No timed network within 1.2 points of accuracy is faster than the dense one."
+
+
+def test_translation_and_images_make_two_reports(tmp_path):
+    record.append(tmp_path / "sees.jsonl", seen("dense", "dense", [0, 1, 2, 3], [1] * 4))
+    record.append(tmp_path / "speaks.jsonl", timed(HALF, 0, [1, 2]))
+    with pytest.raises(BadInput, match="'dense-onnx' is an image network, '.*' a translation model: make a report of each"):
+        report([tmp_path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_networks_are_drawn_by_accuracy_and_the_page_names_their_images(tmp_path):
+    for block in (0, 1):
+        for name, criterion, answers, ms in (("dense", "dense", [0, 1, 2, 3], 2), ("cut", "svd", [0, 1, 2, 0], 1)):
+            one = seen(name, criterion, answers, [ms] * 4, block)
+            record.append(tmp_path / "records.jsonl", replace(one, settings={**one.settings, "data": "faces/test"}))
+    document = report([tmp_path / "records.jsonl"], tmp_path / "out")
+    assert document["measured"]["data"] == "faces/test"
+    assert (tmp_path / "out" / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<h2>Accuracy against speed-up</h2>" in page and "BLEU" not in page
+    assert "![Accuracy against speed-up](pareto.png)" in (tmp_path / "out" / "report.md").read_text()
+    assert [figure.quality(row) for row in figure.front(document["rows"])] == [100.0, 75.0]
 
 
 @pytest.mark.parametrize(

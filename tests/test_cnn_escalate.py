@@ -248,6 +248,13 @@ def test_what_cannot_be_quantised_is_refused(module, complaint):
         convert(module)
 
 
+def test_a_network_without_a_basis_is_no_network_for_escalate():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    one = Network(module, "plain", ("a", "b", "c"), (3, 8, 8), (0.0,) * 3, (1.0,) * 3)
+    with pytest.raises(BadInput, match="plain has no layer in PENNI's form; `tprune cnn train --method penni`, then"):
+        quantise(one, images(), None, held=images())
+
+
 def test_quantisers_are_not_put_on_twice():
     one = small()
     convert(one.module)

@@ -76,6 +76,7 @@ class Spoilt:
 def saving(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save the state after every step."""
     monkeypatch.setattr(cnn.train, "SAVE_EVERY", -1.0)
+    monkeypatch.setattr(cnn.train, "FIRST_SAVE", -1.0)
 
 
 # ---- the same result

@@ -56,11 +56,16 @@ def demo(
 
     use_threads(threads)
     stamp.check_vacant(out)
-    with terminal.bar() as show:
-        made = ingredients.build(out, seed=seed, watch=lambda done, n, loss: show("train", done, n, f"loss {loss:.2f}"))
-    for call in ingredients.journey(out, made, threads=threads):
-        terminal.talk.print("$ tprune " + " ".join(call), style="bold", highlight=False, soft_wrap=True)
-        terminal.call(app, call)
+    try:
+        with terminal.bar() as show:
+            made = ingredients.build(
+                out, seed=seed, watch=lambda done, n, loss: show("train", done, n, f"loss {loss:.2f}")
+            )
+        for call in ingredients.journey(out, made, threads=threads):
+            terminal.talk.print("$ tprune " + " ".join(call), style="bold", highlight=False, soft_wrap=True)
+            terminal.call(app, call)
+    except KeyboardInterrupt:
+        terminal.fail(1, f"interrupted; the demo starts anew: remove {str(out)!r} and give the same command again")
 
 
 for verb in (

@@ -68,7 +68,12 @@ def evaluate(
         file.write(results, found, inputs={pictures.name: pictures.id})
     if figure:
         stamp.write_bytes(figure, tradeoff.draw(found))
-    terminal.answer({"rows": found}, as_json=json, table=rows.table(found))
+    lines = [
+        f"{row['name']} gets no more of {pictures.name} right than chance: it is not trained, or was on other labels"
+        for row, one in zip(found, held, strict=True)
+        if row["accuracy"] <= 1 / len(one.classes)
+    ]
+    terminal.answer({"rows": found}, as_json=json, table=rows.table(found), lines=lines)
 
 
 def pace(

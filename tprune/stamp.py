@@ -99,7 +99,8 @@ def write_json(path: Path | str, document: Mapping[str, Any]) -> None:
 def check_vacant(out: Path | str) -> Path:
     """Return `out` as a path if it may become a new folder: it does not exist, or it is an empty folder.
 
-    Raises BadInput otherwise, and for the current folder or a mount point, which cannot be replaced.
+    Raises BadInput otherwise, for the current folder or a mount point, which cannot be replaced, and for a place that
+    cannot be written.
     """
     out = Path(out)
     if os.path.lexists(out) and not out.is_dir():
@@ -108,6 +109,9 @@ def check_vacant(out: Path | str) -> Path:
         raise BadInput(f"output folder {str(out)!r} exists and is not empty; name a new one or remove it first")
     if out.is_dir() and (out.is_symlink() or out.is_mount() or out.resolve() == Path.cwd()):
         raise BadInput(f"output folder {str(out)!r} is a link, a mount point or the current folder; name one inside it")
+    above = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
+    if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
+        raise BadInput(f"output folder {str(out)!r} cannot be made: {str(above)!r} is not writable; name another place")
     return out
 
 
