@@ -68,11 +68,10 @@ def _check_one_task(
     qualities: Collection[Quality], sessions: Sequence[Sequence[Record]], artefacts: Iterable[Artefact]
 ) -> None:
     """Raise BadInput when translation models and image networks would stand in one report."""
-    images = {item.name for session in sessions for item in session if item.task == IMAGES}
-    images |= {subject.name for subject in artefacts if subject.task == IMAGES}
-    rest = {item.name for session in sessions for item in session if item.task != IMAGES}
-    rest |= {subject.name for subject in artefacts if subject.task != IMAGES}
-    rest |= {str(quality["model"].get("name")) for quality in qualities}
+    told = [(item.task == IMAGES, str(item.model["name"])) for session in sessions for item in session]
+    told += [(subject.task == IMAGES, str(subject.model["name"])) for subject in artefacts]
+    told += [(False, str(quality["model"].get("name"))) for quality in qualities]
+    images, rest = ({name for of_images, name in told if of_images is wanted} for wanted in (True, False))
     if images and rest:
         raise BadInput(
             f"{min(images)!r} is an image network, {min(rest)!r} a translation model: make a report of each kind"

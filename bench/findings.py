@@ -143,7 +143,8 @@ def _fastest_within(
     found: list[tuple[list[float], Joined | None]] = []
     for most in tolerated:
         inside = [item for item in timed if loss(item.row) <= most]
-        fastest = min(inside, key=lambda item: item.row.median_ms or math.inf, default=None)
+        faster = [item for item in inside if not _not_faster(item.row)]  # than the dense one of their own precision
+        fastest = min(faster or inside, key=lambda item: item.row.median_ms or math.inf, default=None)
         if found and found[-1][1] is fastest:
             found[-1][0].append(most)
         else:

@@ -240,7 +240,9 @@ def test_a_slower_network_is_not_called_the_fastest(tmp_path):
 def test_translation_and_images_make_two_reports(tmp_path):
     record.append(tmp_path / "sees.jsonl", seen("dense", "dense", [0, 1, 2, 3], [1] * 4))
     record.append(tmp_path / "speaks.jsonl", timed(HALF, 0, [1, 2]))
-    with pytest.raises(BadInput, match="'dense-onnx' is an image network, '.*' a translation model: make a report of each"):
+    with pytest.raises(
+        BadInput, match="'dense' is an image network, 'shs-50' a translation model: make a report of each"
+    ):
         report([tmp_path], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

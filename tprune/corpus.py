@@ -156,7 +156,8 @@ def _inventory(folder: Path) -> str:
             found.setdefault(split, []).append(language)
     if not found:
         return f"it has no SPLIT.LANG files at all; data may be {FORMS}"
-    return "it has " + ", ".join(f"{split} ({', '.join(languages)})" for split, languages in found.items())
+    there = ", ".join(f"{split} ({', '.join(languages)})" for split, languages in found.items())
+    return f"it has {there}; --split takes another name"
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:
