@@ -55,15 +55,13 @@ PY
 }
 
 table() { # TABLE DATA DENSE NETWORK...: export all, measure them side by side, then read the test images; `figure`: draw
-  local name=$1 data=$2 to network
+  local name=$1 data=$2 network
   shift 2
-  for to in onnx executorch; do
-    for network in "$@"; do
-      [ -e "$out/$to/$network" ] || "$tprune" cnn export "$out/$network" --to "$to" --data "$data" --out "$out/$to/$network"
-    done
-    "$tprune" bench "${@/#/$out/$to/}" --data "$data" --limit 200 --blocks 5 --out "$out/$name-$to.jsonl"
+  for network in "$@"; do
+    [ -e "$out/onnx/$network" ] || "$tprune" cnn export "$out/$network" --data "$data" --out "$out/onnx/$network"
   done
-  "$tprune" cnn evaluate "${@/#/$out/}" --data "$data" --records "$out/$name-onnx.jsonl" \
+  "$tprune" bench "${@/#/$out/onnx/}" --data "$data" --limit 200 --blocks 5 --out "$out/$name.jsonl"
+  "$tprune" cnn evaluate "${@/#/$out/}" --data "$data" --records "$out/$name.jsonl" \
     --results "$results/cnn-$name.json" ${figure:+--figure "$results/cnn-$name.png"}
 }
 

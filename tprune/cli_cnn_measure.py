@@ -174,7 +174,8 @@ def export(
         typer.Option(help="int8: as in training, so that it is none of the images seen; default 5000.", min=1),
     ] = None,
     max_accuracy_drop: Annotated[
-        float | None, typer.Option(help="int8: percentage points of accuracy that it may cost; default 0.5.")
+        float | None,
+        typer.Option(help="int8: percentage points of accuracy that it may cost; default 0.5.", min=0, max=100),
     ] = None,
     threads: Threads = 1,
     json: Json = False,
@@ -195,12 +196,12 @@ def export(
         raise BadInput("--precision int8 needs --data: images to take ranges from, and others to tell its cost on")
     if not data:
         terminal.only_for("--data", {"--split": split, "--limit": limit})
+    stamp.check_vacant(out)
     if to == "onnx":
         from export.to_onnx import network_to_onnx as write
     else:
         from export.to_executorch import network_to_executorch as write
     use_threads(threads)
-    stamp.check_vacant(out)
     one = network.load(start)
     int8 = seen = None
     if data and precision == "int8":
