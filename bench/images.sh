@@ -215,9 +215,9 @@ measure_vgg16_penni() {
 # ---- ESCALATE ----
 
 train_resnet18_escalate() {
-  make resnet18/quantised quantise "$out/resnet18/penni-bases" --data "$cifar" --activations --epochs 2
+  make resnet18/quantised quantise "$out/resnet18/penni-bases" --data "$cifar" --activations --epochs 1
   # what the designs without bases run: single weights cut, nothing decomposed
-  make resnet18/pruned compress "$out/resnet18/dense-longer" --method deephoyer --data "$cifar" --cut 1.5 --epochs 2 --lr 0.05
+  make resnet18/pruned compress "$out/resnet18/dense-longer" --method deephoyer --data "$cifar" --cut 1.5 --epochs 1 --lr 0.05
 }
 
 measure_resnet18_escalate() { # accuracy from stage to stage, then the accelerators
