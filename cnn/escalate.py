@@ -172,7 +172,7 @@ def convert(module: nn.Module) -> dict[str, str]:
         else:
             parametrize.register_parametrization(layer, "weight", Rounded(by_output=True))
             if path != first and isinstance(layer, nn.Conv2d) and layer.groups == 1:
-                notes[path] = "it is not decomposed: its weights get 8 bits"
+                notes[path] = "is not decomposed: its weights get 8 bits"
     return notes
 
 

@@ -220,7 +220,7 @@ def test_what_is_not_decomposed_keeps_eight_bits_and_is_said():
         nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 6, 1), nn.Conv2d(6, 6, 3), nn.Flatten(),
         nn.Linear(6, 3),
     )  # fmt: skip
-    assert convert(module) == {"3": "it is not decomposed: its weights get 8 bits"}
+    assert convert(module) == {"3": "is not decomposed: its weights get 8 bits"}
     harden(module)
     assert [is_ternary(module[number].weight) for number in (0, 1, 2, 3, 5)] == [False, False, True, False, False]
 

@@ -23,7 +23,7 @@ HEAVY = ("torch", "transformers")
 # package -> modules (or whole packages) of the siblings that it may import
 ALLOWED = {
     "tprune": set(),
-    "cnn": FOUNDATION | {"tprune.hoyer", "tprune.pixels", "tprune.state"},
+    "cnn": FOUNDATION | {"tprune.bf16", "tprune.hoyer", "tprune.pixels", "tprune.state"},
     "export": {"tprune", "cnn"},
     "bench": FOUNDATION | {"export.image_manifest", "export.manifest", "export.runtime", "tprune.pixels"},
     "bench.accel": FOUNDATION,

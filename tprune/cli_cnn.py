@@ -287,7 +287,7 @@ def _save(one: Network, out: Path, inputs: Mapping[str, str], run_dir: Path) -> 
 
 
 def _left_alone(facts: Mapping[str, Any]) -> list[str]:
-    return [f"layer {path!r}: {why}" for path, why in facts["left_alone"].items()]
+    return [f"layer {path} {why}" for path, why in facts["left_alone"].items()]
 
 
 def _reached(out: Path, facts: Mapping[str, Any], held: Images) -> str:
