@@ -226,10 +226,8 @@ def _stream(
 
 
 def _product(dtype: torch.dtype) -> Callable[[], Tensor]:
-    x, y = (
-        torch.ones(512, 256, dtype=dtype),
-        torch.ones(256, 1024, dtype=dtype),
-    )  # nothing random: a seed is set already
+    # nothing random: a seed is set already
+    x, y = torch.ones(512, 256, dtype=dtype), torch.ones(256, 1024, dtype=dtype)
     return lambda: x @ y
 
 
