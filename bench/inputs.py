@@ -79,10 +79,10 @@ def _check_images(subject: Artefact, images: Pixels) -> None:
 
 
 def told(inputs: Inputs) -> dict[str, Any]:
-    """Return how many these are and their id, as a record's settings have them."""
+    """Return how many these are, their id and, of images, where they are from, as a record's settings have them."""
     found = inputs.id if isinstance(inputs, Pixels) else sentences_id(inputs)
-    told = {"data": inputs.name} if isinstance(inputs, Pixels) else {}
-    return {f"{name(inputs)}s": len(inputs), f"{name(inputs)}s_id": found, **told}
+    source = {"data": inputs.name} if isinstance(inputs, Pixels) else {}
+    return {f"{name(inputs)}s": len(inputs), f"{name(inputs)}s_id": found, **source}
 
 
 def sentences_id(sentences: Ids) -> str:
