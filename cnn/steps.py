@@ -26,6 +26,7 @@ from cnn.images import Images
 from cnn.methods import Method, Seconds
 from cnn.network import Network
 from cnn.shrink import settle, shrink
+from cnn.teacher import Teacher
 from cnn.train import Recipe, fit
 from tprune import stamp
 from tprune.errors import BadInput, WorkFailed
@@ -68,12 +69,13 @@ def train(
     *,
     held: Images,
     method: Method | None = None,
+    teacher: Teacher | None = None,
     run_dir: Path | None = None,
     watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train the network in place, in the training form and under the penalty of `method` if there is one.
 
-    Returns the entry of its history. `held` are the images on which accuracy is told.
+    Returns the entry of its history. `held` are the images on which accuracy is told; `teacher` is distilled from.
     """
     network.check(images)
     network.check(held)
@@ -84,6 +86,7 @@ def train(
         recipe,
         penalty=method.penalty(network.module, network.image) if method else None,
         frozen=method.frozen(network.module) if method else None,
+        teacher=teacher,
         run_dir=run_dir,
         watch=watch and functools.partial(watch, "train"),
     )
@@ -94,6 +97,7 @@ def train(
         "settings": method and asdict(method),  # type: ignore[call-overload]
         "epochs": recipe.epochs,
         "recipe": asdict(recipe),
+        "teacher": teacher and teacher.facts(),
         "left_alone": left,
         "losses": [round(loss, 4) for loss in fitted.losses],
         "accuracy_held_out": evaluate(network, held).accuracy,
@@ -112,12 +116,14 @@ def compress(
     *,
     held: Images,
     seconds: Seconds | None = None,
+    teacher: Teacher | None = None,
     run_dir: Path | None = None,
     watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Compress the network in place and return what was done, the entry of its history.
 
-    `held` are the images on which accuracy is told. Raises WorkFailed when shrinking changed the function.
+    `held` are the images on which accuracy is told; `teacher` is distilled from in the fine-tuning. Raises WorkFailed
+    when shrinking changed the function.
     """
     network.check(images)
     network.check(held)
@@ -134,6 +140,7 @@ def compress(
                 images,
                 _share(settings.recipe, number, settings.rounds),
                 keep_zeros=True,
+                teacher=teacher,
                 run_dir=run_dir and run_dir / f"round-{number}",
                 watch=watch and functools.partial(watch, f"round {number + 1}"),
             )
@@ -149,6 +156,7 @@ def compress(
         "level": settings.level,
         "epochs": settings.recipe.epochs if settings.recipe else 0,
         "recipe": settings.recipe and asdict(settings.recipe),
+        "teacher": teacher and teacher.facts(),
         "rounds": rounds,
         "left_alone": left,
         "converted": whole,

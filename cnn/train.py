@@ -24,6 +24,7 @@ from torch.nn import functional
 from cnn.images import Images, augmented
 from cnn.nets import Net
 from cnn.network import Network
+from cnn.teacher import Teacher
 from tprune.bf16 import bf16_is_faster
 from tprune.errors import BadInput, WorkFailed
 from tprune.state import Progress, load_state, save_state
@@ -116,19 +117,23 @@ def fit(
     penalty: Penalty | None = None,
     frozen: Frozen | None = None,
     keep_zeros: bool = False,
+    teacher: Teacher | None = None,
     run_dir: Path | None = None,
     watch: Watch | None = None,
 ) -> Fitted:
     """Train the network's module in place; with `run_dir` the run can be killed and continued.
 
-    keep_zeros: weights that are 0 at the start stay 0 (fine-tuning after pruning). Raises WorkFailed at
-    the first step whose loss is not finite, BadInput when `run_dir` holds the state of another run.
+    keep_zeros: weights that are 0 at the start stay 0 (fine-tuning after pruning); teacher: distilled from. Raises
+    WorkFailed at the first step whose loss is not finite, BadInput when `run_dir` holds the state of another run.
     """
     network.check(images)
     recipe.check(network.image)
+    if teacher:
+        teacher.check(network)
     run = asdict(recipe) | {"penalty": repr(penalty), "resting": repr(frozen), "zeros stay": keep_zeros}
+    run["teacher"] = repr(teacher)
     run |= {"start network": network.id, "images": images.id}
-    do_step = Step(network, recipe, penalty=penalty, keep_zeros=keep_zeros)
+    do_step = Step(network, recipe, penalty=penalty, keep_zeros=keep_zeros, teacher=teacher)
     module, optimiser, accelerator = network.module, do_step.optimiser, do_step.accelerator
     state = run_dir / "state.safetensors" if run_dir else None
     at = (load_state(state, module, optimiser, run=run) if state else None) or Progress(0, 0.0, ())
@@ -165,13 +170,20 @@ class Step:
     """
 
     def __init__(
-        self, network: Network, recipe: Recipe, *, penalty: Penalty | None = None, keep_zeros: bool = False
+        self,
+        network: Network,
+        recipe: Recipe,
+        *,
+        penalty: Penalty | None = None,
+        keep_zeros: bool = False,
+        teacher: Teacher | None = None,
     ) -> None:
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")  # the recipe says which
-        self._network, self._penalty = network, penalty
+        self._network, self._penalty, self._teacher = network, penalty, teacher
         parameters = list(network.module.train().parameters())
         self.optimiser = _optimiser(parameters, recipe)
-        objective = Objective(network.module, recipe.smoothing, bf16=recipe.bf16 and bf16_is_faster(_convolution))
+        bf16 = recipe.bf16 and bf16_is_faster(_convolution)
+        objective = Objective(network.module, recipe.smoothing, bf16=bf16, teacher=teacher)
         self._plain = objective
         self._objective, self._stepper = self.accelerator.prepare(objective, self.optimiser)
         zeros = {p: p == 0 for p in parameters if keep_zeros and p.ndim > 1}
@@ -189,10 +201,12 @@ class Step:
     def __call__(self, pixels: Tensor, labels: Tensor, resting: Collection[nn.Parameter] = ()) -> float:
         """Train on uint8 pixels (batch, channels, height, width) and labels (batch); `resting` parameters do not.
 
-        Returns the task's loss (nats an image); where it is not finite, the weights are left as they were.
+        Returns the loss (nats an image) without the penalty; where it is not finite, the weights are left as they were.
         """
         device = self.accelerator.device
-        loss = self._objective(self._network.normalise(pixels.to(device)), labels.to(device))
+        pixels, labels = pixels.to(device), labels.to(device)
+        taught = self._teacher.logits(pixels, bf16=self.bf16) if self._teacher else None
+        loss = self._objective(self._network.normalise(pixels), labels, taught)
         loss.backward()  # not accelerate's: what its environment may scale it by, the penalty would not be
         if self._penalty:
             self._penalty.backward()
@@ -212,14 +226,19 @@ class Step:
 class Objective(nn.Module):
     """The task's loss of a network, computed in bf16 or in full precision whatever the caller's context says."""
 
-    def __init__(self, module: nn.Module, smoothing: float, *, bf16: bool) -> None:
+    def __init__(self, module: nn.Module, smoothing: float, *, bf16: bool, teacher: Teacher | None = None) -> None:
         super().__init__()
-        self.module, self.smoothing, self.bf16 = module, smoothing, bf16
+        self.module, self.smoothing, self.bf16, self.teacher = module, smoothing, bf16, teacher
 
-    def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy (nats an image) of (batch, channels, height, width) and labels (batch)."""
+    def forward(self, inputs: Tensor, labels: Tensor, taught: Tensor | None = None) -> Tensor:
+        """Return the mean cross-entropy (nats an image) of (batch, channels, height, width) and labels (batch).
+
+        With a teacher's logits `taught` (batch, classes): what the teacher makes of it.
+        """
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bf16):
-            return functional.cross_entropy(self.module(inputs), labels, label_smoothing=self.smoothing)
+            logits = self.module(inputs)
+            loss = functional.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        return loss if self.teacher is None or taught is None else self.teacher.blend(loss, logits, taught)
 
 
 @dataclass(slots=True)

@@ -88,6 +88,18 @@ def test_levels_that_are_done_are_left_by_the_same_call_and_refused_by_another(
     tprune(*call, "--lr", 0.002).check_failed(2, "cut-0.3")
 
 
+def test_the_history_says_who_taught(lenet: Path, mnist: Path, tmp_path: Path):
+    call = (lenet, "--method", "deephoyer", "--cut", 0.5, "--data", mnist, *RUN, "--epochs", 1, "--out")
+    taught = ("--teacher", lenet, "--teacher-weight", 0.5)
+    assert "taught by" in tprune("cnn", "compress", *call, tmp_path / "dry", *taught, "--dry-run").out
+    assert tprune("cnn", "compress", *call, tmp_path / "taught", *taught).code == 0
+    assert tprune("cnn", "compress", *call, tmp_path / "plain").code == 0
+    one, other = (document(tmp_path / name)["history"][-1] for name in ("taught", "plain"))
+    told = {"id": network.load(lenet).id, "net": "lenet-300-100", "weight": 0.5, "temperature": 4.0}
+    assert (one["teacher"], other["teacher"]) == (told, None)
+    assert network.load(tmp_path / "taught").id != network.load(tmp_path / "plain").id
+
+
 def test_the_table_for_a_person_names_every_network(lenet: Path, mnist: Path):
     told = tprune("cnn", "evaluate", lenet, "--data", mnist, "--threads", 1)
     assert told.code == 0 and "dense" in told.out
@@ -184,6 +196,19 @@ def test_a_network_remembers_its_method(resnet: Path):
             "too few for 9 rounds",
         ),
         (("compress", "NOWHERE", "--cut", "1"), "is no folder of a trained network"),
+        (
+            ("train", "--net", "lenet-5", "--teacher-weight", 0.5, "--temperature", 2),
+            "--teacher-weight and --temperature: only for",
+        ),
+        (
+            ("train", "--net", "lenet-5", "--teacher", "LENET", "--teacher-weight", 2),
+            "teacher_weight 2.0 must lie above",
+        ),
+        (("train", "--net", "lenet-5", "--teacher", "NOWHERE"), "is no folder of a trained network"),
+        (
+            ("compress", "LENET", "--cut", "1", "--method", "deephoyer", "--epochs", 0, "--teacher", "LENET"),
+            "--teacher: nothing is taught in 0 epochs",
+        ),
     ],
 )
 def test_a_wrong_call_is_one_line_and_leaves_nothing(lenet: Path, mnist: Path, tmp_path: Path, words: tuple, part: str):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cnn.images import Images
     from cnn.methods import Method
     from cnn.network import Network
+    from cnn.teacher import Teacher
     from cnn.train import Recipe
 
 HeldOut = Annotated[int, typer.Option(help="Training images held out; every choice is made on them.", min=1)]
@@ -33,6 +34,11 @@ Shift = Annotated[
     ),
 ]
 Optimiser = Annotated[str | None, typer.Option(help="sgd or adam; by default the network's own.")]
+TeacherDir = Annotated[
+    Path | None, typer.Option(help="Network to distil from: its logits teach beside the labels.", metavar="NETWORK")
+]
+TeacherWeight = Annotated[float | None, typer.Option(help="Share of the teacher in the loss; default 0.9.")]
+Temperature = Annotated[float | None, typer.Option(help="Softens both networks' distributions; default 4.")]
 MethodName = Annotated[str | None, typer.Option(help="deephoyer, svd or penni.", metavar="METHOD")]
 
 
@@ -57,6 +63,9 @@ def train(
     batch: Batch = 128,
     smoothing: Smoothing = 0.0,
     shift: Shift = None,
+    teacher: TeacherDir = None,
+    teacher_weight: TeacherWeight = None,
+    temperature: Temperature = None,
     held_out: HeldOut = 5000,
     limit: Limit = None,
     seed: Seed = 0,
@@ -80,6 +89,7 @@ def train(
         terminal.only_for("training with --method", {f"--{name}": value for name, value in settings.items()})
     chosen = methods.named(method, **settings) if method else None
     known = network.load(start) if start else None
+    taught_by = _teacher(teacher, teacher_weight, temperature)
     recipe = recipe_of(
         nets.named(known.net if known else str(net)), epochs, lr=lr, optimiser=optimiser, weight_decay=weight_decay,
         batch=batch, smoothing=smoothing, shift=shift, seed=seed,
@@ -87,7 +97,7 @@ def train(
     if dry_run:
         plan = {"dry_run": True, "recipe": asdict(recipe), "method": repr(chosen)}
         how = f"for {_told(chosen)}" if chosen else "plainly"
-        would = f"would train {start or net} {how}, {_trained(recipe)}, and write {out}"
+        would = f"would train {start or net} {how}, {_trained(recipe, teacher)}, and write {out}"
         return terminal.answer(plan, as_json=json, lines=[would])
     rest, held = _images(data, split, limit, held_out)
     one = known or network.fresh(str(net), rest, seed=seed)
@@ -95,7 +105,7 @@ def train(
     run_dir = out.parent / f".{out.name}.run"
     with terminal.bar() as show:
         facts = steps.train(
-            one, rest, recipe, held=held, method=chosen, run_dir=run_dir,
+            one, rest, recipe, held=held, method=chosen, teacher=taught_by, run_dir=run_dir,
             watch=lambda what, done, n, loss: show(what, done, n, f"loss {loss:.3f}"),
         )  # fmt: skip
     _save(one, out, inputs, run_dir)
@@ -129,6 +139,9 @@ def compress(
     batch: Batch = 128,
     smoothing: Smoothing = 0.0,
     shift: Shift = None,
+    teacher: TeacherDir = None,
+    teacher_weight: TeacherWeight = None,
+    temperature: Temperature = None,
     held_out: HeldOut = 5000,
     limit: Limit = None,
     seed: Seed = 0,
@@ -162,13 +175,16 @@ def compress(
         nets.named(one.net), epochs, lr=lr, optimiser=optimiser, weight_decay=weight_decay, batch=batch,
         smoothing=smoothing, shift=shift, seed=seed,
     ) if epochs else None  # fmt: skip
+    taught_by = _teacher(teacher, teacher_weight, temperature)
+    if taught_by and recipe is None:
+        raise BadInput("--teacher: nothing is taught in 0 epochs; give --epochs")
     settings = [steps.Settings(level, recipe, rounds, keep_bases) for level in levels]
     for how in settings:
         how.check(chosen)
     if dry_run:
         plan = {"dry_run": True, "method": repr(chosen), "settings": [asdict(one) for one in settings]}
         would = [
-            f"would cut {start} at {how.level:g} ({_told(chosen)}), {_trained(recipe)}, and write {home}"
+            f"would cut {start} at {how.level:g} ({_told(chosen)}), {_trained(recipe, teacher)}, and write {home}"
             for home, how in zip(homes, settings, strict=True)
         ]
         return terminal.answer(plan, as_json=json, lines=would)
@@ -182,7 +198,7 @@ def compress(
             inputs = {rest.name: rest.id, str(start): one.id}
             with terminal.bar() as show:
                 facts = steps.compress(
-                    one, rest, chosen, how, held=held, run_dir=run_dir,
+                    one, rest, chosen, how, held=held, teacher=taught_by, run_dir=run_dir,
                     watch=lambda what, done, n, loss: show(what, done, n, f"loss {loss:.3f}"),  # noqa: B023  # used here
                 )  # fmt: skip
             _save(one, home, inputs, run_dir)
@@ -243,11 +259,25 @@ def _told(method: Method) -> str:
     return f"{method.name}: " + ", ".join(f"{key} {value}" for key, value in asdict(method).items())  # type: ignore[call-overload]
 
 
-def _trained(recipe: Recipe | None) -> str:
+def _trained(recipe: Recipe | None, teacher: Path | None = None) -> str:
     if recipe is None:
         return "without fine-tuning"
     moved = f", shifted by up to {recipe.shift} pixels" if recipe.shift else ""
-    return f"{recipe.epochs} epochs with {recipe.optimiser} at {recipe.lr:g}, {recipe.batch} images a step{moved}"
+    taught = f", taught by {teacher}" if teacher else ""
+    return (
+        f"{recipe.epochs} epochs with {recipe.optimiser} at {recipe.lr:g}, {recipe.batch} images a step{moved}{taught}"
+    )
+
+
+def _teacher(folder: Path | None, weight: float | None, temperature: float | None) -> Teacher | None:
+    from cnn import network
+    from cnn.teacher import Teacher
+
+    given = {"weight": weight, "temperature": temperature}
+    if folder is None:
+        terminal.only_for("--teacher", {"--teacher-weight": weight, "--temperature": temperature})
+        return None
+    return Teacher(network.load(folder), **{name: value for name, value in given.items() if value is not None})
 
 
 def _images(data: str, split: str, limit: int | None, held_out: int) -> tuple[Images, Images]:
