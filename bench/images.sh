@@ -181,17 +181,22 @@ train_resnet18_penni() { # cut once, then one long fine-tuning: three rounds of 
   # the same schedule, uncompressed
   make $own/dense-8 train --from "$out/$own/dense" --data "$cifar" --epochs 4 --lr 0.05
   make $own/dense-longer train --from "$out/$own/dense-8" --data "$cifar" --epochs 8 --lr 0.05
+  # the same cut and fine-tuning once more, taught by it
+  make $own/penni-taught compress "$out/$own/penni" --data "$cifar" --cut 1.65 --epochs 8 --lr 0.05 --keep-bases \
+    --teacher "$out/$own/dense-longer"
+  make $own/penni-taught-plain compress "$out/$own/penni-taught" --data "$cifar" --cut 0 --epochs 0
 }
 
 measure_resnet18_penni() {
-  table resnet18-penni "$cifar" resnet18/dense-longer resnet18/dense-8 resnet18/penni-plain
+  table resnet18-penni "$cifar" resnet18/dense-longer resnet18/dense-8 resnet18/penni-plain resnet18/penni-taught-plain
 }
 
 train_resnet20_penni() {
   local own=resnet20
   resnet20_dense
   make $own/penni train --from "$out/$own/dense" --method penni --strength 3e-4 --bases 3 --data "$cifar" --epochs 12 --lr 0.05
-  cuts $own/penni 0.3,0.6 --data "$cifar" --rounds 2 --epochs 12 --lr 0.05
+  cuts $own/penni LEVEL --data "$cifar" --epochs 12 --lr 0.05
+  cuts $own/penni-taught LEVEL --data "$cifar" --epochs 12 --lr 0.05
 }
 
 measure_resnet20_penni() {

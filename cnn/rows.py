@@ -44,6 +44,7 @@ def row(
         "data": data,
         "method": trained.get("method") or "dense",
         "settings": settings,
+        "teacher": next((step["teacher"] for step in reversed(network.history) if step.get("teacher")), None),
         "level": last.get("level"),
         "seed": network.history[0]["recipe"]["seed"] if network.history else None,
         "accuracy": score.accuracy,

@@ -28,7 +28,7 @@ class Teacher:
 
     def __post_init__(self) -> None:
         if not 0 < self.weight <= 1:
-            raise BadInput(f"teacher_weight {self.weight} must lie above 0 and not above 1")
+            raise BadInput(f"weight {self.weight} of the teacher must lie above 0 and not above 1")
         if not 0 < self.temperature <= 100:
             raise BadInput(f"temperature {self.temperature} must lie above 0 and not above 100")
 

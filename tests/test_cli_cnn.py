@@ -98,6 +98,9 @@ def test_the_history_says_who_taught(lenet: Path, mnist: Path, tmp_path: Path):
     told = {"id": network.load(lenet).id, "net": "lenet-300-100", "weight": 0.5, "temperature": 4.0}
     assert (one["teacher"], other["teacher"]) == (told, None)
     assert network.load(tmp_path / "taught").id != network.load(tmp_path / "plain").id
+    folders = (lenet, tmp_path / "taught", tmp_path / "plain")
+    rows = tprune("cnn", "evaluate", *folders, "--data", mnist, "--threads", 1, "--json").json["rows"]
+    assert [row["teacher"] for row in rows] == [None, told, None]
 
 
 def test_the_table_for_a_person_names_every_network(lenet: Path, mnist: Path):
@@ -202,7 +205,7 @@ def test_a_network_remembers_its_method(resnet: Path):
         ),
         (
             ("train", "--net", "lenet-5", "--teacher", "LENET", "--teacher-weight", 2),
-            "teacher_weight 2.0 must lie above",
+            "weight 2.0 of the teacher must",
         ),
         (("train", "--net", "lenet-5", "--teacher", "NOWHERE"), "is no folder of a trained network"),
         (

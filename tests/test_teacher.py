@@ -78,9 +78,9 @@ def test_a_killed_run_goes_on_with_its_teacher_and_with_no_other(
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"weight": 0.0}, r"teacher_weight 0.0 must lie above 0 and not above 1"),
-        ({"weight": 1.5}, r"teacher_weight 1.5 must lie above 0"),
-        ({"weight": math.nan}, r"teacher_weight nan must lie above 0"),
+        ({"weight": 0.0}, r"weight 0.0 of the teacher must lie above 0 and not above 1"),
+        ({"weight": 1.5}, r"weight 1.5 of the teacher must lie above 0"),
+        ({"weight": math.nan}, r"weight nan of the teacher must lie above 0"),
         ({"temperature": 0.0}, r"temperature 0.0 must lie above 0 and not above 100"),
         ({"temperature": math.inf}, r"temperature inf must lie above 0"),
     ],
