@@ -195,8 +195,7 @@ train_resnet20_penni() {
   local own=resnet20
   resnet20_dense
   make $own/penni train --from "$out/$own/dense" --method penni --strength 3e-4 --bases 3 --data "$cifar" --epochs 12 --lr 0.05
-  cuts $own/penni LEVEL --data "$cifar" --epochs 12 --lr 0.05
-  cuts $own/penni-taught LEVEL --data "$cifar" --epochs 12 --lr 0.05
+  cuts $own/penni 0.1 --data "$cifar" --epochs 12 --lr 0.05
 }
 
 measure_resnet20_penni() {
@@ -204,17 +203,18 @@ measure_resnet20_penni() {
   table resnet20-penni "$cifar" resnet20/dense-longer resnet20/dense "${networks[@]}"
 }
 
-train_vgg16_penni() {
+train_vgg16_penni() { # as ResNet-18, in 9 epochs
   local own=vgg16
-  make $own/dense train --net vgg16 --data "$cifar" --epochs 6
+  make $own/dense train --net vgg16 --data "$cifar" --epochs 3
   make $own/penni train --from "$out/$own/dense" --method penni --strength 2e-4 --bases 5 --data "$cifar" --epochs 3 --lr 0.05
-  cuts $own/penni 0.7 --data "$cifar" --rounds 3 --epochs 3 --lr 0.05
-  make $own/dense-longer train --from "$out/$own/dense" --data "$cifar" --epochs 6 --lr 0.05
+  cuts $own/penni 1.5 --data "$cifar" --epochs 3 --lr 0.05
+  make $own/dense-6 train --from "$out/$own/dense" --data "$cifar" --epochs 3 --lr 0.05
+  make $own/dense-longer train --from "$out/$own/dense-6" --data "$cifar" --epochs 3 --lr 0.05
 }
 
 measure_vgg16_penni() {
   under "vgg16/penni-cut/*"
-  table vgg16-penni "$cifar" vgg16/dense-longer vgg16/dense "${networks[@]}"
+  table vgg16-penni "$cifar" vgg16/dense-longer vgg16/dense-6 "${networks[@]}"
 }
 
 # ---- ESCALATE ----
