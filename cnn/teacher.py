@@ -40,8 +40,10 @@ class Teacher:
         return {"id": self.network.id, "net": self.network.net, "weight": self.weight, "temperature": self.temperature}
 
     def check(self, student: Network) -> None:
-        """Raise BadInput unless both take the same images and know the same classes."""
+        """Raise BadInput unless they are two, take the same images and know the same classes."""
         mine, theirs = self.network, student
+        if mine.module is theirs.module:
+            raise BadInput(f"{mine.net} cannot be its own teacher while it trains; give a copy of it")
         if mine.image != theirs.image:
             here, there = (" x ".join(map(str, one.image)) for one in (mine, theirs))
             raise BadInput(f"the teacher, {mine.net}, takes images of {here}; its student, {theirs.net}, of {there}")

@@ -90,6 +90,12 @@ def test_settings_out_of_range(settings: dict[str, float], told: str) -> None:
         Teacher(a_network(), **settings)
 
 
+def test_a_network_is_not_its_own_teacher() -> None:
+    one = a_network()
+    with pytest.raises(BadInput, match="mine cannot be its own teacher while it trains; give a copy of it"):
+        fit(one, some_images(), RECIPE, teacher=Teacher(one))
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
