@@ -120,16 +120,20 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
             if timed
             else []
         )
-        weights = f"{row['nonzero']:,} {100 * row['nonzero'] / row['dense_weights']:6.2f} %"
+        weights = f"{_short(row['nonzero'])} {100 * row['nonzero'] / row['dense_weights']:6.2f} %"
         products = _with(row["effective_macs"] / 1e6, ".2f", row["dense_macs"] / 1e6)
         score = f"{100 * row['accuracy']:.2f} %"
-        stored, computed = f"{row['weights']:,}", f"{row['macs'] / 1e6:.2f}"
+        stored, computed = _short(row["weights"]), f"{row['macs'] / 1e6:.2f}"
         shown.add_row(row["name"], score, _chance(row["p_value"]), weights, stored, products, computed, *times)
     return shown
 
 
 def _chance(p_value: float) -> str:
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def _short(weights: int) -> str:
+    return f"{weights / 1e6:.2f} M" if weights >= 1e6 else f"{weights:,}"
 
 
 def _with(value: float | None, form: str, dense: float | None) -> str:

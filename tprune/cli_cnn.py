@@ -264,9 +264,8 @@ def _trained(recipe: Recipe | None, teacher: Path | None = None) -> str:
         return "without fine-tuning"
     moved = f", shifted by up to {recipe.shift} pixels" if recipe.shift else ""
     taught = f", taught by {teacher}" if teacher else ""
-    return (
-        f"{recipe.epochs} epochs with {recipe.optimiser} at {recipe.lr:g}, {recipe.batch} images a step{moved}{taught}"
-    )
+    epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
+    return f"{epochs} with {recipe.optimiser} at {recipe.lr:g}, {recipe.batch} images a step{moved}{taught}"
 
 
 def _teacher(folder: Path | None, weight: float | None, temperature: float | None) -> Teacher | None:
