@@ -81,7 +81,8 @@ class Alternation:
     """Which half rests in an epoch: coefficients train first, and the halves change places every `interval` epochs.
 
     The change comes at the start of epoch e when e + 1 is a multiple of the interval, as in the authors' code: with 2,
-    coefficients train in epoch 0, bases in 1 and 2, coefficients in 3 and 4.
+    coefficients train in epoch 0, bases in 1 and 2, coefficients in 3 and 4. With an interval above all epochs
+    the bases rest throughout: right for a training too short for turns, as bases hold few of the weights.
     """
 
     interval: int

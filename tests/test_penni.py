@@ -85,7 +85,7 @@ def test_the_penalty_is_the_formula(net: nn.Sequential) -> None:
 
 @pytest.mark.parametrize(
     ("interval", "sequence"),  # c: coefficients train, b: bases do
-    [(1, "bcbcbc"), (2, "cbbccbbcc"), (3, "ccbbbcccbbb"), (5, "ccccbbbbbccccc")],
+    [(1, "bcbcbc"), (2, "cbbccbbcc"), (3, "ccbbbcccbbb"), (5, "ccccbbbbbccccc"), (9, "cccccccc")],
 )
 def test_the_alternation(net: nn.Sequential, interval: int, sequence: str) -> None:
     penni.convert(net, 2)

@@ -54,7 +54,9 @@ def train(
     scheme: Annotated[str | None, typer.Option(help="svd: channel or spatial.")] = None,
     orthogonality: Annotated[float | None, typer.Option(help="svd: strength of the orthogonality penalty.")] = None,
     bases: Annotated[int | None, typer.Option(help="penni: basis kernels of a layer.")] = None,
-    interval: Annotated[int | None, typer.Option(help="penni: epochs until basis and coefficients swap.")] = None,
+    interval: Annotated[
+        int | None, typer.Option(help="penni: epochs until basis and coefficients swap; one half rests. Default 2.")
+    ] = None,
     split: str = "train",
     epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 30,
     lr: Lr = None,
