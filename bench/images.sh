@@ -2,11 +2,11 @@
 # Makes bench/results/cnn-*.json and .png again: DeepHoyer on MNIST, SVD training and PENNI on CIFAR-10.
 #   bench/images.sh train|measure MNIST CIFAR10 OUT RESULTS TABLE...
 # MNIST, CIFAR10: folders with train.parquet and test.parquet, or hub ids. TABLE: lenet-300-100, lenet-5, resnet20-svd,
-# resnet20-penni (after resnet20-svd), resnet18-penni, vgg16-penni, resnet18-escalate (after resnet18-penni), int8
-# (after resnet20-svd and resnet18-penni). `train` makes the networks, one thread each, so that two tables side by side
-# fill two cores (all of them: about a day); what is in OUT already is not made again, whatever this file says by now,
-# and a killed run continues. Every choice is made on 5,000 training images held out. `measure` wants a machine that
-# does nothing else: it exports, times, and reads the test images. TPRUNE: the command, where it is not on the path.
+# resnet20-svd-taught, resnet20-penni, resnet18-penni, vgg16-penni, resnet18-escalate, int8 (after resnet20-svd and
+# resnet18-penni). `train` makes the networks, one thread each, so that tables of two networks side by side fill two cores
+# (all of them: about a day); what is in OUT already is not made again, whatever this file says by now, and a killed run
+# continues. Every choice is made on 5,000 training images held out. `measure` wants a machine that does nothing else: it
+# exports, times, and reads the test images. TPRUNE: the command, where it is not on the path.
 set -euo pipefail
 [ $# -ge 6 ] || { sed -n '2,9s/^# //p' "$0" >&2; exit 2; }
 stage=$1 mnist=$2 cifar=$3 out=$4 results=$5
@@ -166,29 +166,47 @@ train_resnet20_svd() {
 
 measure_resnet20_svd() {
   local figure=yes
-  under "resnet20/channel-*-cut/*" "resnet20/spatial-*-cut/*"
+  under "resnet20/channel-*-cut/*" "resnet20/spatial-hoyer-*-cut/*"
   table resnet20-svd "$cifar" resnet20/dense-longer resnet20/dense "${networks[@]}"
+}
+
+train_resnet20_svd_taught() { # the spatial row once more, with the dense network as a teacher
+  local own=resnet20 dense=$out/resnet20/dense-longer
+  resnet20_dense
+  svd spatial-taught --scheme spatial --penalty hoyer --strength 0.01 --teacher "$dense"
+  make $own/spatial-taught-cut/0.0692 compress "$out/$own/spatial-taught" --cut 0.0692 --data "$cifar" --epochs 12 --lr 0.05 \
+    --weight-decay 1e-4 --teacher "$dense"
+}
+
+measure_resnet20_svd_taught() {
+  under "resnet20/spatial-taught-cut/*"
+  table resnet20-svd-taught "$cifar" resnet20/dense-longer resnet20/dense "${networks[@]}"
 }
 
 # ---- PENNI ----
 
-train_resnet18_penni() { # cut once, then one long fine-tuning: three rounds of two epochs each recovered less
-  local own=resnet18
-  make $own/dense train --net resnet18 --data "$cifar" --epochs 4
-  make $own/penni train --from "$out/$own/dense" --method penni --strength 1.5e-4 --bases 5 --data "$cifar" --epochs 4 --lr 0.05
-  make $own/penni-bases compress "$out/$own/penni" --data "$cifar" --cut 1.65 --epochs 8 --lr 0.05 --keep-bases
-  make $own/penni-plain compress "$out/$own/penni-bases" --data "$cifar" --cut 0 --epochs 0
-  # the same schedule, uncompressed
-  make $own/dense-8 train --from "$out/$own/dense" --data "$cifar" --epochs 4 --lr 0.05
-  make $own/dense-longer train --from "$out/$own/dense-8" --data "$cifar" --epochs 8 --lr 0.05
-  # the same cut and fine-tuning once more, taught by it
-  make $own/penni-taught compress "$out/$own/penni" --data "$cifar" --cut 1.65 --epochs 8 --lr 0.05 --keep-bases \
-    --teacher "$out/$own/dense-longer"
-  make $own/penni-taught-plain compress "$out/$own/penni-taught" --data "$cifar" --cut 0 --epochs 0
+resnet18_dense() { # 16 epochs
+  make resnet18/dense train --net resnet18 --data "$cifar" --epochs 4
+  make resnet18/dense-8 train --from "$out/resnet18/dense" --data "$cifar" --epochs 4 --lr 0.05
+  make resnet18/dense-longer train --from "$out/resnet18/dense-8" --data "$cifar" --epochs 8 --lr 0.05
+}
+
+train_resnet18_penni() { # 4 + 4 + 8 epochs, coefficients trained throughout; once more, taught by the dense network
+  local own=resnet18 dense=$out/resnet18/dense-longer
+  resnet18_dense
+  make $own/penni4-l1 train --from "$out/$own/dense" --method penni --strength 5e-5 --bases 4 --interval 5 \
+    --data "$cifar" --epochs 4 --lr 0.05
+  make $own/penni4-bases compress "$out/$own/penni4-l1" --data "$cifar" --cut 1.57 --epochs 8 --lr 0.05 --keep-bases
+  make $own/penni4-plain compress "$out/$own/penni4-bases" --data "$cifar" --cut 0 --epochs 0
+  make $own/penni4-l1-taught train --from "$out/$own/dense" --method penni --strength 5e-5 --bases 4 --interval 5 \
+    --data "$cifar" --epochs 4 --lr 0.05 --teacher "$dense"
+  make $own/penni4-taught compress "$out/$own/penni4-l1-taught" --data "$cifar" --cut 1.84 --epochs 8 --lr 0.05 \
+    --keep-bases --teacher "$dense"
+  make $own/penni4-taught-plain compress "$out/$own/penni4-taught" --data "$cifar" --cut 0 --epochs 0
 }
 
 measure_resnet18_penni() {
-  table resnet18-penni "$cifar" resnet18/dense-longer resnet18/dense-8 resnet18/penni-plain resnet18/penni-taught-plain
+  table resnet18-penni "$cifar" resnet18/dense-longer resnet18/dense-8 resnet18/penni4-plain resnet18/penni4-taught-plain
 }
 
 train_resnet20_penni() {
@@ -206,20 +224,25 @@ measure_resnet20_penni() {
 train_vgg16_penni() { # as ResNet-18, in 9 epochs
   local own=vgg16
   make $own/dense train --net vgg16 --data "$cifar" --epochs 3
-  make $own/penni train --from "$out/$own/dense" --method penni --strength 2e-4 --bases 5 --data "$cifar" --epochs 3 --lr 0.05
-  cuts $own/penni 1.5 --data "$cifar" --epochs 3 --lr 0.05
+  make $own/penni4-l1 train --from "$out/$own/dense" --method penni --strength 5e-5 --bases 4 --interval 4 \
+    --data "$cifar" --epochs 3 --lr 0.05
+  make $own/penni4-cut/1.5 compress "$out/$own/penni4-l1" --cut 1.5 --data "$cifar" --epochs 3 --lr 0.05
   make $own/dense-6 train --from "$out/$own/dense" --data "$cifar" --epochs 3 --lr 0.05
   make $own/dense-longer train --from "$out/$own/dense-6" --data "$cifar" --epochs 3 --lr 0.05
 }
 
 measure_vgg16_penni() {
-  under "vgg16/penni-cut/*"
+  under "vgg16/penni4-cut/*"
   table vgg16-penni "$cifar" vgg16/dense-longer vgg16/dense-6 "${networks[@]}"
 }
 
 # ---- ESCALATE ----
 
-train_resnet18_escalate() {
+train_resnet18_escalate() { # of an earlier network: 5 bases, coefficients and bases by turns of 2 epochs
+  local own=resnet18
+  resnet18_dense
+  make $own/penni train --from "$out/$own/dense" --method penni --strength 1.5e-4 --bases 5 --data "$cifar" --epochs 4 --lr 0.05
+  make $own/penni-bases compress "$out/$own/penni" --data "$cifar" --cut 1.65 --epochs 8 --lr 0.05 --keep-bases
   make resnet18/quantised quantise "$out/resnet18/penni-bases" --data "$cifar" --activations --epochs 1
   # what the designs without bases run: single weights cut, nothing decomposed
   make resnet18/pruned compress "$out/resnet18/dense-longer" --method deephoyer --data "$cifar" --cut 1.5 --epochs 1 --lr 0.05

@@ -110,10 +110,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     "Left" counts without zeros, "stored" and "computed" with those that a plain runtime stores and multiplies by.
     """
     timed = any(row["median_ms"] for row in rows)
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     counts = ("weights left", "stored", "MACs left, M", "computed")
     for heading in ("network", "accuracy", "p", *counts, *(("ms", "MiB") if timed else ())):
-        shown.add_column(heading, justify="left" if heading == "network" else "right")
+        name = heading == "network"
+        shown.add_column(heading, justify="left" if name else "right", no_wrap=not name, overflow="fold")
     for row in rows:
         times = (
             [_with(row["median_ms"], ".3f", row["dense_ms"]), f"{row['peak_mib']:.1f}" if row["peak_mib"] else "-"]
