@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,31 +21,40 @@ class Server:
     adb: str
     environment: dict[str, str]
 
-    def call(self, *words: str) -> str:
-        """Return what `adb *words` printed; CalledProcessError when it failed."""
+    def call(self, *words: str, seconds: float = SECONDS) -> str:
+        """Return what `adb *words` printed; CalledProcessError when it failed, TimeoutExpired when it took longer."""
         done = subprocess.run(
             (self.adb, *words),
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=seconds,
             check=True,
         )
         return done.stdout
 
     def connect(self, double: Double) -> None:
-        """Bring `double` to the state "device" now; by itself adb 29 takes ten seconds to notice a new plug."""
+        """Bring `double` to the state "device" now; by itself adb 29 takes ten seconds to notice a new plug.
+
+        A server that has not yet buried the old connection now and then takes the new one with it: then once more.
+        """
+        for seconds in (5, 5):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._connect(double, seconds)
+        return self._connect(double, SECONDS)
+
+    def _connect(self, double: Double, seconds: float) -> None:
         subprocess.run((self.adb, "disconnect", double.serial), env=self.environment, capture_output=True, check=False)
         self.call("connect", double.serial)
-        self.call("-s", double.serial, "wait-for-device")
+        self.call("-s", double.serial, "wait-for-device", seconds=seconds)
 
     def disconnect(self, double: Double) -> None:
         """Forget `double`."""
         self.call("disconnect", double.serial)
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(home: Path) -> Iterator[Server]:
     """Run an adb server until the block ends; what it and its clients write goes below `home`. Missing without adb."""
     adb = os.environ.get("ADB") or shutil.which("adb")
