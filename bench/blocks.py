@@ -203,7 +203,8 @@ class _Session:
         """Measure the peak memory of every artefact over what takes the most."""
         largest = inputs.heaviest(self.sentences, MEMORY_INPUTS)
         for case in self.cases():
-            once = replace(job(self.subjects, case.settings), warmup=0, warmup_ms=0, passes=1, min_ms=0, gap_ms=0)
+            timed = job(self.subjects, case.settings)
+            once = replace(timed, warmup=0, warmup_ms=0, passes=1, min_ms=0, gap_ms=0, weigh=True)
             self._measure(case, MEMORY_BLOCK, once, largest)
         self._show("done")
 

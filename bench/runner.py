@@ -46,7 +46,8 @@ class Job:
     Sentences are what the task `seq2seq` translates; of `classify` the same is said of images, without beams and
     `max_length`. `passes` times over all sentences, and on in whole passes until they took `min_ms` milliseconds, each
     after `gap_ms` of rest; before them at least `warmup` sentences and `warmup_ms` milliseconds that are thrown away.
-    `cpus` pins it, `sample_ms` reads frequencies and temperatures.
+    `cpus` pins it, `sample_ms` reads frequencies and temperatures. `weigh`: its peak memory is wanted, not its times; a
+    matter of where it runs (see `bench.host`), of which the runner is told nothing.
     """
 
     nonce: str
@@ -61,6 +62,7 @@ class Job:
     cpus: tuple[int, ...] | None = None
     sample_ms: int = 0
     profile: bool = False
+    weigh: bool = False
     task: str = SEQ2SEQ
 
     def arguments(self, artefact: str, inputs: str, out_dir: str) -> tuple[str, ...]:
