@@ -125,6 +125,7 @@ def fit(
 
     keep_zeros: weights that are 0 at the start stay 0 (fine-tuning after pruning); teacher: distilled from. Raises
     WorkFailed at the first step whose loss is not finite, BadInput when `run_dir` holds the state of another run.
+    Torch's global generator is seeded at every step.
     """
     network.check(images)
     recipe.check(network.image)
@@ -276,6 +277,7 @@ def _stream(
             at = (step - epoch * an_epoch) * recipe.batch
             mine = order[at : at + recipe.batch][rank::world]
             chance = _generator(recipe.seed, step, 1 + rank)
+            torch.manual_seed(chance.initial_seed())  # dropout, say: nothing random survives a step
             yield augmented(images, mine, chance, shift=recipe.shift, flip=recipe.flip), images.labels[mine]
 
 

@@ -62,13 +62,23 @@ def test_the_mean_loss_is_over_every_step_of_an_epoch() -> None:
     assert fitted.losses == pytest.approx([sum(seen[at : at + 4]) / 4 for at in (0, 4, 8)])
 
 
+def lying(memory_format: torch.memory_format) -> Network:
+    one = a_network()
+    one.module.insert(3, nn.Dropout(0.2))
+    one.module.to(memory_format=memory_format)
+    return one
+
+
 @pytest.mark.parametrize("after", [1, 5, 8, 11])
 @pytest.mark.parametrize("recipe", [RECIPE, ADAM])
-def test_a_killed_run_ends_with_the_same_bits(saving, tmp_path: Path, recipe: Recipe, after: int) -> None:
-    whole = a_network()
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])  # fresh; as `load` leaves it
+def test_a_killed_run_ends_with_the_same_bits(
+    saving, tmp_path: Path, recipe: Recipe, after: int, memory_format: torch.memory_format
+) -> None:
+    whole = lying(memory_format)
     expected = fit(whole, some_images(), recipe, penalty=penalty(whole.module, "hoyer-square", 1e-3))
     for stop in (Stop(after), None):
-        one = a_network()
+        one = lying(memory_format)
         measure = penalty(one.module, "hoyer-square", 1e-3)
         if stop:
             with pytest.raises(KeyboardInterrupt):

@@ -85,7 +85,7 @@ def load_state(
                     parameter.copy_(file.get_tensor(f"weight.{name}"))
                     there = [m for m in MOMENTS if f"{m}.{name}" in held]
                     if there:
-                        moments = {m: file.get_tensor(f"{m}.{name}").to(parameter.device) for m in there}
+                        moments = {m: _as_it_lies(file.get_tensor(f"{m}.{name}"), parameter) for m in there}
                         step = torch.tensor(float(about["step"]), device=parameter.device)
                         optimiser.state[parameter] = {"step": step, **moments}
                 for name, buffer in _buffers(model).items():
@@ -121,6 +121,14 @@ def _moments(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[
     """The optimiser's moments; none for what the loss never reached (an unused embedding, an unread encoder)."""
     state = optimiser.state.get(parameter, {})
     return {moment: state[moment] for moment in MOMENTS if moment in state}
+
+
+def _as_it_lies(value: Tensor, parameter: nn.Parameter) -> Tensor:
+    """Return a moment on the parameter's device and in its memory format: fused steps walk raw memory, element by
+    element, and would give a channels-last kernel the moments of other weights."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _sync(path: Path) -> None:
