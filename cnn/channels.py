@@ -32,6 +32,7 @@ POINTWISE = frozenset(
 )
 SUMS = frozenset({"add", "iadd", "sub", "isub", "mul", "imul"})
 POOLS = frozenset({"maxpool2d", "avgpool2d", "adaptivemaxpool2d", "adaptiveavgpool2d", "interpolate", "upsample"})
+IN_PLACE = frozenset({"iadd", "isub", "imul", "itruediv"})
 REDUCTIONS = frozenset({"mean", "sum", "amax", "amin"})
 RESHAPES = frozenset({"flatten", "view", "reshape", "squeeze", "unsqueeze"})
 QUESTIONS = frozenset({"size", "dim", "getattr"})  # about a tensor's shape: they touch no channel
@@ -95,7 +96,7 @@ def spaces(module: nn.Module, image: tuple[int, int, int]) -> tuple[Space, ...]:
         graph = _trace(module)
         runner = _Shapes(module, graph)
         dry_run(module, image, runner.run, batch=BATCH)
-        flow = _Flow(module, runner.seen, _tied(module))
+        flow = _Flow(module, runner.seen, _tied(module) | _read_elsewhere(module, graph))
         for node in graph.nodes:
             flow.follow(node)
     return flow.spaces()
@@ -165,6 +166,12 @@ def _tied(module: nn.Module) -> set[str]:
     return {path for paths in owners.values() if len(paths) > 1 for path in paths}
 
 
+def _read_elsewhere(module: nn.Module, graph: fx.Graph) -> set[str]:
+    """Return the layers whose weights the network's own code uses, beside or instead of calling the layer."""
+    read = {str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
+    return {path for path, layer in module.named_modules() if path in read and type(layer) in LAYERS}
+
+
 @dataclass
 class _Flow:
     """The spaces while the graph is followed: values in a union-find, and which of them every node carries."""
@@ -181,6 +188,7 @@ class _Flow:
     fixed: dict[int, str] = field(default_factory=dict)
     carried: dict[fx.Node, tuple[int, int]] = field(default_factory=dict)  # node -> value, entries a channel in dim 1
     called: dict[str, tuple[End, End]] = field(default_factory=dict)  # layer -> its ends, where it was called before
+    failed: dict[str, str] = field(default_factory=dict)  # layer -> why one of its calls is not understood
 
     def spaces(self) -> tuple[Space, ...]:
         members: dict[int, set[int]] = {}
@@ -230,8 +238,14 @@ class _Flow:
             why = "the network's output"
         elif node.op == "call_module" and type(layer := self.module.get_submodule(str(node.target))) in LAYERS:
             why = self.layer(node, layer)
+            if why:  # what one call cannot take, no other call of the layer can
+                self.failed.setdefault(str(node.target), why)
+                for end in self.called.get(str(node.target), ()):
+                    self.fixed.setdefault(end.value, why)
         elif inputs:
             why = self.operation(node, _name(node, self.module))
+            if not why and _is_in_place(node, self.module):  # who reads the old name reads what it became
+                self.carried[node.all_input_nodes[0]] = self.carried.get(node, self.carried[node.all_input_nodes[0]])
         for value, _ in inputs if why else ():
             self.fixed.setdefault(value, why)
         shape = self.shapes.get(node, ())
@@ -244,8 +258,10 @@ class _Flow:
         """Note what a layer does to the channels; the reason where it is not understood."""
         path, source = str(node.target), node.all_input_nodes[0]
         shape, (value, repeat) = self.shapes[source], self.carried[source]
+        if path in self.failed:
+            return self.failed[path]
         if path in self.tied:
-            return f"layer {path!r} shares its weights with another one"
+            return f"layer {path!r} shares its weights with another one, or with the network's own code"
         if isinstance(layer, nn.Linear):
             if len(shape) != 2:
                 return f"layer {path!r} is applied to {len(shape)} dimensions"
@@ -267,7 +283,9 @@ class _Flow:
             self.writers.append(ends[1])
         before = self.called.setdefault(path, ends)
         if before[0].repeat != repeat:
-            return f"layer {path!r} is called on maps of different sizes"
+            why = f"layer {path!r} is called on maps of different sizes"
+            self.fixed.setdefault(ends[1].value, why)
+            return why
         self.unite(before[0].value, ends[0].value)  # called twice: the same inputs and outputs are cut in both places
         self.unite(before[1].value, ends[1].value)
         return ""
@@ -295,7 +313,7 @@ class _Flow:
             self.after(node, values)
         elif pools and same:
             self.carried[node] = (value, repeat)
-        elif name in RESHAPES and (entries := _flattened(shape, out)):
+        elif name in RESHAPES and not _names_channels(node, name) and (entries := _flattened(shape, out)):
             self.carried[node] = (value, repeat * entries)
         else:
             return f"{name} ({node.name}) is not understood"
@@ -340,6 +358,24 @@ def _is_over_space(node: fx.Node, shape: Sequence[int]) -> bool:
     if not isinstance(dims, (list, tuple)) or not all(isinstance(dim, int) for dim in dims):
         return False
     return bool(dims) and all(dim % len(shape) > 1 for dim in dims if isinstance(dim, int))
+
+
+def _names_channels(node: fx.Node, name: str) -> bool:
+    """Whether a reshape is written for one number of channels: `view(n, 256)`, or a `squeeze` of all ones."""
+    args = node.args[1:]
+    sizes = args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
+    if name in ("view", "reshape"):
+        return len(sizes) > 1 and isinstance(sizes[1], int) and sizes[1] != -1
+    return name == "squeeze" and not (args or node.kwargs)
+
+
+def _is_in_place(node: fx.Node, module: nn.Module) -> bool:
+    """Whether a node changes its first input: `x.add_(y)`, `x += y`, `ReLU(inplace=True)`, `relu(x, inplace=True)`."""
+    if node.op == "call_module":
+        return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
+    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+    is_named_so = name.endswith("_") and not name.endswith("__")
+    return is_named_so or name in IN_PLACE or node.kwargs.get("inplace") is True
 
 
 def _flattened(before: Sequence[int], after: Sequence[int]) -> int:

@@ -39,9 +39,14 @@ def rebuild(module: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
     Raises BadInput when an entry is malformed, or when the network has other places for layers.
     """
     there = describe(module)
+    first = {one: path for path, one in module.named_modules()}
+    every = [(path, first[one]) for path, one in module.named_modules(remove_duplicate=False)]
     for path, entry in layers.items():
         if there.get(path) != entry:
             place(module, path, _build(path, entry).train(module.training))
+    for alias, path in every:  # a layer under two names stays one layer
+        if alias != path:
+            module.set_submodule(alias, module.get_submodule(path))
     if missing := [path for path in describe(module) if path not in layers]:
         raise BadInput(
             f"the network has a layer {missing[0]!r} that was not saved; is this the network that was saved?"

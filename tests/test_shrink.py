@@ -9,33 +9,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_nets import FORMS, NETS, images, net, randomised, strew
+from tiny_nets import FORMS, NETS, Squashed, cut_exactly, images, net, outputs, randomised, strew
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cnn import nets
 from cnn.channels import spaces
 from cnn.forms import BasisConv2d, SvdConv2d
-from cnn.shrink import Shrunk, settle, shrink
+from cnn.shrink import settle, shrink
 from tprune.errors import BadInput
 
 few = settings(max_examples=15, deadline=None)
 masked_nets = st.tuples(st.sampled_from(tuple(NETS)), st.sampled_from(FORMS), st.integers(0, 10**6), st.floats(0, 0.9))
 IMAGE = (3, 8, 8)
-
-
-@torch.no_grad()
-def outputs(module: nn.Module, image: tuple[int, int, int]) -> Tensor:
-    return module(images(image))
-
-
-def cut_exactly(module: nn.Module, image: tuple[int, int, int], tolerance: float = 1e-5) -> Shrunk:
-    """Settle and shrink in place; the outputs stay, in shares of the largest."""
-    settle(module, image)
-    want = outputs(module, image)
-    done = shrink(module, image)
-    torch.testing.assert_close(outputs(module, image), want, rtol=0, atol=tolerance * max(1.0, float(want.abs().max())))
-    return done
 
 
 @few
@@ -265,18 +250,6 @@ def test_a_network_of_zeros_keeps_one_of_everything(form):
 # Constants: activations that make something of nothing.
 
 
-class Squashed(nn.Module):
-    """conv -> norm -> an activation -> conv -> pool -> linear."""
-
-    def __init__(self, activation: nn.Module) -> None:
-        super().__init__()
-        self.one, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
-        self.activation, self.two, self.fc = activation, nn.Conv2d(4, 4, 1), nn.Linear(4, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.two(self.activation(self.norm(self.one(x)))).mean((2, 3)))
-
-
 KEEPING = [nn.ReLU(), nn.ReLU6(), nn.Hardswish(), nn.GELU(), nn.Tanh(), nn.Hardtanh(-1, 2), nn.Dropout(0.5)]
 CONSTANT = [nn.Sigmoid(), nn.Hardsigmoid(), nn.Softplus(), nn.Hardtanh(1, 2), nn.LogSigmoid(), nn.Threshold(-1, 3)]
 
@@ -299,125 +272,6 @@ def test_activations_that_do_not_keep_zero_hold_a_silent_channel_but_not_an_unre
     torch.testing.assert_close(outputs(module, IMAGE), want)
     assert done.cuts[1].kept == (0, 1, 3)
     assert "of 0 is not 0" in next(iter(done.cuts[1].space.constants.values()))
-
-
-# Networks of other people.
-
-
-class Functional(nn.Module):
-    """As tutorials write it: functionals, views, an in-place sum, a mean over places."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b, self.c = nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 2, 2)
-        self.fc1, self.fc2 = nn.Linear(4 * 16, 6), nn.Linear(6, 3)
-        self.norm = nn.BatchNorm2d(4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = functional.max_pool2d(torch.relu(self.norm(self.a(x))), 2)
-        y = functional.leaky_relu(self.b(x), 0.1)
-        y += self.c(x) * 0.5
-        y = functional.dropout(y, 0.5, self.training).view(x.size(0), -1)
-        return self.fc2(functional.relu6(self.fc1(y)))
-
-
-class Squeezing(nn.Module):
-    """Squeeze-and-excitation: a scale of every channel, from a sigmoid."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.down, self.up, self.b = (
-            nn.Conv2d(3, 5, 3),
-            nn.Conv2d(5, 3, 1),
-            nn.Conv2d(3, 5, 1),
-            nn.Conv2d(5, 4, 1),
-        )
-        self.fc = nn.Linear(4, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.a(x))
-        scale = functional.adaptive_avg_pool2d(x, 1)
-        x = x * torch.sigmoid(self.up(torch.relu(self.down(scale))))
-        return self.fc(torch.flatten(functional.adaptive_avg_pool2d(self.b(x), 1), 1))
-
-
-class Branches(nn.Module):
-    """Channels side by side (cat), a grouped convolution and a channel shuffle: what is not understood."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b, self.grouped = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(8, 8, 3, groups=2)
-        self.shuffle, self.c, self.d = nn.ChannelShuffle(2), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 2, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.grouped(torch.cat([self.a(x), self.b(x)], 1))
-        return self.d(torch.relu(self.c(self.shuffle(x)))).flatten(2).mean(-1)
-
-
-class Recurrent(nn.Module):
-    """One convolution called three times: its inputs are its outputs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.again, self.b = nn.Conv2d(3, 5, 3), nn.Conv2d(5, 5, 3, padding=1), nn.Conv2d(5, 2, 6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.a(x)
-        for _ in range(3):
-            x = torch.relu(self.again(x))
-        return self.b(x).flatten(1)
-
-
-@settings(max_examples=20, deadline=None)
-@given(
-    st.sampled_from([Functional, Squeezing, Branches, Recurrent, lambda: Squashed(nn.Sigmoid())]),
-    st.integers(0, 10**6),
-    st.floats(0, 0.9),
-)
-def test_other_peoples_networks_shrink_exactly(build, seed, share):
-    torch.manual_seed(seed)
-    module = strew(randomised(build(), IMAGE), share, torch.Generator().manual_seed(seed))
-    cut_exactly(module, IMAGE)
-
-
-def test_functionals_and_views_are_understood():
-    module = randomised(Functional(), IMAGE)
-    for layer in (module.b, module.c):
-        layer.weight.data[2] = 0
-    module.fc1.weight.data[3] = 0
-    cut_exactly(module, IMAGE)
-    assert (module.b.out_channels, module.fc1.in_features, module.fc2.in_features) == (3, 48, 5)
-
-
-def test_an_excited_channel_that_nobody_reads_goes_from_all_four_layers():
-    module = randomised(Squeezing(), IMAGE)
-    module.b.weight.data[:, 4] = 0
-    module.down.weight.data[:, 4] = 0
-    cut_exactly(module, IMAGE)
-    assert [module.a.out_channels, module.down.in_channels, module.up.out_channels, module.b.in_channels] == [4] * 4
-
-
-def test_a_layer_called_again_loses_what_nobody_writes():
-    module = randomised(Recurrent(), IMAGE)
-    module.a.weight.data[3] = 0
-    module.again.weight.data[3] = 0
-    cut_exactly(module, IMAGE)
-    assert (module.a.out_channels, module.again.in_channels, module.again.out_channels) == (4, 4, 4)
-
-
-def test_a_norm_without_a_bias_of_its_own():
-    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, bias=False), nn.ReLU(), nn.Conv2d(4, 2, 1))
-    randomised(module, IMAGE)[0].weight.data[1] = 0
-    cut_exactly(module, IMAGE)
-    assert module[1].num_features == 3
-
-
-def test_layers_that_share_a_weight_are_left_alone():
-    module = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(3)))
-    module[1].weight = module[0].weight
-    module[0].weight.data[1] = 0
-    cut_exactly(module, IMAGE)
-    assert [layer.out_channels for layer in module] == [3, 3, 3]
 
 
 # What stays as it was.

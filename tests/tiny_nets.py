@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cnn.forms import SCHEMES, BasisConv2d, SvdConv2d
 from cnn.nets import Inverted, ResNet
+from cnn.shrink import Shrunk, settle, shrink
 from cnn.structure import place
 
 Image = tuple[int, int, int]
@@ -115,3 +116,29 @@ def strew(module: nn.Module, share: float, chance: torch.Generator) -> nn.Module
             for tensor in layer.parameters():
                 tensor *= keep
     return module
+
+
+class Squashed(nn.Module):
+    """conv -> norm -> an activation -> conv -> pool -> linear."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.activation, self.two, self.fc = activation, nn.Conv2d(4, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.two(self.activation(self.norm(self.one(x)))).mean((2, 3)))
+
+
+@torch.no_grad()
+def outputs(module: nn.Module, image: tuple[int, int, int]) -> Tensor:
+    return module(images(image))
+
+
+def cut_exactly(module: nn.Module, image: tuple[int, int, int], tolerance: float = 1e-5) -> Shrunk:
+    """Settle and shrink in place; the outputs stay, in shares of the largest."""
+    settle(module, image)
+    want = outputs(module, image)
+    done = shrink(module, image)
+    torch.testing.assert_close(outputs(module, image), want, rtol=0, atol=tolerance * max(1.0, float(want.abs().max())))
+    return done
