@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cnn.channels import dry_run, evaluating
-from cnn.forms import BasisConv2d, SvdConv2d
+from cnn.forms import BasisConv2d, SvdConv2d, only
 from cnn.structure import describe
 
 
@@ -139,7 +139,7 @@ def count(module: nn.Module, image: tuple[int, int, int]) -> Count:
     """
     kinds = {path: str(entry["kind"]) for path, entry in describe(module).items()}
     calls: dict[str, list[_Call]] = {path: [] for path in kinds}
-    hooks = [module.get_submodule(path).register_forward_hook(_note(calls[path])) for path in kinds]
+    hooks = [module.get_submodule(path).register_forward_hook(_note(calls[path]), with_kwargs=True) for path in kinds]
     try:
         with evaluating(module):
             dry_run(module, image, module)
@@ -154,7 +154,7 @@ _Sizes = tuple[int, int, int, int]  # weights, those that are not zero, MACs, ef
 
 
 def _note(calls: list[_Call]) -> Callable[..., None]:
-    return lambda layer, inputs, output: calls.append((inputs[0].shape, output.shape))
+    return lambda layer, given, named, output: calls.append((only(given, named).shape, output.shape))
 
 
 def _row(path: str, kind: str, layer: nn.Module, calls: list[_Call]) -> Row:

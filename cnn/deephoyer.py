@@ -247,7 +247,8 @@ def _lines(module: nn.Module, image: Image | None) -> tuple[list[_Lines], dict[s
     reasons: dict[str, str] = {}
     for space in found:
         ends = [(end.path, 0, 1) for end in space.writers] + [(link.path, 0, 1) for link in space.links]
-        for path, dim, repeat in [*ends, *((end.path, 1, end.repeat) for end in space.readers)]:
+        ends += [(end.path, 1, end.repeat) for end in space.readers]
+        for path, dim, repeat in dict.fromkeys(ends):  # once, however often the layer is called
             if space.fixed:
                 reasons.setdefault(path, space.fixed)
             elif path in weights:

@@ -174,6 +174,11 @@ def layers(module: nn.Module, form: type[Layer]) -> dict[str, Layer]:
     return found
 
 
+def only(given: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> Tensor:
+    """Return the one input of a layer, given by its place or by its name, as a hook sees them."""
+    return (*given, *named.values())[0]
+
+
 @torch.no_grad()
 def inputs(module: nn.Module, image: Sequence[int], form: type[Layer]) -> dict[Layer, list[Tensor]]:
     """Return what every layer of one form is given when the network sees one image (channels, height, width).
@@ -183,7 +188,9 @@ def inputs(module: nn.Module, image: Sequence[int], form: type[Layer]) -> dict[L
     seen: dict[Layer, list[Tensor]] = {}
     modes = {layer: layer.training for layer in module.modules()}
     hooks = [
-        layer.register_forward_pre_hook(lambda layer, given: seen.setdefault(layer, []).append(given[0]))
+        layer.register_forward_pre_hook(
+            lambda layer, given, named: seen.setdefault(layer, []).append(only(given, named)), with_kwargs=True
+        )
         for layer in modes
         if type(layer) is form
     ]

@@ -82,8 +82,9 @@ class Images:
         level = torch.arange(256).double() / 255
         means = [float((count * level).sum() / count.sum()) for count in counts]
         squares = [float((count * level.square()).sum() / count.sum()) for count in counts]
-        deviations = [max(square - mean**2, 0.0) ** 0.5 or 1.0 for mean, square in zip(means, squares, strict=True)]
-        return tuple(round(mean, 4) for mean in means), tuple(round(deviation, 4) for deviation in deviations)
+        deviations = [max(square - mean**2, 0.0) ** 0.5 for mean, square in zip(means, squares, strict=True)]
+        # a constant channel, but for rounding, is only shifted
+        return tuple(round(mean, 4) for mean in means), tuple(round(deviation, 4) or 1.0 for deviation in deviations)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (pixels as uint8, labels) in order, `size` at a time."""

@@ -158,8 +158,22 @@ def named(name: str, **settings: Any) -> Method:
 
 
 def of(network: Network) -> Method | None:
-    """Return the method that the network was last trained with; None for a dense one."""
+    """Return the method that the network was last trained with, or cut by; None for a dense one."""
     for step in reversed(network.history):
         if step.get("method"):
             return named(step["method"], **step["settings"])
     return None
+
+
+def to_cut(network: Network, name: str, *, structural: bool = False) -> Method:
+    """Return the method `name` to cut a network by, with the settings that the network was trained with for it.
+
+    Without penalty where it was trained for another method or for none: nothing pulled at its weights.
+    """
+    trained = of(network)
+    settings: dict[str, Any] = {"structural": True} if structural else {}
+    if trained is not None and trained.name == name:
+        return named(name, **{**asdict(trained), **settings})  # type: ignore[call-overload]
+    no_penalty = {"penalised": "none", "strength": 0.0}
+    legal = asdict(named(name))  # type: ignore[call-overload]
+    return named(name, **{key: value for key, value in no_penalty.items() if key in legal}, **settings)

@@ -117,9 +117,9 @@ def cut(module: nn.Module, level: float) -> dict[str, tuple[int, int]]:
         alive = _cuttable(layer)[sizes > 0]
         small[path] = sizes < level * alive.std(correction=0) if len(alive) else sizes < 0
         if len(alive) and bool(small[path].all()):
-            largest = float(alive.abs().max() / alive.std(correction=0))
+            largest = math.floor(100 * float(alive.abs().max() / alive.std(correction=0))) / 100
             raise BadInput(
-                f"level {level} would empty layer {path!r}; the largest that leaves something is {largest:.3g}"
+                f"level {level} would empty layer {path!r}; the largest that leaves something is {largest:g}"
             )
     left = {}
     for path, layer in _cuttables(module).items():

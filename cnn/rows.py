@@ -16,6 +16,7 @@ from cnn import methods
 from cnn.count import Count, count, kept, totals
 from cnn.evaluate import Score
 from cnn.network import Network
+from tprune.errors import BadInput
 
 
 def row(
@@ -46,7 +47,7 @@ def row(
         "settings": settings,
         "teacher": next((step["teacher"] for step in reversed(network.history) if step.get("teacher")), None),
         "level": last.get("level"),
-        "seed": network.history[0]["recipe"]["seed"] if network.history else None,
+        "seed": next((step["recipe"]["seed"] for step in network.history if step.get("recipe")), None),
         "accuracy": score.accuracy,
         "images": score.images,
         "held_out": last.get("accuracy_held_out"),
@@ -78,13 +79,17 @@ def against(
 def shares(network: Network, dense: Network) -> dict[str, float] | None:
     """Return what PENNI left of the parameters of `dense`, on three bases (`cnn.count.Kept`); else None.
 
-    None too where the coefficients are multiplied out and no step of the history counted them.
+    None too where the coefficients are multiplied out and no step of the history counted them, and where `dense` is no
+    network that PENNI could have started from.
     """
     method, left = methods.of(network), _left(network, count(network.module, network.image))
-    if not isinstance(method, methods.Penni) or not left["coefficients"]:
+    if not isinstance(method, methods.Penni) or not left["coefficients"] or network.net != dense.net:
         return None
     decomposed = copy.deepcopy(dense.module)
-    method.convert(decomposed)
+    try:
+        method.convert(decomposed)
+    except BadInput:
+        return None
     whole, parts = (count(module, dense.image) for module in (dense.module, decomposed))
     return asdict(kept(whole, parts, left))
 
@@ -97,11 +102,10 @@ def _left(network: Network, counted: Count) -> Mapping[str, int]:
 
 def names(folders: Sequence[Path]) -> list[str]:
     """Return what the rows are called: the last part of each path, and as many before it as tell them apart."""
-    for parts in range(1, max(len(folder.parts) for folder in folders) + 1):
-        found = ["/".join(folder.parts[-parts:]) for folder in folders]
-        if len(set(found)) == len(set(folders)):
-            break
-    return found
+    whole = [folder.parts or Path.cwd().parts[-1:] for folder in folders]  # "." has no parts
+    most = max(map(len, whole))
+    told = (["/".join(one[-parts:]) for one in whole] for parts in range(1, most + 1))
+    return next(found for found in told if len(set(found)) == len(set(whole)))
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:

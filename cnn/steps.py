@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cnn.channels import evaluating
 from cnn.count import count, totals
 from cnn.evaluate import evaluate
 from cnn.images import Images
@@ -79,6 +80,7 @@ def train(
     """
     network.check(images)
     network.check(held)
+    _try(network, images)
     left = method.convert(network.module) if method else {}
     fitted = fit(
         network,
@@ -128,6 +130,7 @@ def compress(
     network.check(images)
     network.check(held)
     settings.check(method)
+    _try(network, images)
     began, left = time.monotonic(), method.convert(network.module)
     whole = totals(count(network.module, network.image))
     rounds: list[dict[str, float]] = []
@@ -168,6 +171,18 @@ def compress(
     }
     network.history.append(facts)
     return facts
+
+
+def _try(network: Network, images: Images) -> None:
+    """Run the network on one image, so that what it cannot take is told before anything is done to it."""
+    try:
+        with evaluating(network.module):
+            network.module(network.normalise(images.pixels[:1]))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        if "view size is not compatible" in reason:
+            reason = "it calls x.view on a map, but maps lie channels last here; x.flatten(1) does the same on any map"
+        raise BadInput(f"{network.net} does not take an image of {images.name}: {reason}") from None
 
 
 def _cut(network: Network, images: Images, method: Method, level: float) -> float:

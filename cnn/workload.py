@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cnn import nets
 from cnn.escalate import is_ternary
 from cnn.evaluate import BATCH
-from cnn.forms import BasisConv2d, SvdConv2d
+from cnn.forms import BasisConv2d, SvdConv2d, only
 from cnn.images import Images
 from cnn.network import Network
 from cnn.rounding import EightBit
@@ -127,15 +127,16 @@ def _look(network: Network, pixels: Tensor, paths: dict[nn.Module, str]) -> tupl
     """Return where the input of every layer is not 0, layers in the order they run, and the logits."""
     seen: dict[nn.Module, Tensor] = {}
 
-    def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def look(layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        x = only(given, named)
         if layer in seen:
             raise BadInput(f"layer {paths[layer]!r} runs twice for one image; the simulator takes every layer once")
-        if isinstance(layer, nn.Linear) and inputs[0].ndim != 2:
-            sizes = " x ".join(map(str, inputs[0].shape))
+        if isinstance(layer, nn.Linear) and x.ndim != 2:
+            sizes = " x ".join(map(str, x.shape))
             raise BadInput(f"layer {paths[layer]!r} is applied to {sizes} values; the simulator takes one row an image")
-        seen[layer] = inputs[0] != 0
+        seen[layer] = x != 0
 
-    hooks = [layer.register_forward_pre_hook(look) for layer in paths]
+    hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in paths]
     try:
         logits = network.module.eval()(network.normalise(pixels))
     finally:

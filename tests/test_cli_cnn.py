@@ -11,9 +11,10 @@ import pytest
 import torch
 from command import tprune
 
-from cnn import methods, network
+from cnn import methods, network, steps
 from cnn.images import load
 from cnn.rows import shares
+from cnn.train import Recipe
 from tprune.errors import BadInput
 
 RUN = ("--held-out", 40, "--batch", 20, "--threads", 1)
@@ -86,6 +87,94 @@ def test_levels_that_are_done_are_left_by_the_same_call_and_refused_by_another(
     assert (again.code, again.out) == (0, first.out)
     assert document(small / "cut-0.3")["created"] == ids["cut-0.3"] and (small / "cut-1").is_dir()
     tprune(*call, "--lr", 0.002).check_failed(2, "cut-0.3")
+
+
+def test_a_level_that_is_done_was_made_of_the_same_images(lenet: Path, tmp_path: Path):
+    data, small = pictures.write(tmp_path / "data"), tmp_path / "small"
+    call = ("cnn", "compress", lenet, "--data", data, *RUN, "--method", "deephoyer", "--epochs", 0, "--cut", "0.3,1")
+    assert tprune(*call, "--out", small).code == 0
+    shutil.rmtree(small / "cut-1")
+    shutil.rmtree(data)
+    pictures.write(data, train=90)
+    tprune(*call, "--out", small).check_failed(2, "cut-0.3' was made of other images than ")
+    assert [path.name for path in small.iterdir()] == ["cut-0.3"]
+
+
+def test_a_dry_run_knows_what_is_done(lenet: Path, mnist: Path, tmp_path: Path):
+    call = ("cnn", "compress", lenet, "--data", mnist, *RUN, "--method", "deephoyer", "--epochs", 0, "--cut", "0.3,1")
+    assert tprune(*call, "--out", tmp_path / "small").code == 0
+    shutil.rmtree(tmp_path / "small" / "cut-1")
+    assert tprune(*call, "--out", tmp_path / "small", "--dry-run").code == 0
+
+
+def test_accuracy_on_images_that_were_trained_on_is_warned_of(lenet: Path, mnist: Path, tmp_path: Path):
+    call = (
+        "cnn",
+        "compress",
+        lenet,
+        "--data",
+        mnist,
+        "--method",
+        "deephoyer",
+        "--cut",
+        0.3,
+        "--epochs",
+        0,
+        "--threads",
+        1,
+    )
+    assert "--held-out 60 leaves of" in tprune(*call, "--held-out", 60, "--out", tmp_path / "sixty").err
+    assert tprune(*call, "--held-out", 40, "--out", tmp_path / "forty").err == ""
+
+
+def test_a_cut_for_which_nothing_was_trained_names_no_penalty(lenet: Path, mnist: Path, tmp_path: Path):
+    run = ("--data", mnist, *RUN, "--method", "deephoyer")
+    penalised = ("--penalty", "l1", "--strength", 1e-3, "--epochs", 1)
+    assert tprune("cnn", "train", "--from", lenet, *run, *penalised, "--out", tmp_path / "l1").code == 0
+    cut = (*run, "--cut", 0.3, "--epochs", 0)
+    for name, start, more in (("of-l1", tmp_path / "l1", ("--structural",)), ("of-dense", lenet, ())):
+        assert tprune("cnn", "compress", start, *cut, *more, "--out", tmp_path / name).code == 0
+    folders = (lenet, tmp_path / "of-l1", tmp_path / "of-dense")
+    rows = tprune("cnn", "evaluate", *folders, "--data", mnist, "--threads", 1, "--json").json["rows"]
+    assert rows[1]["settings"] == {"penalised": "l1", "strength": 1e-3, "structural": True}
+    assert rows[2]["settings"] == {"penalised": "none", "strength": 0.0, "structural": False}
+
+
+def test_rows_of_networks_that_no_training_made(mnist: Path, tmp_path: Path):
+    network.save(network.fresh("lenet-300-100", load(str(mnist), split="train")), tmp_path / "fresh")
+    cut = ("--method", "deephoyer", "--cut", 0.3, "--epochs", 0, "--data", mnist, *RUN)
+    assert tprune("cnn", "compress", tmp_path / "fresh", *cut, "--out", tmp_path / "cut").code == 0
+    told = tprune("cnn", "evaluate", tmp_path / "cut", "--data", mnist, "--threads", 1, "--json")
+    assert told.json["rows"][0]["seed"] is None
+
+
+def test_shares_are_told_beside_a_network_that_penni_can_start_from_only(resnet: Path, lenet: Path):
+    penni = network.load(resnet)
+    method = methods.Penni(bases=2)
+    method.convert(penni.module)
+    penni.history.append(
+        {"method": "penni", "settings": {"strength": 0.0, "bases": 2, "interval": 1, "centred": False}}
+    )
+    assert shares(penni, network.load(resnet)) is not None
+    assert shares(penni, network.load(lenet)) is None
+    finished = network.load(resnet)
+    finished.module = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3, groups=3))
+    assert shares(penni, finished) is None
+
+
+def test_a_view_that_takes_no_channels_last_map_is_told_at_once(cifar: Path):
+    class Viewed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.fc = torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Linear(4096, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.a(x).view(x.size(0), -1))
+
+    rest, held = load(str(cifar), split="train").hold_out(40)
+    mine = network.Network(Viewed(), "viewed", rest.classes, (3, 32, 32), *rest.mean_std())
+    with pytest.raises(BadInput, match=r"viewed does not take .*: it calls x.view on a map.* x.flatten\(1\) does"):
+        steps.train(mine, rest, Recipe(epochs=1), held=held)
 
 
 def test_the_history_says_who_taught(lenet: Path, mnist: Path, tmp_path: Path):
@@ -246,9 +335,7 @@ def test_a_dry_run_says_what_would_be_done(lenet: Path, tmp_path: Path):
     )
     told = tprune(*call, "--cut", "0.1,1", "--epochs", 2)
     one, other = told.out.strip().splitlines()
-    assert one.startswith(
-        f"would cut {lenet} at 0.1 (deephoyer: penalised hoyer-square, strength 0.0001, structural False"
-    )
+    assert one.startswith(f"would cut {lenet} at 0.1 (deephoyer: penalised none, strength 0.0, structural False")
     assert other.endswith(f"2 epochs with adam at 0.001, 128 images a step, and write {tmp_path / 'out' / 'cut-1'}")
     assert "without fine-tuning" in tprune(*call, "--cut", 1, "--epochs", 0).out
     assert "128 images a step, shifted by up to 2 pixels, and" in tprune(*call, "--cut", 1, "--shift", 2).out

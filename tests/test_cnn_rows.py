@@ -18,6 +18,7 @@ from cnn.rows import names, table
         (["svd/cut-0.1", "penni/cut-0.1"], ["svd/cut-0.1", "penni/cut-0.1"]),
         (["dense", "a/b/cut", "a/c/cut"], ["dense", "b/cut", "c/cut"]),
         (["dense", "dense"], ["dense", "dense"]),
+        (["."], [Path.cwd().name]),
     ],
 )
 def test_names_are_as_long_as_they_must_be(folders, called):

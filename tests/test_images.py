@@ -221,6 +221,9 @@ def test_mean_and_deviation_are_those_of_all_pixels() -> None:
     assert std == pytest.approx(scaled.std((0, 2, 3), correction=0).tolist(), abs=1e-4)
     flat = Images(torch.full((2, 1, 3, 3), 7, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), ("a",), "flat")
     assert flat.mean_std()[1] == (1.0,)  # what does not vary is not divided by 0
+    for value in range(256):  # nor by what rounding leaves of it
+        grey = torch.full((7, 1, 32, 32), value, dtype=torch.uint8)
+        assert Images(grey, torch.zeros(7, dtype=torch.int64), ("a",), "grey").mean_std()[1] == (1.0,)
 
 
 def test_augmented_images_are_crops_and_flips() -> None:

@@ -117,6 +117,10 @@ def test_the_cut_goes_by_the_deviation_of_what_is_left() -> None:
     with pytest.raises(BadInput, match="level 1.5 would empty layer '0'; the largest that leaves something is 1"):
         penni.cut(net, 1.5)
     assert int(net[1].weight.count_nonzero()) == 5  # nothing was cut anywhere
+    net[0].coefficients.data = torch.tensor([-1.4, -1.0, -1.0, 1.0, 1.0, 1.4]).view(6, 1, 1)  # 1.4 / 1.149: 1.2185
+    with pytest.raises(BadInput, match="leaves something is 1.21$"):  # not rounded up
+        penni.cut(net, 1.22)
+    assert penni.cut(copy.deepcopy(net), 1.21)["0"] == (2, 6)
     net[0].coefficients.data.zero_()
     assert penni.cut(net, 1.5) == {"0": (0, 6), "1": (1, 6)}
     assert penni.cut(net, 0.0) == {"0": (0, 6), "1": (1, 6)}

@@ -188,6 +188,27 @@ def test_a_network_of_ones_own_comes_back(tmp_path):
         network.load(tmp_path / "net")
 
 
+class TwoNames(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 10)
+        self.c = self.b
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.c(self.b(self.a(x)).relu()).mean((2, 3)))
+
+
+def test_a_layer_under_two_names_comes_back_as_one(tmp_path):
+    module = randomised(TwoNames(), (3, 8, 8))
+    for layer in (module.a, module.b):
+        layer.weight.data[1] = 0
+        layer.bias.data[1] = 0
+    shrink(module, (3, 8, 8))
+    network.save(Network(module, "two", CLASSES, (3, 8, 8), (0.5,) * 3, (0.25,) * 3), tmp_path / "net")
+    back = network.load(tmp_path / "net", build=lambda classes: TwoNames()).module
+    assert same(module, back, (3, 8, 8)) and back.b is back.c and back.b.out_channels == 3
+
+
 def test_layers_that_share_a_weight_come_back(tmp_path):
     def build(classes: int) -> nn.Module:
         module = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(2)), nn.Flatten(), nn.Linear(12, classes))

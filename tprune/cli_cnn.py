@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tprune import stamp, terminal
-from tprune.cli_cnn_measure import evaluate, export, pace, workload
+from tprune.cli_cnn_measure import evaluate, export, pace, warn_of_other_images, workload
 from tprune.errors import BadInput
 from tprune.options import Batch, Dry, ImageData, Json, NetworkDir, Out, Seed, Threads, use_threads
 
@@ -103,6 +104,7 @@ def train(
         return terminal.answer(plan, as_json=json, lines=[would])
     rest, held = _images(data, split, limit, held_out)
     one = known or network.fresh(str(net), rest, seed=seed)
+    warn_of_other_images(one, rest, held_out)
     inputs = {rest.name: rest.id} | ({str(start): one.id} if known else {})
     run_dir = out.parent / f".{out.name}.run"
     with terminal.bar() as show:
@@ -112,7 +114,8 @@ def train(
         )  # fmt: skip
     _save(one, out, inputs, run_dir)
     lines = [*_left_alone(facts), _reached(out, facts, held)]
-    terminal.answer({"out": str(out), "id": one.id, **facts}, as_json=json, lines=lines)
+    if _is_main():
+        terminal.answer({"out": str(out), "id": one.id, **facts}, as_json=json, lines=lines)
 
 
 def compress(
@@ -155,24 +158,18 @@ def compress(
 
     A killed call continues when given again; of several levels, those that are done are left.
     """
-    from cnn import methods, nets, network, steps
+    from cnn import nets, network, steps
     from cnn.train import recipe_of
 
     use_threads(threads)
     levels = _levels(cut)
     one = network.load(start)
     homes = [out if len(levels) == 1 else out / f"cut-{level:g}" for level in levels]
-    done = {home: made for home in homes if len(levels) > 1 and (made := _made_before(home, one))}
+    made = _made_before(homes, one) if len(homes) > 1 else {}
     for home in homes:
-        if home not in done:
+        if home not in made:
             stamp.check_vacant(home)
-    chosen = methods.named(method, structural=structural or None) if method else methods.of(one)
-    if chosen is None:
-        raise BadInput(
-            f"{str(start)!r} was trained for no method; say which with --method: {', '.join(methods.METHODS)}"
-        )
-    if structural and not getattr(chosen, "structural", False):
-        raise BadInput(f"--structural: {str(start)!r} was not trained so; give --method deephoyer with it")
+    chosen = _to_cut(one, start, method, structural)
     recipe = recipe_of(
         nets.named(one.net), epochs, lr=lr, optimiser=optimiser, weight_decay=weight_decay, batch=batch,
         smoothing=smoothing, shift=shift, seed=seed,
@@ -191,10 +188,12 @@ def compress(
         ]
         return terminal.answer(plan, as_json=json, lines=would)
     rest, held = _images(data, split, limit, held_out)
+    _check_made(made, rest)
+    warn_of_other_images(one, rest, held_out)
     answers, lines = [], []
     for home, how in zip(homes, settings, strict=True):
-        one, run_dir = done.get(home) or network.load(start), home.parent / f".{home.name}.run"
-        if home in done:
+        one, run_dir = made.get(home) or network.load(start), home.parent / f".{home.name}.run"
+        if home in made:
             facts = one.history[-1]
         else:
             inputs = {rest.name: rest.id, str(start): one.id}
@@ -208,7 +207,8 @@ def compress(
         counts = facts["counts"]
         lines += [*_left_alone(facts), f"{_reached(home, facts, held)}, {counts['nonzero']:,} weights, "
                   f"{counts['effective_macs']:,.0f} products"]  # fmt: skip
-    terminal.answer({"networks": answers}, as_json=json, lines=list(dict.fromkeys(lines)))
+    if _is_main():
+        terminal.answer({"networks": answers}, as_json=json, lines=list(dict.fromkeys(lines)))
 
 
 def quantise(
@@ -246,6 +246,7 @@ def quantise(
         would = f"would quantise {start}, {_trained(recipe)}, and write {out}"
         return terminal.answer(plan, as_json=json, lines=[would])
     rest, held = _images(data, split, limit, held_out)
+    warn_of_other_images(one, rest, held_out)
     inputs, run_dir = {rest.name: rest.id, str(start): one.id}, out.parent / f".{out.name}.run"
     with terminal.bar() as show:
         facts = escalate.quantise(
@@ -254,7 +255,8 @@ def quantise(
         )  # fmt: skip
     _save(one, out, inputs, run_dir)
     lines = [*_left_alone(facts), _reached(out, facts, held)]
-    terminal.answer({"out": str(out), "id": one.id, **facts}, as_json=json, lines=lines)
+    if _is_main():
+        terminal.answer({"out": str(out), "id": one.id, **facts}, as_json=json, lines=lines)
 
 
 def _told(method: Method) -> str:
@@ -298,23 +300,57 @@ def _levels(cut: str) -> list[float]:
     return levels
 
 
-def _made_before(home: Path, start: Network) -> Network | None:
-    """Return the network that this very call wrote to `home` before it was killed, if it did."""
+def _to_cut(one: Network, start: Path, method: str | None, structural: bool) -> Method:
+    from cnn import methods
+
+    chosen = methods.to_cut(one, method, structural=structural) if method else methods.of(one)
+    if chosen is None:
+        raise BadInput(
+            f"{str(start)!r} was trained for no method; say which with --method: {', '.join(methods.METHODS)}"
+        )
+    if structural and not getattr(chosen, "structural", False):
+        raise BadInput(f"--structural: {str(start)!r} was not trained so; give --method deephoyer with it")
+    return chosen
+
+
+def _made_before(homes: Sequence[Path], start: Network) -> dict[Path, Network]:
+    """Return the networks that this very call wrote before it was killed, by their folders."""
     from cnn import network
 
-    try:
-        found = network.load(home)
-    except BadInput:
-        return None
-    *earlier, last = found.history
-    return found if earlier == start.history and last["argv"] == stamp.argv() else None
+    asked = [word for word in stamp.argv() if word != "--dry-run"]
+    made = {}
+    for home in homes:
+        with suppress(BadInput):
+            found = network.load(home)
+            *earlier, last = found.history or [{}]
+            if earlier == start.history and last.get("argv") == asked:
+                made[home] = found
+    return made
+
+
+def _check_made(made: Mapping[Path, Network], images: Images) -> None:
+    for home, one in made.items():
+        if one.history[-1]["images"] != images.id:
+            raise BadInput(
+                f"{str(home)!r} was made of other images than {images.name} has now; remove it, or name a new --out"
+            )
 
 
 def _save(one: Network, out: Path, inputs: Mapping[str, str], run_dir: Path) -> None:
+    """Write the network, once where several processes train it together."""
     from cnn import network
 
-    network.save(one, out, inputs=inputs)
-    shutil.rmtree(run_dir, ignore_errors=True)
+    if _is_main():
+        network.save(one, out, inputs=inputs)
+        shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def _is_main() -> bool:
+    """Whether this process speaks for all that train together."""
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available()).is_main_process
 
 
 def _left_alone(facts: Mapping[str, Any]) -> list[str]:

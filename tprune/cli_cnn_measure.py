@@ -16,6 +16,7 @@ from tprune.options import Batch, Dry, ImageData, Json, NetworkDir, Out, Threads
 
 if TYPE_CHECKING:
     from bench.accel.layer import Workload
+    from cnn.images import Images
     from cnn.network import Network
     from cnn.workload import Measured
     from export.image_int8 import Int8
@@ -133,6 +134,8 @@ def workload(
 
     use_threads(threads)
     file = out if out.suffix == ".json" else stamp.check_vacant(out) / "workload.json"
+    if file == out and not out.parent.is_dir():
+        raise BadInput(f"--out {str(out)!r}: there is no folder {str(out.parent)!r}")
     nets = {folder: network.load(folder) for folder in (start, plain) if folder}
     if dry_run:
         plan = f"would measure {nets[start].net} on {limit} images"
@@ -227,6 +230,15 @@ def export(
     terminal.answer(answer, as_json=json, lines=lines)
 
 
+def warn_of_other_images(one: Network, rest: Images, held_out: int) -> None:
+    """Warn where the network was trained on other images than `rest`, so maybe on those now held out."""
+    if any(step.get("images", rest.id) != rest.id for step in one.history):
+        terminal.warn(
+            f"The network was trained on other images than --held-out {held_out} leaves of {rest.name}: those that its "
+            "accuracy is told on may be among them."
+        )
+
+
 def _int8(one: Network, data: str, split: str, held_out: int, limit: int, most: float | None) -> Int8:
     """Return the images that ranges and cost are taken from: of the rest and of what is held out, as in training."""
     from cnn import images
@@ -235,11 +247,7 @@ def _int8(one: Network, data: str, split: str, held_out: int, limit: int, most: 
 
     rest, held = images.load(data, split=split).hold_out(held_out)
     one.check(held)
-    if any(step.get("images", rest.id) != rest.id for step in one.history):
-        terminal.talk.print(
-            f"The network was trained on other images than --held-out {held_out} leaves of {data}: those that the cost "
-            "is told on may be among them.", style="yellow", highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+    warn_of_other_images(one, rest, held_out)
     seen, held = rest.sample(CALIBRATION).pixels.numpy(), held.sample(limit)
     told = Pixels(held.pixels.numpy(), held.labels.numpy(), held.classes, held.name)
     return Int8(seen, told) if most is None else Int8(seen, told, most)

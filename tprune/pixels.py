@@ -155,7 +155,7 @@ def _decode(image: Any, where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
         if opened.mode not in MODES:
             raise BadInput(f"{where}: the image has mode {opened.mode!r}; it must be {' or '.join(MODES)}")
         array = np.asarray(opened)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise BadInput(f"{where}: the image cannot be decoded: {error}") from error
     return array[..., None] if array.ndim == 2 else array
 

@@ -37,6 +37,11 @@ def answer(
         screen.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
+def warn(message: str) -> None:
+    """Say on stderr what does not stop the work, but decides what its result is worth."""
+    talk.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
 @contextlib.contextmanager
 def bar() -> Iterator[Callable[[str, int, int, str], None]]:
     """Yield `show(task, done, total, note)`: one progress line a task, on a terminal only."""
