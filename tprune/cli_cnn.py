@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tprune import stamp, terminal
+from tprune import heap, stamp, terminal
 from tprune.cli_cnn_measure import evaluate, export, pace, warn_of_other_images, workload
 from tprune.errors import BadInput
 from tprune.options import Batch, Dry, ImageData, Json, NetworkDir, Out, Seed, Threads, use_threads
@@ -81,6 +81,7 @@ def train(
     from cnn.train import recipe_of
 
     use_threads(threads)
+    heap.keep()
     stamp.check_vacant(out)
     if (net is None) == (start is None):
         raise BadInput("give either --net (a network from scratch) or --from (a trained one)")
@@ -162,6 +163,7 @@ def compress(
     from cnn.train import recipe_of
 
     use_threads(threads)
+    heap.keep()
     levels = _levels(cut)
     one = network.load(start)
     homes = [out if len(levels) == 1 else out / f"cut-{level:g}" for level in levels]
@@ -235,6 +237,7 @@ def quantise(
     from cnn.train import recipe_of
 
     use_threads(threads)
+    heap.keep()
     stamp.check_vacant(out)
     one = network.load(start)
     recipe = recipe_of(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tprune import stamp, terminal
+from tprune import heap, stamp, terminal
 from tprune.errors import BadInput
 from tprune.options import Batch, Dry, ImageData, Json, NetworkDir, Out, Threads, use_threads
 
@@ -93,6 +93,7 @@ def pace(
     from cnn.train import recipe_of
 
     use_threads(threads)
+    heap.keep()
     pictures = images.load(data, split=split)
     one = network.fresh(net, pictures)
     known: dict[str, methods.Method] = {
