@@ -2,7 +2,7 @@
 # Makes bench/results/cnn-*.json and .png again: DeepHoyer on MNIST, SVD training and PENNI on CIFAR-10.
 #   bench/images.sh train|measure MNIST CIFAR10 OUT RESULTS TABLE...
 # MNIST, CIFAR10: folders with train.parquet and test.parquet, or hub ids. TABLE: lenet-300-100, lenet-5, resnet20-svd,
-# resnet20-svd-taught, resnet20-penni, resnet18-penni, vgg16-penni, resnet18-escalate, int8 (after resnet20-svd and
+# resnet20-svd-taught, resnet20-penni, resnet18-penni, vgg16-penni, resnet18-escalate, int8 (after resnet20-svd-taught and
 # resnet18-penni). `train` makes the networks, one thread each, so that tables of two networks side by side fill two cores
 # (all of them: about a day); what is in OUT already is not made again, whatever this file says by now, and a killed run
 # continues. Every choice is made on 5,000 training images held out. `measure` wants a machine that does nothing else: it
@@ -200,13 +200,23 @@ train_resnet18_penni() { # 4 + 4 + 8 epochs, coefficients trained throughout; on
   make $own/penni4-plain compress "$out/$own/penni4-bases" --data "$cifar" --cut 0 --epochs 0
   make $own/penni4-l1-taught train --from "$out/$own/dense" --method penni --strength 5e-5 --bases 4 --interval 5 \
     --data "$cifar" --epochs 4 --lr 0.05 --teacher "$dense"
-  make $own/penni4-taught compress "$out/$own/penni4-l1-taught" --data "$cifar" --cut 1.84 --epochs 8 --lr 0.05 \
-    --keep-bases --teacher "$dense"
-  make $own/penni4-taught-plain compress "$out/$own/penni4-taught" --data "$cifar" --cut 0 --epochs 0
+  stages penni4 0.54 0.61 0.74 LR
+  make $own/penni6-l1-taught train --from "$out/$own/dense" --method penni --strength 5e-5 --bases 6 --interval 5 \
+    --data "$cifar" --epochs 4 --lr 0.05 --teacher "$dense"
+  stages penni6 0.76 0.64 0.9 0.05
+}
+
+stages() { # NAME CUT CUT CUT LR: three cuts of NAME-l1-taught, fine-tuned for 1, 1 and 6 epochs, then plain layers
+  local own=resnet18 how=(--data "$cifar" --weight-decay 1e-4 --keep-bases --teacher "$out/resnet18/dense-longer")
+  make $own/$1-stages-1 compress "$out/$own/$1-l1-taught" --cut "$2" --epochs 1 --lr 0.05 "${how[@]}"
+  make $own/$1-stages-2 compress "$out/$own/$1-stages-1" --cut "$3" --epochs 1 --lr 0.05 "${how[@]}"
+  make $own/$1-stages compress "$out/$own/$1-stages-2" --cut "$4" --epochs 6 --lr "$5" "${how[@]}"
+  make $own/$1-stages-plain compress "$out/$own/$1-stages" --data "$cifar" --cut 0 --epochs 0
 }
 
 measure_resnet18_penni() {
-  table resnet18-penni "$cifar" resnet18/dense-longer resnet18/dense-8 resnet18/penni4-plain resnet18/penni4-taught-plain
+  table resnet18-penni "$cifar" resnet18/dense-longer resnet18/dense-8 resnet18/penni4-plain \
+    resnet18/penni4-stages-plain resnet18/penni6-stages-plain
 }
 
 train_resnet20_penni() {
@@ -278,7 +288,7 @@ family() { # DENSE NETWORK: fp32 and int8 of both, side by side; one dense netwo
 
 measure_int8() {
   family resnet18/dense-longer
-  family resnet20/dense-longer resnet20/spatial-hoyer-0.01-cut/3e-3
+  family resnet20/dense-longer resnet20/spatial-taught-cut/0.0692
 }
 
 for name in "$@"; do

@@ -2,8 +2,8 @@
 
 `python fake_runner.py seq2seq --artefact DIR ...`. What it does wrong stands in `behave.json` of the artefact's folder:
 {"sleep": seconds a sentence, "die": signal in block n >= 1, "refuse": message, "drift": tokens change from block n on,
-"report": changes of the report}. Beside the folder it keeps a line for every call: in `calls` the folder's name, in
-`tuned` what it was told of glibc's heap.
+"report": changes of the report, "tuned": true}. Beside the folder it keeps a line for every call: in `calls` the
+folder's name, and if asked, in `tuned` what it was told of glibc's heap.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ def main() -> int:
         file.write(f"{asked.artefact.name}\n")
         file.seek(0)
         calls = file.read().split().count(asked.artefact.name)
-    with (asked.artefact.parent / "tuned").open("a") as file:
-        tuned = [f"{key}={value}" for key, value in os.environ.items() if key.startswith(("GLIBC_", "MALLOC_"))]
-        file.write(f"{' '.join(sorted(tuned))}\n")
+    if behave.get("tuned"):
+        with (asked.artefact.parent / "tuned").open("a") as file:
+            tuned = [f"{key}={value}" for key, value in os.environ.items() if key.startswith(("GLIBC_", "MALLOC_"))]
+            file.write(f"{' '.join(sorted(tuned))}\n")
     asked.out_dir.mkdir(exist_ok=True)
     head = {"schema": 1, "kind": "run", "nonce": asked.nonce, "task": "seq2seq", "program": "fake", "runner": "0"}
     if "refuse" in behave:

@@ -55,7 +55,7 @@ def test_what_a_record_says(artefact, tmp_path):
 def test_memory_is_taken_with_a_steady_heap_and_times_as_the_caller_tuned_it(artefact, tmp_path, monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.top_pad=1")
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
-    measure([artefact("a")], tmp_path / "r.jsonl")
+    measure([artefact("a", tuned=True)], tmp_path / "r.jsonl")
     ours = "GLIBC_TUNABLES=glibc.malloc.top_pad=1 MALLOC_ARENA_MAX=1"
     steady = "GLIBC_TUNABLES=glibc.malloc.mmap_threshold=131072"
     assert (tmp_path / "tuned").read_text().splitlines() == [ours, ours, steady]
