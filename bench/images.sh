@@ -200,7 +200,7 @@ train_resnet18_penni() { # 4 + 4 + 8 epochs, coefficients trained throughout; on
   make $own/penni4-plain compress "$out/$own/penni4-bases" --data "$cifar" --cut 0 --epochs 0
   make $own/penni4-l1-taught train --from "$out/$own/dense" --method penni --strength 5e-5 --bases 4 --interval 5 \
     --data "$cifar" --epochs 4 --lr 0.05 --teacher "$dense"
-  stages penni4 0.54 0.61 0.74 LR
+  stages penni4 0.54 0.61 0.74 0.05
   make $own/penni6-l1-taught train --from "$out/$own/dense" --method penni --strength 5e-5 --bases 6 --interval 5 \
     --data "$cifar" --epochs 4 --lr 0.05 --teacher "$dense"
   stages penni6 0.76 0.64 0.9 0.05
