@@ -200,23 +200,23 @@ train_resnet18_penni() { # 4 + 4 + 8 epochs, coefficients trained throughout; on
   make $own/penni4-plain compress "$out/$own/penni4-bases" --data "$cifar" --cut 0 --epochs 0
   make $own/penni4-l1-taught train --from "$out/$own/dense" --method penni --strength 5e-5 --bases 4 --interval 5 \
     --data "$cifar" --epochs 4 --lr 0.05 --teacher "$dense"
-  stages penni4 0.54 0.61 0.74 0.05
+  stages penni4 0.54 0.61 0.74 0.1 -lr
   make $own/penni6-l1-taught train --from "$out/$own/dense" --method penni --strength 5e-5 --bases 6 --interval 5 \
     --data "$cifar" --epochs 4 --lr 0.05 --teacher "$dense"
   stages penni6 0.76 0.64 0.9 0.05
 }
 
-stages() { # NAME CUT CUT CUT LR: three cuts of NAME-l1-taught, fine-tuned for 1, 1 and 6 epochs, then plain layers
+stages() { # NAME CUT CUT CUT LR [SUFFIX]: three cuts of NAME-l1-taught, fine-tuned for 1, 1 and 6 epochs, then plain layers
   local own=resnet18 how=(--data "$cifar" --weight-decay 1e-4 --keep-bases --teacher "$out/resnet18/dense-longer")
   make $own/$1-stages-1 compress "$out/$own/$1-l1-taught" --cut "$2" --epochs 1 --lr 0.05 "${how[@]}"
   make $own/$1-stages-2 compress "$out/$own/$1-stages-1" --cut "$3" --epochs 1 --lr 0.05 "${how[@]}"
-  make $own/$1-stages compress "$out/$own/$1-stages-2" --cut "$4" --epochs 6 --lr "$5" "${how[@]}"
-  make $own/$1-stages-plain compress "$out/$own/$1-stages" --data "$cifar" --cut 0 --epochs 0
+  make $own/$1-stages${6-} compress "$out/$own/$1-stages-2" --cut "$4" --epochs 6 --lr "$5" "${how[@]}"
+  make $own/$1-stages${6-}-plain compress "$out/$own/$1-stages${6-}" --data "$cifar" --cut 0 --epochs 0
 }
 
 measure_resnet18_penni() {
   table resnet18-penni "$cifar" resnet18/dense-longer resnet18/dense-8 resnet18/penni4-plain \
-    resnet18/penni4-stages-plain resnet18/penni6-stages-plain
+    resnet18/penni4-stages-lr-plain resnet18/penni6-stages-plain
 }
 
 train_resnet20_penni() {
