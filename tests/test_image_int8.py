@@ -160,7 +160,7 @@ def test_the_command_line(place, tmp_path):
     assert manifest.files["model.onnx"].bytes < 0.3 * 4 * 266_200
     called = tprune(*args, 50, "--max-accuracy-drop", 50, "--out", tmp_path / "again")
     assert "int8 gets" in called.out
-    assert "was trained on other images than --held-out 50 leaves of" in " ".join(called.err.split())
+    assert "was trained on other images than data/train less 50 held out: those" in " ".join(called.err.split())
 
 
 @pytest.mark.parametrize(

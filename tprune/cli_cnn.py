@@ -105,7 +105,7 @@ def train(
         return terminal.answer(plan, as_json=json, lines=[would])
     rest, held = _images(data, split, limit, held_out)
     one = known or network.fresh(str(net), rest, seed=seed)
-    warn_of_other_images(one, rest, held_out)
+    warn_of_other_images(one, rest)
     inputs = {rest.name: rest.id} | ({str(start): one.id} if known else {})
     run_dir = out.parent / f".{out.name}.run"
     with terminal.bar() as show:
@@ -191,7 +191,7 @@ def compress(
         return terminal.answer(plan, as_json=json, lines=would)
     rest, held = _images(data, split, limit, held_out)
     _check_made(made, rest)
-    warn_of_other_images(one, rest, held_out)
+    warn_of_other_images(one, rest)
     answers, lines = [], []
     for home, how in zip(homes, settings, strict=True):
         one, run_dir = made.get(home) or network.load(start), home.parent / f".{home.name}.run"
@@ -249,7 +249,7 @@ def quantise(
         would = f"would quantise {start}, {_trained(recipe)}, and write {out}"
         return terminal.answer(plan, as_json=json, lines=[would])
     rest, held = _images(data, split, limit, held_out)
-    warn_of_other_images(one, rest, held_out)
+    warn_of_other_images(one, rest)
     inputs, run_dir = {rest.name: rest.id, str(start): one.id}, out.parent / f".{out.name}.run"
     with terminal.bar() as show:
         facts = escalate.quantise(

@@ -231,12 +231,12 @@ def export(
     terminal.answer(answer, as_json=json, lines=lines)
 
 
-def warn_of_other_images(one: Network, rest: Images, held_out: int) -> None:
+def warn_of_other_images(one: Network, rest: Images) -> None:
     """Warn where the network was trained on other images than `rest`, so maybe on those now held out."""
     if any(step.get("images", rest.id) != rest.id for step in one.history):
         terminal.warn(
-            f"The network was trained on other images than --held-out {held_out} leaves of {rest.name}: those that its "
-            "accuracy is told on may be among them."
+            f"The network was trained on other images than {rest.name}: those that its accuracy is told on may be among "
+            "them; give --data, --limit and --held-out as in its training"
         )
 
 
@@ -248,7 +248,7 @@ def _int8(one: Network, data: str, split: str, held_out: int, limit: int, most: 
 
     rest, held = images.load(data, split=split).hold_out(held_out)
     one.check(held)
-    warn_of_other_images(one, rest, held_out)
+    warn_of_other_images(one, rest)
     seen, held = rest.sample(CALIBRATION).pixels.numpy(), held.sample(limit)
     told = Pixels(held.pixels.numpy(), held.labels.numpy(), held.classes, held.name)
     return Int8(seen, told) if most is None else Int8(seen, told, most)
