@@ -235,8 +235,8 @@ def warn_of_other_images(one: Network, rest: Images) -> None:
     """Warn where the network was trained on other images than `rest`, so maybe on those now held out."""
     if any(step.get("images", rest.id) != rest.id for step in one.history):
         terminal.warn(
-            f"The network was trained on other images than {rest.name}: those that its accuracy is told on may be among "
-            "them; give --data, --limit and --held-out as in its training"
+            f"The network was trained on other images than {rest.name}: those that its accuracy is told on may be "
+            "among them; give --data, --limit and --held-out as in its training"
         )
 
 
