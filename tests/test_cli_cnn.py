@@ -108,25 +108,10 @@ def test_a_dry_run_knows_what_is_done(lenet: Path, mnist: Path, tmp_path: Path):
 
 
 def test_accuracy_on_images_that_were_trained_on_is_warned_of(lenet: Path, mnist: Path, tmp_path: Path):
-    call = (
-        "cnn",
-        "compress",
-        lenet,
-        "--data",
-        mnist,
-        "--method",
-        "deephoyer",
-        "--cut",
-        0.3,
-        "--epochs",
-        0,
-        "--threads",
-        1,
-    )
-    assert (
-        "other images than bars/train less 60 held out: those"
-        in tprune(*call, "--held-out", 60, "--out", tmp_path / "sixty").err
-    )
+    cut = ("--method", "deephoyer", "--cut", 0.3, "--epochs", 0, "--threads", 1)
+    call = ("cnn", "compress", lenet, "--data", mnist, *cut)
+    told = tprune(*call, "--held-out", 60, "--out", tmp_path / "sixty").err
+    assert "other images than bars/train less 60 held out: those" in told
     assert tprune(*call, "--held-out", 40, "--out", tmp_path / "forty").err == ""
 
 
