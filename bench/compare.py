@@ -76,6 +76,7 @@ def _row(
         "runtime": first.runtime,
         "precision": first.precision,
         "device": first.device["model"],
+        "instruction_set": first.device.get("instruction_set"),
         "threads": first.threads,
         "beams": first.beams,
         "sentences": len(output),

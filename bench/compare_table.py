@@ -93,6 +93,7 @@ def context(rows: Sequence[RowData]) -> str:
     first = rows[0]
     told = [f"threads {first['threads']}", f"beams {first['beams']}", "batch 1", f"{first['sentences']} sentences"]
     told += [f"{first['blocks']} interleaved blocks", first["device"]]
+    told += [first["instruction_set"]] if first["instruction_set"] else []
     told += [f"sacreBLEU {row['signature']}" for row in rows[:1] if row["signature"]]
     return "; ".join(told)
 

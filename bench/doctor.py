@@ -24,11 +24,15 @@ from rich.table import Table
 
 from bench import adb, cache, debs, glibc, programs, runner, wheels
 from bench.abi import Abi, named
+from bench.conditions import BUSY_CPUS
+from tprune import processor
+from tprune.busy import busy_cpus
 from tprune.errors import BadInput, WorkFailed
 
 ARM = named("arm64-v8a")
 DOUBLE = Path(__file__).resolve().parents[1] / "tests" / "double"
 CLONE = "run tprune from a clone of its repository"
+ENGINES = {"torch": "torch", "onednn": "oneDNN", "onnxruntime": "ONNX Runtime", "xnnpack": "XNNPACK"}
 SIZES = {"memory": "memory", "disk": "disk free"}
 CMAKE = (3, 25)  # the oldest that reads android_runner/CMakePresets.json
 SECONDS = 2  # that a program may take to say its version
@@ -94,7 +98,10 @@ def require(steps: list[Step]) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Return what this machine is: system, cores that may be used, memory and free disk space in bytes."""
+    """Return what this machine is, memory and free disk space in bytes, and how many CPUs others keep busy now.
+
+    `cores` are the CPUs that may be used, `usable_cpus` what a container's quota leaves of them.
+    """
     place = cache.folder()
     while not place.exists():
         place = place.parent
@@ -105,7 +112,18 @@ def machine() -> dict[str, Any]:
     facts["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with suppress(OSError, ValueError):
         facts["memory"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return {**facts, "disk": shutil.disk_usage(place).free, "cache": str(cache.folder())}
+    own = processor.here()
+    return {
+        **facts,
+        "disk": shutil.disk_usage(place).free,
+        "cache": str(cache.folder()),
+        "processor": own.model,
+        "instruction_sets": list(processor.instruction_sets(own)),
+        "engines": processor.engines(own, os.environ),
+        "usable_cpus": processor.usable_cpus(),
+        "hazards": processor.hazards(own, os.environ),
+        "busy_cpus": busy_cpus(),
+    }
 
 
 def document(steps: list[Step]) -> dict[str, Any]:
@@ -124,11 +142,21 @@ def table(steps: list[Step]) -> Table:
 
 
 def lines(steps: list[Step]) -> list[str]:
-    """Return one line on the machine, and one for each step that is not possible: the command that mends it."""
+    """Return two lines on the machine, one for every hazard, and for every step that is not possible what mends it."""
     facts = machine()
     sizes = [f"{facts[name] / 2**30:.0f} GiB {word}" for name, word in SIZES.items() if name in facts]
     told = ", ".join([facts["system"], f"Python {facts['python']}", f"{facts['cores']} cores", *sizes])
-    return [told, *(f"{step.name}: {step.mend()}" for step in steps if step.missing)]
+    return [told, *_processor(facts), *(f"{step.name}: {step.mend()}" for step in steps if step.missing)]
+
+
+def _processor(facts: dict[str, Any]) -> list[str]:
+    sets = " ".join(facts["instruction_sets"]) or "instruction sets unknown"
+    engines = ", ".join(f"{ENGINES[name]} {word}" for name, word in facts["engines"].items())
+    told = [f"processor: {facts['processor']}, {sets}; {engines}", *(f"hazard: {said}" for said in facts["hazards"])]
+    if (busy := facts["busy_cpus"]) is not None and busy > BUSY_CPUS:
+        cores = f"{busy:.1f} of {facts['cores']} CPUs busy"
+        told.append(f"busy: other programs keep {cores}; timings and trainings will be slower")
+    return told
 
 
 def _installation(packages: list[str]) -> str:

@@ -47,14 +47,18 @@ def _with_agreement(one: Timed, references: Mapping[tuple[Any, ...], Timed]) -> 
 
 
 def device_names(evidence: Evidence) -> dict[str, str]:
-    """Return place -> what a report calls it: its model, with the serial where two devices are of one model."""
+    """Return place -> what a report calls it: its model; where two are of one model, with serial or instruction set."""
     devices = {place_name(item.device): item.device for session in evidence.sessions for item in session}
     devices |= {place: quality["device"] for quality in evidence.qualities if (place := place_of(quality)) is not None}
     models = [device["model"] for device in devices.values()]
     return {
-        place: f"{device['model']} {place}" if models.count(device["model"]) > 1 else str(device["model"])
+        place: _full_name(device) if models.count(device["model"]) > 1 else str(device["model"])
         for place, device in devices.items()
     }
+
+
+def _full_name(device: Mapping[str, Any]) -> str:
+    return f"{device['model']} {device['serial']}" if device["serial"] else place_name(device)
 
 
 def _scored(evidence: Evidence, one: Timed, quality: Quality | None) -> tuple[dict[str, Any], list[str]]:
@@ -85,6 +89,7 @@ def _timed_row(
         "threads": first.threads,
         "beams": None if first.task == IMAGES else first.beams,
         "device": names[place_name(first.device)],
+        "instruction_set": first.device.get("instruction_set"),
         "mode": first.mode,
         "verdict": verdict,
         "bytes": first.bytes,
@@ -219,6 +224,7 @@ def _untimed_rows(evidence: Evidence, used: Used, names: Mapping[str, str]) -> l
             runtime=best["runtime"],
             precision=key[1],
             device=names[place] if place is not None else None,
+            instruction_set=quality["device"].get("instruction_set") if place is not None else None,
             bytes=sizes.get(key[:2]),
             command=shlex.join(best.get("argv", [])) or None,
         )

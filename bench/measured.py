@@ -74,6 +74,7 @@ def _device(records: Sequence[Record]) -> dict[str, str]:
     facts: dict[str, list[Any]] = {
         "device": [", ".join(str(part) for part in (device["kind"], device.get("abi"), android, emulated) if part)],
         "SoC": [device.get("soc")],
+        "instruction set": [device.get("instruction_set")],
         "threads": [item.threads for item in records],
         "CPUs allowed": [_cpus(item.affinity) for item in records],
         "engine": [_engine(item) for item in records],

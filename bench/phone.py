@@ -14,6 +14,7 @@ from typing import Any
 
 from bench import pulse
 from bench.pulse import PULSE, STATUS, Pulse, cpu_line, number, sections
+from tprune import processor
 
 PROPERTIES = (
     "ro.product.manufacturer",
@@ -39,6 +40,7 @@ echo @@properties
 for k in {" ".join(PROPERTIES)}; do echo "$k=$(getprop $k)"; done
 echo @@kernel; uname -a
 echo @@memory; grep MemTotal /proc/meminfo
+echo @@cpuinfo; grep -m1 -e Features -e flags /proc/cpuinfo
 echo @@online; cat /sys/devices/system/cpu/online
 echo @@allowed; grep Cpus_allowed_list /proc/self/status
 echo @@cpus
@@ -78,6 +80,7 @@ class Phone:
     memory_kib: int | None = None
     free_kib: int | None = None
     emulated: bool = False
+    cpuinfo: str = ""  # the line of /proc/cpuinfo that lists the CPU's features
     pulse: Pulse = field(default_factory=Pulse)
 
     @property
@@ -103,9 +106,10 @@ class Phone:
         return tuple(core.id for core in usable)
 
     def document(self, serial: str, abi: str) -> dict[str, Any]:
-        """Return the `device` of a record that was measured on this phone."""
+        """Return the `device` of a record that was measured on this phone by a program for `abi`."""
         facts = {"model": self.name, "abi": abi, "emulated": self.emulated, "soc": self.soc, "android": self.android}
-        return {"kind": "phone", "serial": serial, **facts}
+        own = processor.known(processor.parse(self.cpuinfo, abi))
+        return {"kind": "phone", "serial": serial, **facts, "instruction_set": own}
 
 
 def parse(text: str) -> Phone:
@@ -131,6 +135,7 @@ def parse(text: str) -> Phone:
         memory_kib=int(memory[1]) if memory else None,
         free_kib=_free(parts.get("space", [])),
         emulated=emulated or properties.get("ro.hardware") in EMULATED_HARDWARE,
+        cpuinfo="\n".join(parts.get("cpuinfo", ())),
         pulse=pulse.parse(text),
     )
 

@@ -35,7 +35,8 @@ class Record:
     the engine's own calls; `encoder_ns` and `step_ns` split it by graph; `steps` counts decoder steps. All are lists
     with one entry a sentence and pass (only the mode `sustained` has several passes); `output_ids` has one a sentence.
     `memory` is in KiB: the peak of the process, what it held before the artefact was opened, and what it held at the
-    end as anonymous and as file-backed pages. `device` has kind, serial, model, abi, emulated, soc and android.
+    end as anonymous and as file-backed pages. `device` has kind, serial, model, abi, emulated, soc, android and, in
+    newer records, instruction_set (the word of `tprune.processor.best`; None where the device does not say).
     `session` is one call of the benchmark, `nonce` one process. `identical` counts the sentences with the same tokens
     as on the reference, None where there was none.
 
@@ -175,8 +176,13 @@ class Record:
 
 
 def place_name(device: Mapping[str, Any]) -> str:
-    """Return what tells a device from every other: its serial, or its model where it has none (a host)."""
-    return str(device["serial"] or device["model"])
+    """Return what tells a device from every other: its serial; of a host its model and, where known, instruction set.
+
+    Virtual machines of one model may have different instruction sets, and times of two are no speed-up.
+    """
+    if device["serial"]:
+        return str(device["serial"])
+    return ", ".join(filter(None, (str(device["model"]), device.get("instruction_set"))))
 
 
 def from_json(document: object) -> Record:

@@ -26,6 +26,7 @@ class Row:
     runtime: str | None = None
     precision: str | None = None
     device: str | None = None
+    instruction_set: str | None = None
     threads: int | None = None
     bleu: float | None = None
     chrf: float | None = None

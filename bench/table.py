@@ -96,6 +96,7 @@ CONTEXT = (
     Column("runtime", "runtime", _plain("runtime"), number=False),
     Column("precision", "precision", _plain("precision"), number=False),
     Column("device", "device", _plain("device"), number=False),
+    Column("instruction_set", "instruction set", _plain("instruction_set"), number=False),
     Column("threads", "threads", _plain("threads")),
     Column("beams", "beams", _plain("beams")),
     Column("mode", "mode", _plain("mode"), number=False),

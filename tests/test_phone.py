@@ -55,6 +55,21 @@ def test_a_phone_that_hides_much():
     assert found.pulse.celsius == 30.5  # the battery's, for want of a better one
 
 
+@pytest.mark.parametrize(
+    ("line", "abi", "word"),
+    [
+        ("Features\t: fp asimd evtstrm aes atomics asimdrdm lrcpc dcpop asimddp", "arm64-v8a", "neon-dotprod"),
+        ("Features\t: half thumb vfp edsp neon vfpv3", "armeabi-v7a", "neon"),
+        ("flags\t\t: fpu sse sse2 ssse3 sse4_1 sse4_2 popcnt", "x86_64", "sse4.1"),
+        ("flags\t\t: fpu sse sse2 ssse3 sse4_1 sse4_2 popcnt", "arm64-v8a", None),  # translated: not its own
+        ("", "arm64-v8a", None),
+    ],
+)
+def test_instruction_sets(line, abi, word):
+    assert phone.parse(f"@@cpuinfo\n{line}\n@@online\n0-7\n").document("S1", abi)["instruction_set"] == word
+    assert phone.parse(WHOLE).document("S1", abi)["instruction_set"] is None
+
+
 def test_an_emulator_says_so():
     found = phone.parse(EMULATOR)
     assert found.emulated
@@ -144,6 +159,7 @@ def test_the_probe_is_plain_sh():
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == "@@end"
     found = phone.parse(done.stdout)
+    assert found.cpuinfo.count("\n") == 0 and len(found.cpuinfo.split(":")) == 2
     assert found.cores and found.free_kib > 0 and found.memory_kib > 0
     assert len(found.pulse.loadavg) == 3
 

@@ -183,3 +183,17 @@ def test_a_full_disk_leaves_whole_lines_only(block, tmp_path):
     assert "cannot write" in done.stdout
     assert "free some space" in done.stdout
     assert path.read_text() == block.to_line()
+
+
+@pytest.mark.parametrize(
+    ("device", "place"),
+    [
+        ({"serial": None, "model": "CPU"}, "CPU"),  # of an older record
+        ({"serial": None, "model": "CPU", "instruction_set": None}, "CPU"),
+        ({"serial": None, "model": "CPU", "instruction_set": "avx2"}, "CPU, avx2"),
+        ({"serial": "S1", "model": "Phone", "instruction_set": "neon-i8mm"}, "S1"),
+    ],
+)
+def test_what_tells_a_device_from_others(block, device, place):
+    assert record.place_name(device) == place
+    assert replace(block, device={**block.device, **device}).series[0] == place

@@ -34,9 +34,9 @@ from bench.row import Row
 from tprune.errors import BadInput
 
 FIELDS = (
-    "name criterion seed keep beams runtime precision device threads bleu chrf signature bleu_loss_percent accuracy "
-    "accuracy_loss p_value params macs bytes median_ms p90_ms speedup speedup_low speedup_high peak_mib mode verdict "
-    "scored command"
+    "name criterion seed keep beams runtime precision device instruction_set threads bleu chrf signature "
+    "bleu_loss_percent accuracy accuracy_loss p_value params macs bytes median_ms p90_ms speedup speedup_low "
+    "speedup_high peak_mib mode verdict scored command"
 ).split()
 
 

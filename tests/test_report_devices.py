@@ -25,6 +25,7 @@ from runs import (  # noqa: F401 - the fixtures are used by name
 )
 
 from bench import results, table
+from bench.record import Record
 from bench.report import report
 from tprune.errors import BadInput
 
@@ -64,6 +65,44 @@ def test_two_phones_of_one_model_are_told_apart(tmp_path):
     records = [on_phone(DENSE, 0, [40]), on_phone(HALF, 0, [10]), on_phone(DENSE, 0, [30], device=second)]
     document = report([write(tmp_path / "phone", [], records)], tmp_path / "out")
     assert [row["device"] for row in document["rows"]] == ["Made Up 9 S1", "Made Up 9 S1", "Made Up 9 S2"]
+
+
+def on_host(of: dict[str, Any], samples: list[float], instruction_set: str | None, **changes) -> Record:
+    host = {"kind": "host", "serial": None, "model": DEVICE, "abi": "x86_64", "emulated": False}
+    return timed(of, 0, samples, device={**host, "instruction_set": instruction_set}, **changes)
+
+
+def test_no_speedup_spans_two_instruction_sets(tmp_path):
+    """Two virtual machines of one model: on the one without AVX-512 the dense model is slower, and that is no gain."""
+    records = [
+        on_host(DENSE, [40, 120], "avx2"), on_host(HALF, [20, 60], "avx2"),
+        on_host(DENSE, [20, 60], "avx512-vnni"), on_host(HALF, [16, 48], "avx512-vnni"),
+    ]  # fmt: skip
+    document = report([write(tmp_path / "runs", [], records)], tmp_path / "out")
+    told = {(row["name"], row["device"]): (row["instruction_set"], row["speedup"]) for row in document["rows"]}
+    assert told == {
+        ("dense", f"{DEVICE}, avx2"): ("avx2", 1.0),
+        ("shs-50", f"{DEVICE}, avx2"): ("avx2", pytest.approx(2.0)),
+        ("dense", f"{DEVICE}, avx512-vnni"): ("avx512-vnni", 1.0),
+        ("shs-50", f"{DEVICE}, avx512-vnni"): ("avx512-vnni", pytest.approx(1.25)),
+    }
+    assert {facts["instruction set"] for facts in document["devices"].values()} == {"avx2", "avx512-vnni"}
+
+
+@pytest.mark.parametrize("other", ["avx2", None])
+def test_a_dense_model_of_another_instruction_set_is_none(tmp_path, other):
+    records = [on_host(DENSE, [40, 120], other), on_host(HALF, [10, 30], "avx512-vnni")]
+    document = report([write(tmp_path / "runs", [], records)], tmp_path / "out")
+    row = next(row for row in document["rows"] if row["name"] == "shs-50")
+    assert (row["device"], row["speedup"], row["median_ms"]) == (f"{DEVICE}, avx512-vnni", None, 20.0)
+    assert "no dense artefact of the same runtime, precision, device and threads" in " ".join(document["notes"])
+
+
+def test_one_instruction_set_is_said_once(tmp_path):
+    records = [on_host(DENSE, [40, 120], "avx2"), on_host(HALF, [20, 60], "avx2")]
+    document = report([write(tmp_path / "runs", [], records)], tmp_path / "out")
+    assert [(row["device"], row["instruction_set"]) for row in document["rows"]] == [(DEVICE, "avx2")] * 2
+    assert f"device {DEVICE}; instruction set avx2; threads 1" in table.context_line(document["rows"])
 
 
 def test_bleu_of_what_the_phone_said(small, tmp_path):

@@ -17,7 +17,9 @@ from tprune.cli_compare import compare
 from tprune.cli_model import analyse, expand, prune, verify
 from tprune.cli_simulate import simulate
 from tprune.cli_translate import translate
+from tprune.errors import BadInput
 from tprune.options import Json, Seed, Threads, use_threads
+from tprune.processor import check_environment
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -89,6 +91,10 @@ app.add_typer(cli_cnn.app, name="cnn")
 
 def main() -> None:
     """Run the command line: the console command `tprune`."""
+    try:
+        check_environment(os.environ)
+    except BadInput as error:
+        terminal.fail(2, str(error))
     terminal.run(app)
 
 
