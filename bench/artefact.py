@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from export import targets
 from export.image_manifest import ImageManifest
 from export.manifest import IMAGES, TRANSLATION, Manifest, read_document, task_of
 
@@ -31,6 +32,7 @@ class Artefact:
     task: str = TRANSLATION
     image: tuple[int, ...] = ()
     classes: int = 0
+    target_cpu: str = targets.ALL
 
     @property
     def name(self) -> str:
@@ -56,4 +58,5 @@ def read(folder: Path | str) -> Artefact:
         task=IMAGES if images else TRANSLATION,
         image=manifest.image if isinstance(manifest, ImageManifest) else (),
         classes=len(manifest.classes) if isinstance(manifest, ImageManifest) else 0,
+        target_cpu=manifest.target_cpu,
     )

@@ -23,8 +23,10 @@ from bench.inputs import Inputs
 from bench.record import Record
 from bench.runner import Ids, Job, Run, RunFailed
 from bench.settings import Settings, listed
+from export import targets
 from export.manifest import IMAGES
 from tprune import stamp
+from tprune.busy import Others
 from tprune.errors import BadInput
 
 Programs = Mapping[str, Sequence[str]]  # runtime -> argv of the program that runs its artefacts
@@ -41,11 +43,16 @@ def run(
     programs: Programs | None = None,
     progress: Progress | None = None,
 ) -> list[Record]:
-    """Measure every artefact on this machine (see `blocks.run`); `programs` are found or built by default."""
+    """Measure every artefact on this machine (see `blocks.run`); `programs` are found or built by default.
+
+    Warns (`errors.Caution`) of an artefact that was exported for other processors.
+    """
     sweep = listed(settings or Settings())
     for one in sweep:
         _check_cpus(one)
     subjects = blocks.read_subjects(artefacts, sentences)
+    for subject in subjects:
+        targets.warn(f"artefact {str(subject.folder)!r}", subject.target_cpu)
     programs = programs or _programs(subjects, sweep[0].beams)
     here = place(programs)
     return blocks.run(artefacts, sentences, place=here, settings=sweep, out=out, progress=progress)
@@ -53,7 +60,7 @@ def run(
 
 def place(programs: Programs) -> Place:
     """Return this machine as a place to measure in."""
-    others = conditions.Others()
+    others = Others()
 
     def ready() -> dict[str, Any]:
         others.look()

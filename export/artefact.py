@@ -71,7 +71,7 @@ def publish(
         limit = manifest.limits.source
         sources = [checkpoint.tokenizer(text, truncation=True, max_length=limit)["input_ids"] for text in sentences]
         found = parity.compare(checkpoint.model, folder, sources, threads=threads)
-        if programs.precision == FP32 and not found.passed:
+        if not programs.precision.int8 and not found.passed:
             raise WorkFailed(f"export of {checkpoint.name!r} refused: {found.complaint()}")
         manifest = replace(manifest, parity=found.result)
         manifest.write(folder)
@@ -111,6 +111,7 @@ def _manifest(checkpoint: Checkpoint, folder: Path, programs: Programs) -> Manif
         output_ids=tuple(kept) if len(kept) < model.config.decoder_vocab_size else None,
         delegation=programs.delegation,
         scoring=_scoring(checkpoint),
+        target_cpu=programs.precision.target_cpu,
     )
 
 

@@ -14,7 +14,7 @@ from cnn import nets
 from cnn.count import count
 from cnn.network import Network
 from cnn.rounding import EightBit
-from export import cnn_graphs, image_parity, image_runtime
+from export import cnn_graphs, image_parity, image_runtime, targets
 from export.artefact import Programs
 from export.image_int8 import Int8
 from export.image_manifest import ImageManifest, ImageParity, NetworkFacts
@@ -44,6 +44,7 @@ def publish(
     (int8), WorkFailed when the artefact does not answer like PyTorch or costs too much; nothing is left behind then.
     """
     if int8:
+        targets.check_gate(int8.target_cpu)
         images = int8.held
         if len(images.classes) > len(network.classes):
             raise BadInput(
@@ -58,7 +59,7 @@ def publish(
     try:
         with new_folder(out) as folder:
             wanted = image_parity.answers(network, pixels)
-            manifest = _manifest(network, folder, write(folder), name or network.net, "int8" if int8 else "fp32")
+            manifest = _manifest(network, folder, write(folder), name or network.net, int8)
             manifest.write(folder)  # parity opens the folder as a user would
             found = _opened(folder, threads).logits(pixels)
             parity, cost = (
@@ -89,13 +90,13 @@ def _random(network: Network) -> tuple[Any, str]:
     return drawn, "random pixels, seed 0"
 
 
-def _manifest(network: Network, folder: Path, programs: Programs, name: str, precision: str) -> ImageManifest:
+def _manifest(network: Network, folder: Path, programs: Programs, name: str, int8: Int8 | None) -> ImageManifest:
     """Describe the program in `folder`; the parity result is still empty."""
     files = describe_files(folder, programs.files)
     return ImageManifest(
         id=artefact_id(files),
         runtime=programs.runtime,
-        precision=precision,
+        precision="int8" if int8 else "fp32",
         files=files,
         tensors=programs.tensors(),
         classes=network.classes,
@@ -103,6 +104,7 @@ def _manifest(network: Network, folder: Path, programs: Programs, name: str, pre
         model=_facts(network, name),
         parity=ImageParity(0, "", 0, 0.0, 0.0),
         delegation=programs.delegation,
+        target_cpu=int8.target_cpu if int8 else targets.ALL,
     )
 
 

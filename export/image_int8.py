@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from export import targets
 from export.image_runtime import Bytes, Floats, inputs
 from export.quiet import quiet
 from tprune.errors import BadInput
@@ -22,28 +23,34 @@ CALIBRATION = 200  # images; of ResNet-18 on CIFAR-10, a hundred gave the same c
 @dataclass(frozen=True)
 class Int8:
     """How to quantise, and what it may cost: uint8 images (count, channels, height, width) that the ranges are taken
-    from, others that are classified before and after, and by how many percentage points accuracy may fall."""
+    from, others that are classified before and after, by how many percentage points accuracy may fall, and for which
+    processors an ONNX artefact is (see `export.targets`)."""
 
     calibration: Bytes
     held: Pixels
     most: float = 0.5
+    target_cpu: str = targets.ALL
 
     def __post_init__(self) -> None:
+        targets.named(self.target_cpu)
         if not len(self.calibration):
             raise BadInput("there is no image to take the ranges of 8-bit activations from")
         if not 0 <= self.most <= 100:
             raise BadInput(f"an accuracy drop of {self.most:g} points must lie in [0, 100]")
 
 
-def onnx_model(fp32: Path, int8: Path, images: Bytes) -> None:
-    """Write the ONNX model `fp32`, of input "image", with 8-bit operators to `int8`."""
+def onnx_model(fp32: Path, int8: Path, how: Int8) -> None:
+    """Write the ONNX model `fp32`, of input "image", with 8-bit operators to `int8`.
+
+    Unless the target has exact sums, weights take 7 of the 8 bits, so that sums of two products fit in 16.
+    """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
         """What the quantiser asks for the next input."""
 
         def __init__(self) -> None:
-            self.rows = inputs(images)
+            self.rows = inputs(how.calibration)
 
         def get_next(self) -> dict[str, Floats] | None:
             row = next(self.rows, None)
@@ -54,5 +61,6 @@ def onnx_model(fp32: Path, int8: Path, images: Bytes) -> None:
         quantize_static(
             fp32, made, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            reduce_range=not targets.named(how.target_cpu).exact,
         )  # fmt: skip
         int8.write_bytes(made.read_bytes())

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from export import targets
 from export.manifest import (
     FILE,
     IMAGES,
@@ -95,9 +96,11 @@ class ImageManifest:
     parity: ImageParity
     delegation: Delegation | None = None  # of an executorch artefact
     cost: ImageCost | None = None  # of an int8 artefact
+    target_cpu: str = targets.ALL  # for which processors, see export.targets
     header: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        targets.named(self.target_cpu)
         if self.runtime not in RUNTIMES:
             raise BadInput(f"ImageManifest.runtime: {self.runtime!r} is not one of {', '.join(RUNTIMES)}")
         if self.precision not in PRECISIONS:
@@ -141,5 +144,6 @@ def _parse(document: Mapping[str, Any]) -> ImageManifest:
         parity=ImageParity(**document["parity"]),
         delegation=None if delegation is None else Delegation(**delegation),
         cost=None if cost is None else ImageCost(**cost),
+        target_cpu=targets.of_document(document),
         header={key: value for key, value in document.items() if key not in body},
     )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export import runtime
+from export import runtime, targets
 from export.image_manifest import GRAPH, ImageManifest
 from export.translator import engine_errors
 from tprune.errors import BadInput
@@ -54,6 +54,7 @@ def open(folder: str | Path, threads: int = 1) -> Classifier:  # noqa: A001 - `i
     folder = Path(folder)
     manifest = ImageManifest.read(folder)
     manifest.check_files(folder)
+    targets.warn(f"artefact {str(folder)!r}", manifest.target_cpu)
     (file,) = manifest.files
     start = _executorch if manifest.runtime == "executorch" else _onnxruntime
     with engine_errors(folder):

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from export import targets
 from tprune.errors import BadInput
 from tprune.stamp import SCHEMA, file_sha256, stamp, write_json
 
@@ -166,9 +167,11 @@ class Manifest:
     int8: tuple[str, ...] = ()  # the components that are 8-bit (see export.precision); the others are fp32
     cost: Int8Cost | None = None  # of an int8 artefact
     scoring: Scoring = Scoring()
+    target_cpu: str = targets.ALL  # for which processors, see export.targets
     header: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        targets.named(self.target_cpu)
         for name, value, legal in (("runtime", self.runtime, RUNTIMES), ("precision", self.precision, PRECISIONS)):
             if value not in legal:
                 raise BadInput(f"Manifest.{name}: {value!r} is not one of {', '.join(legal)}")
@@ -303,6 +306,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
         int8=tuple(document.get("int8", ())),
         cost=None if document.get("cost") is None else Int8Cost(**document["cost"]),
         scoring=Scoring(**document.get("scoring", {})),
+        target_cpu=targets.of_document(document),
         header={key: value for key, value in document.items() if key not in body},
     )
 

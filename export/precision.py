@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from export import targets
 from tprune.errors import BadInput
 
 COMPONENTS = ("encoder", "decoder", "output", "embedding")
@@ -14,11 +15,16 @@ the tables that tokens are looked up in."""
 
 @dataclass(frozen=True)
 class Precision:
-    """The components that are int8; everything else, and all that passes between operators, is fp32."""
+    """The components that are int8; everything else, and all that passes between operators, is fp32.
+
+    `target_cpu`: for which processors, see `export.targets`.
+    """
 
     int8: frozenset[str] = frozenset()
+    target_cpu: str = targets.ALL
 
     def __post_init__(self) -> None:
+        targets.named(self.target_cpu)
         if unknown := sorted(self.int8 - set(COMPONENTS)):
             raise BadInput(f"unknown component {', '.join(unknown)}; an export has {', '.join(COMPONENTS)}")
 
@@ -31,7 +37,7 @@ class Precision:
         """Return this precision with `components` as fp32. Raises BadInput for one that there is not."""
         if unknown := sorted(set(components) - set(COMPONENTS)):
             raise BadInput(f"unknown component {', '.join(unknown)}; an export has {', '.join(COMPONENTS)}")
-        return Precision(self.int8 - set(components))
+        return replace(self, int8=self.int8 - set(components))
 
 
 FP32 = Precision()

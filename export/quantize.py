@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from export import targets
 from export.manifest import Int8Cost, Manifest
 from export.precision import COMPONENTS, FP32, INT8, Precision
 from export.quality import translate
@@ -80,9 +81,10 @@ def quantize(
 
     When all of them cost too much, every component is tried alone, and the dearest ones go back to fp32 until they do
     not. The first `parity` sentences of the gate's corpus are compared with PyTorch. Raises BadInput when `out` is
-    taken, WorkFailed when not even one component may be int8.
+    taken or this processor cannot judge for the target CPU, WorkFailed when not even one component may be int8.
     """
     dev = gate.dev
+    targets.check_gate(gate.wanted.target_cpu)
     out = check_vacant(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".part") as place:

@@ -25,7 +25,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the library is loaded, or it
 import onnxruntime as ort  # noqa: E402
 from onnxruntime.capi.onnxruntime_pybind11_state import OrtValue  # noqa: E402
 
-from export import batch  # noqa: E402
+from export import batch, targets  # noqa: E402
 from export.beam import Beams  # noqa: E402
 from export.manifest import GRAPHS, Manifest, Scoring, Special, Tensors  # noqa: E402
 from tprune.errors import BadInput  # noqa: E402
@@ -59,13 +59,17 @@ class Decoded:
 
 
 def open(folder: str | Path, threads: int = 1) -> Artefact:  # noqa: A001 - `runtime.open(folder)` reads as it is meant
-    """Open an ONNX artefact; its files are checked against the manifest first. Raises BadInput for a damaged one."""
+    """Open an ONNX artefact; its files are checked against the manifest first. Raises BadInput for a damaged one.
+
+    Warns (`errors.Caution`) of one that was exported for other processors.
+    """
     if threads < 1:
         raise BadInput(f"threads must be at least 1, not {threads}")
     manifest = Manifest.read(folder)
     if manifest.runtime != "onnxruntime":
         raise BadInput(f"{str(folder)!r} is for {manifest.runtime}; this opens onnxruntime artefacts only")
     manifest.check_files(folder)
+    targets.warn(f"artefact {str(folder)!r}", manifest.target_cpu)
     encoder, step = (session(Path(folder) / GRAPHS[name], threads) for name in ("encoder", "decoder_step"))
     tensors = manifest.tensors
     return Artefact(manifest, threads, _Encoder(encoder, tensors["encoder"]), _Step(step, tensors["decoder_step"]))

@@ -8,8 +8,9 @@ The folder appears under its name after `parity` agreed with PyTorch.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import ops
 
-from export import cnn_graphs, image_artefact, image_int8
+from export import cnn_graphs, image_artefact, image_int8, saturation, targets
 from export.artefact import Programs, publish
 from export.image_int8 import Int8
 from export.image_manifest import FILES, GRAPH, ImageManifest
@@ -50,13 +51,16 @@ def to_onnx(
     """
     model = checkpoint.model.eval()
 
+    rows = functools.partial(RowsProduct, exact=targets.named(precision.target_cpu).exact)
+
     def write(folder: Path) -> Programs:
         graphs = {
-            "encoder": EncoderGraph(model, _kernels(precision, "encoder", RowsProduct)),
+            "encoder": EncoderGraph(model, _kernels(precision, "encoder", rows)),
             "decoder_step": StepGraph(model, _kernels(precision, "decoder", RowProduct)),
         }
         borders = ports(model)
         protos = {name: trace(graph, borders[name]) for name, graph in graphs.items()}
+        _check_sums(protos.values(), precision.target_cpu)
         shares = share(protos["encoder"], protos["decoder_step"], folder / SHARED)
         for name, proto in protos.items():
             onnx.save(proto, folder / GRAPHS[name])
@@ -81,13 +85,20 @@ def network_to_onnx(
         borders, file = cnn_graphs.ports(network), folder / FILES["onnxruntime"]
         onnx.save(trace(cnn_graphs.ClassifierGraph(network), borders), file)
         if int8:
-            image_int8.onnx_model(file, file, int8.calibration)
+            image_int8.onnx_model(file, file, int8)
+            _check_sums([onnx.load(file)], int8.target_cpu)
         return Programs("onnxruntime", (file.name,), {GRAPH: borders})
 
     return image_artefact.publish(network, out, write, name=name, images=images, threads=threads, int8=int8)
 
 
-def _kernels(precision: Precision, side: str, product: type[nn.Module]) -> Kernels:
+def _check_sums(protos: Iterable[onnx.ModelProto], target_cpu: str) -> None:
+    """Raise WorkFailed where some processor of the target would not sum exactly."""
+    for proto in protos if not targets.named(target_cpu).exact else ():
+        saturation.check(proto)
+
+
+def _kernels(precision: Precision, side: str, product: Callable[..., nn.Module]) -> Kernels:
     """What the graph of a side, encoder or decoder, is made of; `product` is the int8 one for its number of tokens."""
     int8 = precision.int8
     return Kernels(

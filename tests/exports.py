@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from conftest import SENTENCES, randomised
 from marians import random_plan
 from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 
+from export.precision import Precision
 from export.to_onnx import to_onnx
 from tprune import surgery
 from tprune.checkpoint import Checkpoint
@@ -17,8 +19,12 @@ from tprune.marian import PrunedMarianMTModel
 MOST = 12  # target tokens, the start token included
 
 
-def export(runtime: str, config: MarianConfig, tokenizer: Path, out: Path) -> Path:
-    """Write a randomly pruned Marian of that config to `out`; the test is skipped where `runtime` is not installed."""
+def export(runtime: str, config: MarianConfig, tokenizer: Path, out: Path, *, int8: Collection[str] = ()) -> Path:
+    """Write a randomly pruned Marian of that config to `out`; the test is skipped where `runtime` is not installed.
+
+    `int8` names the components that are.
+    """
+    precision = Precision(frozenset(int8))
     whole = PrunedMarianMTModel.from_stock(MarianMTModel(config))
     model = randomised(surgery.cut(whole, random_plan(whole, seed=3)))
     model.final_logits_bias[0, config.pad_token_id] = 12.0  # it takes its share, and would often win
@@ -28,7 +34,7 @@ def export(runtime: str, config: MarianConfig, tokenizer: Path, out: Path) -> Pa
         pytest.importorskip("executorch")
         from export.to_executorch import to_executorch
 
-        to_executorch(checkpoint, out, sentences=SENTENCES[:2])
+        to_executorch(checkpoint, out, sentences=SENTENCES[:2], precision=precision)
     else:
-        to_onnx(checkpoint, out, sentences=SENTENCES[:2])
+        to_onnx(checkpoint, out, sentences=SENTENCES[:2], precision=precision)
     return out

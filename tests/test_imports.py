@@ -17,6 +17,8 @@ FOUNDATION = {
     "tprune.errors",
     "tprune.signals",
     "tprune.mcnemar",
+    "tprune.processor",
+    "tprune.busy",
 }  # standard library only, so everybody may
 HEAVY = ("torch", "transformers")
 
@@ -25,7 +27,8 @@ ALLOWED = {
     "tprune": set(),
     "cnn": FOUNDATION | {"tprune.bf16", "tprune.hoyer", "tprune.pixels", "tprune.state"},
     "export": {"tprune", "cnn"},
-    "bench": FOUNDATION | {"export.image_manifest", "export.manifest", "export.runtime", "tprune.pixels"},
+    "bench": FOUNDATION
+    | {"export.image_manifest", "export.manifest", "export.runtime", "export.targets", "tprune.pixels"},
     "bench.accel": FOUNDATION,
 }
 LIGHT = ("tprune.stamp", "tprune.errors", "tprune.cli", "tprune.pixels", "export.manifest", "export.runtime")

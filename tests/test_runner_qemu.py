@@ -11,6 +11,7 @@ from bench import wheels
 from bench.abi import named
 from bench.bundle import Bundle, assemble
 from bench.runner import PROGRAMS, missing_tools
+from export.precision import COMPONENTS
 from export.translator import open_translator
 from tests.exports import export
 from tests.native import Runner, build, sentences
@@ -78,6 +79,12 @@ def test_tokens(runner: Runner, artefact: Path) -> None:
     assert called.report["machine"]["uname"].endswith("aarch64")
     assert int(called.report["machine"]["hwcap"], 16) & 2  # asimd
     assert runner.translate(artefact, given, "--beams", 3).ids == [opened.beam(ids, 3) for ids in given]
+
+
+def test_int8_tokens(runner: Runner, runtime: str, tiny_config, tiny_tokenizer_folder: Path, tmp_path: Path) -> None:
+    artefact = export(runtime, tiny_config(), tiny_tokenizer_folder, tmp_path / "int8", int8=COMPONENTS)
+    opened, given = open_translator(artefact), sentences(112, 4, longest=8)
+    assert runner.translate(artefact, given).ids == [opened.greedy(ids).ids for ids in given]
 
 
 def test_threads(runner: Runner, artefact: Path) -> None:

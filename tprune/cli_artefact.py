@@ -11,7 +11,7 @@ import typer
 
 from tprune import stamp, terminal
 from tprune.errors import BadInput
-from tprune.options import Data, Dry, Json, Limit, Model, Out, Source, Target, Threads, use_threads
+from tprune.options import Data, Dry, Json, Limit, Model, Out, Source, Target, TargetCpu, Threads, use_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,6 +109,7 @@ def export(
             help="Of int8: largest BLEU loss on --split, in per cent of fp32's. What costs more stays fp32; 0.5."
         ),
     ] = None,
+    target_cpu: TargetCpu = None,
     source: Source = "en",
     target: Target = "de",
     split: str = "val",
@@ -121,6 +122,7 @@ def export(
 ) -> None:
     """Export a checkpoint; the artefact appears only if it translates token for token like PyTorch (fp32), or with
     hardly less BLEU (int8)."""
+    from export import targets
     from export.precision import COMPONENTS
     from tprune import corpus as texts
     from tprune.checkpoint import load
@@ -130,6 +132,7 @@ def export(
     terminal.one_of("--precision", precision, ("fp32", "int8"))
     if precision == "fp32":
         terminal.only_for("--precision int8", {"--keep-float": keep_float, "--max-bleu-drop": max_bleu_drop})
+    targets.check(target_cpu, to=to, precision=precision)
     if to == "onnx":
         from export.to_onnx import to_onnx as write
     else:
@@ -143,8 +146,8 @@ def export(
         kept = [name.strip() for name in (keep_float or "").split(",") if name.strip()]
         if keep_float is not None and not kept:
             raise BadInput("--keep-float names no component; an export has encoder, decoder, output, embedding")
-        drop = 0.5 if max_bleu_drop is None else max_bleu_drop
-        gate = Gate(texts.load(data, split=split, **sides), drop, INT8.without(kept))
+        wanted = replace(INT8.without(kept), target_cpu=target_cpu or targets.ALL)
+        gate = Gate(texts.load(data, split=split, **sides), 0.5 if max_bleu_drop is None else max_bleu_drop, wanted)
     else:
         sentences = texts.load(data, split=split, limit=limit, **sides).source
     checkpoint = load(model)
@@ -166,7 +169,7 @@ def export(
     ]
     answer = {"out": str(out), "id": manifest.id, "bytes": size, **asdict(parity)}
     if cost := manifest.cost:
-        answer |= {"int8": list(manifest.int8), "cost": asdict(cost)}
+        answer |= {"int8": list(manifest.int8), "target_cpu": manifest.target_cpu, "cost": asdict(cost)}
         stayed = ", ".join(name for name in COMPONENTS if name not in manifest.int8) or "nothing"
         lines.append(
             f"int8: {', '.join(manifest.int8)}; fp32: {stayed}. {cost.split}: BLEU {cost.bleu:.2f}, fp32 "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +12,7 @@ import typer
 
 from tprune import heap, stamp, terminal
 from tprune.errors import BadInput
-from tprune.options import Batch, Dry, ImageData, Json, NetworkDir, Out, Threads, use_threads
+from tprune.options import Batch, Dry, ImageData, Json, NetworkDir, Out, TargetCpu, Threads, use_threads
 
 if TYPE_CHECKING:
     from bench.accel.layer import Workload
@@ -181,6 +181,7 @@ def export(
         float | None,
         typer.Option(help="int8: percentage points of accuracy that it may cost; default 0.5.", min=0, max=100),
     ] = None,
+    target_cpu: TargetCpu = None,
     threads: Threads = 1,
     json: Json = False,
 ) -> None:
@@ -190,6 +191,7 @@ def export(
     on the training images that `train` held out.
     """
     from cnn import network
+    from export import targets
     from tprune import pixels
 
     terminal.one_of("--to", to, ("onnx", "executorch"))
@@ -198,6 +200,7 @@ def export(
         terminal.only_for("--precision int8", {"--max-accuracy-drop": max_accuracy_drop, "--held-out": held_out})
     elif not data:
         raise BadInput("--precision int8 needs --data: images to take ranges from, and others to tell its cost on")
+    targets.check(target_cpu, to=to, precision=precision)
     if not data:
         terminal.only_for("--data", {"--split": split, "--limit": limit})
     stamp.check_vacant(out)
@@ -210,6 +213,7 @@ def export(
     int8 = seen = None
     if data and precision == "int8":
         int8 = _int8(one, data, split or "train", held_out or 5000, limit or 1000, max_accuracy_drop)
+        int8 = replace(int8, target_cpu=target_cpu or int8.target_cpu)
     elif data:
         seen = pixels.load(data, split=split or "test", limit=limit or 100)
     manifest = write(one, out, name=start.resolve().name, images=seen, threads=threads, int8=int8)

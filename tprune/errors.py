@@ -13,3 +13,7 @@ class BadInput(ValueError):
 
 class WorkFailed(RuntimeError):
     """The work itself failed (NaN loss, full disk, parity lost): exit code 1. The message says what to do next."""
+
+
+class Caution(UserWarning):
+    """What does not stop the work, but decides what its result is worth; the command line shows it as one line."""

@@ -22,6 +22,14 @@ Target = Annotated[str, typer.Option(help="Target language or column.")]
 ImageData = Annotated[str, typer.Option(help="Images: folder of parquet files or hub id.", metavar="DATA")]
 NetworkDir = Annotated[Path, typer.Argument(help="Folder that `cnn train` or `cnn compress` wrote.", metavar="NETWORK")]
 Batch = Annotated[int, typer.Option(help="Images a step.")]
+TargetCpu = Annotated[
+    str | None,
+    typer.Option(
+        help="Of int8 for onnx: all (default), or only processors whose 8-bit sums are exact: vnni (x86) or arm. "
+        "Those take weights of a full 8 bits; x86 without VNNI would cut their sums off.",
+        show_default=False,
+    ),
+]
 DevSplit = Annotated[str, typer.Option(help="Split that every choice is made on.")]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 
-from tprune.errors import BadInput, WorkFailed
+from tprune.errors import BadInput, Caution, WorkFailed
 from tprune.signals import as_interrupts
 
 talk = Console(stderr=True)
@@ -57,8 +58,22 @@ def bar() -> Iterator[Callable[[str, int, int, str], None]]:
         yield show
 
 
+def show_cautions() -> None:
+    """Let `warnings.warn(..., Caution)` of the library be one line on stderr, as `warn` writes it."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if issubclass(category, Caution):
+            warn(str(message))
+        else:
+            others(message, category, *rest, **named)
+
+    warnings.showwarning = show
+
+
 def run(app: Callable[..., object]) -> None:
     """Run the command line; every failure that is not a bug is one line on stderr and an exit code."""
+    show_cautions()
     try:
         with as_interrupts():
             call(app)

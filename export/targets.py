@@ -1,0 +1,79 @@
+"""For which processors an int8 ONNX artefact is made: on these its sums of 8-bit products are exact. Torch-free.
+
+x86 processors with AVX2 or AVX-512 but without VNNI multiply by `vpmaddubsw`: two neighbouring products, activation
+(0 to 255) times weight (-128 to 127), are added in 16 bits, and what does not fit is cut off at 32,767. An artefact for
+`all` processors has weights whose pairs always fit. See "Data type selection" in ONNX Runtime's page on quantisation.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tprune import processor
+from tprune.errors import BadInput, Caution
+
+PAIR = 128
+"""Largest sum of two neighbouring weights of one sign whose products fit: 255 * 128 = 32,640."""
+REDUCED = PAIR // 2
+"""Largest weight of which any two fit."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One row of the table: what the processors are called, and whether all of them sum exactly by themselves."""
+
+    told: str
+    exact: bool
+
+
+TARGETS = {
+    "all": Target("every processor", exact=False),
+    "vnni": Target("x86 processors with VNNI", exact=True),
+    "arm": Target("ARM processors", exact=True),
+}
+ALL = "all"
+
+
+def named(name: str) -> Target:
+    """Return a target. Raises BadInput, which lists the legal ones, for a name that is none."""
+    if name not in TARGETS:
+        raise BadInput(f"target CPU {name!r}: must be one of {', '.join(TARGETS)}")
+    return TARGETS[name]
+
+
+def of_document(document: Mapping[str, object]) -> str:
+    """Return the target in a manifest; int8 ONNX artefacts older than this entry have weights of a full 8 bits."""
+    old = "vnni" if (document["runtime"], document["precision"]) == ("onnxruntime", "int8") else ALL
+    return str(document.get("target_cpu", old))
+
+
+def check(name: str | None, *, to: str, precision: str) -> None:
+    """Raise BadInput for a target asked of an export that is the same for every processor, and as `check_gate` does."""
+    if name is not None:
+        if (to, precision) != ("onnx", "int8"):
+            raise BadInput(f"target CPU {name!r}: {precision} for {to} is the same for every processor; leave it out")
+        check_gate(name)
+
+
+def check_gate(name: str, here: processor.Processor | None = None) -> None:
+    """Raise BadInput unless this processor can judge an artefact for the target `name` (see `TARGETS`)."""
+    here = here or processor.here()
+    if named(name).exact and not processor.has_exact_u8s8(here):
+        raise BadInput(
+            f"target CPU {name!r}: this processor ({processor.best(here)}) sums 8-bit products otherwise than "
+            f"{TARGETS[name].told}, so the quality measured here would not be theirs; leave it at {ALL!r}"
+        )
+
+
+def warn(what: str, name: str, here: processor.Processor | None = None) -> None:
+    """Warn that the artefact `what`, made for the target `name`, gives other translations on this processor."""
+    here = here or processor.here()
+    if named(name).exact and not processor.has_exact_u8s8(here):
+        warnings.warn(
+            f"{what} was exported for {TARGETS[name].told}; this one ({processor.best(here)}, no VNNI) cuts sums of "
+            "8-bit products off at 16 bits, and its results are other and worse: export it again for all processors",
+            Caution,
+            stacklevel=2,
+        )
