@@ -115,19 +115,19 @@ def small_disk(place: Path, size: str) -> Iterator[Path]:
 
 
 def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
-    """Wait until something became true that a running process does."""
-    for _ in range(12_000):
+    """Wait until something became true that a running process does, five minutes at most."""
+    for _ in range(60_000):
         if condition():
             return
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
-    raise AssertionError("waited a minute in vain")
+    raise AssertionError("waited five minutes in vain")
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Wait until something became true, ten seconds at most."""
-    for _ in range(400):
+    """Wait until something became true, five minutes at most: a busy machine needs many times what a free one does."""
+    for _ in range(12_000):
         if condition():
             return
         time.sleep(0.025)
-    raise AssertionError("waited ten seconds in vain")
+    raise AssertionError("waited five minutes in vain")

@@ -13,7 +13,10 @@ from typing import Any
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for the hub, not even to ask whether a file is there
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two cores are shared with whatever else runs: for what tests start, too
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # those that ask for two threads do not let them spin
 
+import hypothesis
 import pytest
 import sentencepiece
 import torch
@@ -25,7 +28,10 @@ pytest_plugins = ("double.fixtures", "fake_session")
 # interrupted would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-torch.set_num_threads(1)  # two cores are shared with whatever else runs; tiny matrices gain nothing from a second
+torch.set_num_threads(1)  # tiny matrices gain nothing from a second
+# How long an example takes on a busy machine says nothing about what it shows.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 VOCABULARY = 112
 SENTENCES = (

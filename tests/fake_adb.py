@@ -8,7 +8,9 @@ is done ($1.. are the verb and its arguments): this is how a cable is pulled. Ev
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 ADB = """#!/bin/sh
 phone={folder}
@@ -111,6 +113,13 @@ class FakePhone:
     def is_clean(self) -> bool:
         """Whether no run has left anything."""
         return not list(self.storage.glob("r-*")) and not (self.storage / "undo").exists()
+
+
+def late_after(file: Path) -> SimpleNamespace:
+    """Return a `time` that jumps by an hour once `file` holds something, so that a call is late then and not before."""
+    return SimpleNamespace(
+        monotonic=lambda: time.monotonic() + 3600 * (file.exists() and file.read_text().strip() != "")
+    )
 
 
 def path_without_adb() -> str:

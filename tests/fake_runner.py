@@ -1,8 +1,8 @@
 """A program that obeys the runner's contract and translates nothing: the output is the source.
 
 `python fake_runner.py seq2seq --artefact DIR ...`. What it does wrong stands in `behave.json` of the artefact's folder:
-{"sleep": seconds a sentence, "die": signal in block n >= 1, "refuse": message, "drift": tokens change from block n on,
-"report": changes of the report, "tuned": true}. Beside the folder it keeps a line for every call: in `calls` the
+{"hang": in call n >= 1 it does, "die": signal in block n >= 1, "refuse": message, "drift": tokens change from block n
+on, "report": changes of the report, "tuned": true}. Beside the folder it keeps a line for every call: in `calls` the
 folder's name, and if asked, in `tuned` what it was told of glibc's heap.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 
 
 def main() -> int:
+    parent = os.getppid()
     parser = argparse.ArgumentParser()
     parser.add_argument("task")
     for flag in ("artefact", "ids", "out-dir"):
@@ -49,9 +50,8 @@ def main() -> int:
         sys.stderr.flush()
         os.kill(os.getpid(), 9)
     sentences = [[int(word) for word in line.split()] for line in asked.ids.read_text().splitlines()]
-    parent = os.getppid()
-    for _ in sentences:
-        time.sleep(behave.get("sleep", 0.0))
+    for _ in range(60_000 if calls == behave.get("hang") else 0):  # ten minutes
+        time.sleep(0.01)
         if asked.check_parent and os.getppid() != parent:
             return 1
     extra = [1] if calls >= behave.get("drift", 10**9) else []

@@ -86,7 +86,7 @@ class Runner:
     before: tuple[str, ...] = ()
     environment: dict[str, str] | None = None
 
-    def call(self, *words: object, seconds: float = 60) -> Called:
+    def call(self, *words: object, seconds: float = 600) -> Called:
         """Call it; words are taken as they are. What is wanted of its out-dir must be in `folder / "out"`."""
         home = self.folder / "home"
         home.mkdir(exist_ok=True)

@@ -363,19 +363,19 @@ def test_a_prune_that_is_stopped_goes_on_to_the_same_bits(here: Path) -> None:
     first = start(*call)
     wait_for(first, (run / "sparsify" / "state.safetensors").exists)
     first.send_signal(signal.SIGINT)
-    out, err = first.communicate(timeout=60)
+    out, err = first.communicate(timeout=300)
     assert (first.returncode, out) == (1, "")
     assert err == "tprune: interrupted; give the same command again\n"
 
     second = start(*call)
     wait_for(second, (run / "finetune" / "state.safetensors").exists)
     second.kill()
-    second.communicate(timeout=60)
+    second.communicate(timeout=300)
     assert second.returncode == -signal.SIGKILL
     assert not (here / "small").exists()
 
     third = start(*call, code=KILLED_WHILE_SAVING)
-    third.communicate(timeout=60)
+    third.communicate(timeout=300)
     assert third.returncode == -signal.SIGKILL
     assert not (here / "small").exists()
     assert list(here.glob(".small.*.part"))

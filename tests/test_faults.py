@@ -288,7 +288,7 @@ def test_the_session_is_ended(at_adb, quick_double, measure, artefact, tmp_path,
         wait_for(process, lambda: any((quick_double.root / OURS).glob("r-*/out")))
         assert shell(at_adb, quick_double, awake) == "7\n"
         process.send_signal(word)
-        process.wait(timeout=20)
+        process.wait(timeout=120)
     assert process.returncode != 0
     if word == signal.SIGKILL:  # the next session puts right what this one could not
         check_valid(measure(quick_double, out=tmp_path / "next.jsonl"))

@@ -18,6 +18,7 @@ from command import wait_until
 
 from bench import conditions, host, record, runner, tokens
 from bench.settings import Settings
+from tprune import processor
 from tprune.errors import BadInput, WorkFailed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +48,7 @@ def test_what_a_record_says(artefact, tmp_path):
     assert {"loadavg", "governor", "khz"} <= timed.conditions["before"].keys()
     assert timed.conditions["after"]["cpu_share"] == 0.988
     assert (timed.device["kind"], timed.device["emulated"], timed.device["soc"]) == ("host", False, None)
+    assert timed.device["instruction_set"] == processor.known(processor.here())
     assert set(timed.versions) >= {"onnxruntime", "tprune"}
     assert weighed.memory == {"peak_kib": 9000, "base_kib": 4000, "anon_kib": 5000, "file_kib": 4000}
     assert record.read(tmp_path / "r.jsonl") == done
@@ -144,14 +146,14 @@ host.run([sys.argv[1]], json.loads(sys.argv[2]), out=sys.argv[3], programs={"onn
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_benchmark_that_is_stopped_leaves_no_runner(artefact, tmp_path, how):
-    folder, out = artefact("a", sleep=0.05), tmp_path / "r.jsonl"
+    folder, out = artefact("a", hang=2), tmp_path / "r.jsonl"
     argv = [sys.executable, "-c", MAIN, str(folder), json.dumps(SENTENCES), str(out), *FAKE["onnxruntime"]]
     parent = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.DEVNULL)
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
-    wait_until(lambda: out.exists() and len(record.read(out)) >= 1 and children.read_text())
+    wait_until(lambda: out.exists() and len(record.read(out)) == 1 and (tmp_path / "calls").read_text() == "a\na\n")
     (child,) = map(int, children.read_text().split())
     parent.send_signal(how)
-    parent.wait(timeout=10)
+    parent.wait(timeout=120)
     wait_until(lambda: not is_running(child))
     kept = record.read(out)
     assert 1 <= len(kept) < 6

@@ -112,11 +112,11 @@ def test_a_run_is_ended_and_its_folder_removed(phone, there):
     running = started(phone, "cafe01")
     other = started(phone, "beef02")
     there.end_run("cafe01")
-    assert running.wait(timeout=10) == -9
+    assert running.wait(timeout=120) == -9
     assert not (phone.storage / "r-cafe01").exists()
     assert other.poll() is None
     there.open()  # what an earlier session left
-    assert other.wait(timeout=10) == -9
+    assert other.wait(timeout=120) == -9
     assert phone.is_clean()
 
 
@@ -139,7 +139,7 @@ def test_removing_takes_what_is_ours_and_nothing_else(phone, there, model):
     running = started(phone, "cafe01")
     (phone.storage.parent / "theirs").mkdir()
     there.remove()
-    assert running.wait(timeout=10) == -9
+    assert running.wait(timeout=120) == -9
     assert [path.name for path in phone.storage.parent.iterdir()] == ["theirs"]
     there.remove()  # nothing there: nothing to do
 

@@ -60,7 +60,7 @@ def test_the_command_line_says_one_line(capsys):
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_benchmark_leaves_nothing_behind(tmp_path, how, monkeypatch):
     """After a kill -9, whose victim can clean nothing, the next benchmark does."""
-    folder, out, temporary = write_artefact(tmp_path / "a", sleep=0.05), tmp_path / "r.jsonl", tmp_path / "tmp"
+    folder, out, temporary = write_artefact(tmp_path / "a", hang=2), tmp_path / "r.jsonl", tmp_path / "tmp"
     temporary.mkdir()
     fake = [sys.executable, str(Path(__file__).with_name("fake_runner.py"))]
     argv = [sys.executable, "-c", BENCH, str(folder), json.dumps(SENTENCES), str(out), *fake]
@@ -68,7 +68,7 @@ def test_a_benchmark_leaves_nothing_behind(tmp_path, how, monkeypatch):
     process = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment)
     wait_until(lambda: out.exists() and len(record.read(out)) >= 1 and any(temporary.glob("*/out")))
     process.send_signal(how)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=120)
     if how == signal.SIGKILL:
         (left,) = temporary.iterdir()
         os.utime(left, (time.time() - 2 * scratch.YOUNG,) * 2)

@@ -19,7 +19,7 @@ from . import looks, parts
 from .missing import Missing
 
 HERE = Path(__file__).parent
-SECONDS = 20  # for what takes a tenth of one
+SECONDS = 120  # for what takes a tenth of one where nothing else runs
 FRESH = ("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child")
 EMULATOR = "qemu-aarch64-static"
 BINFMT = "/proc/sys/fs/binfmt_misc"
