@@ -60,7 +60,8 @@ class EncoderMethod(nn.Module):
             self.register_buffer("numbers", torch.argsort(order)[:, None])
         self.table = Table(table, int8="embedding" in precision.int8)
         self.width = encoder.config.d_model
-        self.positions = Table(position_table(encoder) + _fold_biases(blocks), int8="embedding" in precision.int8)
+        # fp32: the biases of all blocks are folded into it, so that its rows span more than 8 bits resolve
+        self.positions = Table(position_table(encoder) + _fold_biases(blocks), int8=False)
         self.register_buffer("places", torch.arange(self.positions.rows.shape[0])[None])
         crosses = [layer.encoder_attn for layer in model.model.decoder.layers if head_count(layer.encoder_attn)]
         self.cross = Products([part for found in crosses for part in (found.k_proj, found.v_proj)], int8=int8)
