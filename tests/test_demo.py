@@ -7,7 +7,7 @@ import pytest
 from transformers import MarianMTModel, MarianTokenizer
 
 from tprune import corpus
-from tprune.demo import MAX_TOKENS, SPLITS, VOCABULARY, build, make_corpora, make_model
+from tprune.demo import MAX_TOKENS, SPLITS, VOCABULARY, build, journey, make_corpora, make_model, share_done
 from tprune.errors import BadInput
 from tprune.phrases import ADJECTIVES, THINGS, clock, date, euros, noun_phrase, ordinal, plural_phrase, sentence_pairs
 from tprune.train import Recipe
@@ -127,3 +127,11 @@ def test_the_dense_folder_is_a_stock_marian_that_was_trained(demo):
 def test_a_folder_that_is_taken_is_refused_before_anything_is_made(demo):
     with pytest.raises(BadInput, match=r"output folder '.*data' exists and is not empty"):
         build(demo.data.parent)
+
+
+def test_what_is_left_is_told_by_what_is_done(demo, tmp_path):
+    calls = journey(tmp_path, demo)
+    shares = [share_done(calls, number) for number in range(len(calls) + 1)]
+    assert shares == sorted(set(shares))  # every call counts
+    assert 0.2 < shares[0] < 0.4  # the training's
+    assert shares[-1] == 1.0

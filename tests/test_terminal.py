@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -11,7 +16,7 @@ from rich.table import Table
 from safetensors import SafetensorError
 
 from tprune import terminal
-from tprune.errors import BadInput, WorkFailed
+from tprune.errors import BadInput, Caution, WorkFailed
 
 
 def test_json_is_one_line_on_stdout(capsys) -> None:
@@ -153,3 +158,84 @@ def test_a_flag_that_means_something_elsewhere_only():
     terminal.only_for("records.jsonl", {"--artefact": None})
     with pytest.raises(BadInput, match=r"--artefact and --device: only for records\.jsonl"):
         terminal.only_for("records.jsonl", {"--artefact": "x", "--device": "y"})
+
+
+def test_without_a_terminal_progress_is_spoken_every_ten_seconds() -> None:
+    now = [0.0]
+    spoken = terminal.Spoken(clock=lambda: now[0])
+    said = []
+    for step in range(1, 41):
+        now[0] += 1.0
+        said.append(spoken.line("train", step, 40, "loss 2.1"))
+    assert [line for line in said if line] == [
+        "train: 10 of 40, about 25 s left, loss 2.1",
+        "train: 20 of 40, about 20 s left, loss 2.1",
+        "train: 30 of 40, about 10 s left, loss 2.1",
+        "train: 40 of 40, about 5 s left, loss 2.1",
+    ]
+    assert spoken.line("export", 0, 0) is None  # nothing is known of how long it takes
+
+
+def test_progress_is_spoken_only_where_it_is_asked_for(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(terminal, "SPOKEN", 0.0)
+    with terminal.bar() as show:
+        show("train", 1, 2, "")
+    assert capsys.readouterr() == ("", "")
+    with terminal.speaking(), terminal.bar() as show:
+        show("train", 1, 2, "")
+    assert capsys.readouterr().err.startswith("train: 1 of 2, ")
+    with terminal.bar() as show:
+        show("train", 2, 2, "")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "about 5 s"), (42, "about 40 s"), (99, "about 100 s"), (100, "about 2 min"), (500, "about 8 min")],
+)
+def test_a_time_is_told_roughly(seconds: float, words: str) -> None:
+    assert terminal.duration(seconds) == words
+
+
+@pytest.mark.parametrize(("taken", "warned"), [(None, False), (0.0, False), (1.0, False), (1.9, True)])
+def test_a_busy_machine_is_told_early(capsys, monkeypatch, taken: float | None, warned: bool) -> None:
+    monkeypatch.setattr(terminal.busy, "busy_cpus", lambda: taken)
+    monkeypatch.setattr(terminal.processor, "usable_cpus", lambda: 2.0)
+    terminal.warn_if_busy()
+    assert ("other programs keep 1.9 of 2 CPUs busy" in capsys.readouterr().err) == warned
+
+
+def test_cautions_of_the_library_are_one_line_and_other_warnings_stay(capsys, monkeypatch) -> None:
+    others = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *rest: others.append(str(message)))
+    with terminal.cautions():
+        warnings.showwarning(Caution("mind the gap"), Caution, "x.py", 1)
+        warnings.showwarning(UserWarning("an other one"), UserWarning, "x.py", 1)
+    assert (capsys.readouterr().err, others) == ("mind the gap\n", ["an other one"])
+
+
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "5"}])
+def test_threads_spin_for_a_moment_only_unless_the_caller_said_otherwise(tmp_path, given: dict[str, str]) -> None:
+    """A torch of our own tells what its OpenMP would have read."""
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    lines = [
+        "import os",
+        f"seen = [os.environ.get(name) for name in {names}]",
+        "def set_num_threads(n): seen.append(n)",
+    ]
+    (tmp_path / "torch.py").write_text("\n".join(lines))
+    code = (
+        "from tprune.options import use_threads as f; f(3); import os, torch; "
+        f"print(torch.seen, [os.environ.get(n) for n in {names}])"
+    )
+    kept = {key: value for key, value in os.environ.items() if key not in names}
+    path = f"{tmp_path}{os.pathsep}{Path(__file__).resolve().parents[1]}"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**kept, **given, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    before = [given.get(name) for name in names]
+    assert done.stdout.strip() == f"{[*([*before] if given else [None, '10000', None]), 3]} {before}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,10 +15,12 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 
+from tprune import busy, processor
 from tprune.errors import BadInput, Caution, WorkFailed
 from tprune.signals import as_interrupts
 
 talk = Console(stderr=True)
+SPOKEN = 10.0  # seconds from one line of progress to the next, where there is no terminal
 # A wrong call, in click's words. Newer typers bring their own copy of click; only its leaves have public names.
 UsageError: Any = typer.BadParameter.__bases__[0]
 WIDE = 120  # characters of a line that goes to a file or another program
@@ -43,14 +46,70 @@ def warn(message: str) -> None:
     talk.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
+class Spoken:
+    """Progress in plain lines, for a log: at most one every `SPOKEN` seconds, none of what is over sooner."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began: dict[str, float] = {}
+        self._last = clock()
+
+    def restart(self) -> None:
+        """Forget when the tasks began: others of the same names follow."""
+        self._began.clear()
+
+    def line(self, task: str, done: int, total: int, note: str = "") -> str | None:
+        """Return what to say of a task now, None where nothing is due."""
+        now = self._clock()
+        began = self._began.setdefault(task, now)
+        if now - self._last < SPOKEN or done < 1:
+            return None
+        self._last = now
+        left = duration((total - done) * (now - began) / done)
+        return f"{task}: {done} of {total}, {left} left{', ' if note else ''}{note}"
+
+
+_spoken: Spoken | None = None
+
+
+@contextlib.contextmanager
+def speaking() -> Iterator[None]:
+    """In the block, let progress be told in plain lines where stderr is no terminal."""
+    global _spoken  # noqa: PLW0603 - one process has one stderr
+    _spoken = None if talk.is_terminal else Spoken()
+    try:
+        yield
+    finally:
+        _spoken = None
+
+
+def duration(seconds: float) -> str:
+    """Return a time for a person: `about 50 s`, `about 3 min`."""
+    return f"about {max(5, 5 * round(seconds / 5))} s" if seconds < 100 else f"about {round(seconds / 60)} min"
+
+
+def warn_if_busy() -> None:
+    """Warn when other programs leave less than half of the CPUs that this process may use."""
+    taken, usable = busy.busy_cpus(), processor.usable_cpus()
+    if taken is not None and taken > usable / 2:
+        warn(
+            f"other programs keep {taken:.1f} of {usable:g} CPUs busy: this takes several times as long as on a quiet "
+            "machine, and speeds that are measured now are worth little"
+        )
+
+
 @contextlib.contextmanager
 def bar() -> Iterator[Callable[[str, int, int, str], None]]:
-    """Yield `show(task, done, total, note)`: one progress line a task, on a terminal only."""
+    """Yield `show(task, done, total, note)`: one progress line a task on a terminal, else lines if `speaking`."""
+    if _spoken:
+        _spoken.restart()
     columns = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=talk, disable=not talk.is_terminal) as progress:
         tasks: dict[str, Any] = {}
 
         def show(task: str, done: int, total: int, note: str = "") -> None:
+            if _spoken and (line := _spoken.line(task, done, total, note)):
+                talk.print(line, highlight=False, markup=False, soft_wrap=True)
             if task not in tasks:
                 tasks[task] = progress.add_task(task, total=total, note=note)
             progress.update(tasks[task], completed=done, total=total, note=note)
@@ -58,8 +117,9 @@ def bar() -> Iterator[Callable[[str, int, int, str], None]]:
         yield show
 
 
-def show_cautions() -> None:
-    """Let `warnings.warn(..., Caution)` of the library be one line on stderr, as `warn` writes it."""
+@contextlib.contextmanager
+def cautions() -> Iterator[None]:
+    """In the block, let `warnings.warn(..., Caution)` of the library be one line on stderr, as `warn` writes it."""
     others = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
@@ -69,13 +129,16 @@ def show_cautions() -> None:
             others(message, category, *rest, **named)
 
     warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = others
 
 
 def run(app: Callable[..., object]) -> None:
     """Run the command line; every failure that is not a bug is one line on stderr and an exit code."""
-    show_cautions()
     try:
-        with as_interrupts():
+        with cautions(), as_interrupts():
             call(app)
     except (KeyboardInterrupt, typer.Abort):
         fail(1, "interrupted; give the same command again")
