@@ -1,4 +1,4 @@
-# One of setup, test, lint, demo, runner, clean. Everything lives in .venv; nothing outside this folder is touched.
+# One of setup, test, test-isa, lint, demo, runner, clean. Everything lives in .venv; nothing outside this folder is touched.
 #
 # torch: on Linux the default index serves a build with several GB of CUDA libraries. To get the CPU build, point pip at
 # the CPU index that pytorch.org names for pip (environment variable PIP_EXTRA_INDEX_URL, or PIP_FIND_LINKS for wheels on
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHECKED := tprune export bench cnn
 
-.PHONY: setup lint test demo runner clean
+.PHONY: setup lint test test-isa demo runner clean
 .DEFAULT_GOAL := setup
 
 setup: $(INSTALLED)
@@ -30,6 +30,10 @@ lint: setup
 # loadfile and loadscope of pytest-xdist 3.8 repeat the crashed test and break off.
 test: setup
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal --max-worker-restart 32
+
+# The tests that compute, under every instruction set that this processor has below its own.
+test-isa: setup
+	$(BIN)/python -m tests.isa --numprocesses logical --maxprocesses 4 --dist worksteal --max-worker-restart 32
 
 demo: setup
 	rm -rf demo

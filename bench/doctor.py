@@ -35,7 +35,7 @@ CLONE = "run tprune from a clone of its repository"
 ENGINES = {"torch": "torch", "onednn": "oneDNN", "onnxruntime": "ONNX Runtime", "xnnpack": "XNNPACK"}
 SIZES = {"memory": "memory", "disk": "disk free"}
 CMAKE = (3, 25)  # the oldest that reads android_runner/CMakePresets.json
-SECONDS = 2  # that a program may take to say its version
+SECONDS = 10  # that a program may take to say its version
 NAMESPACES = "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
 # program -> (command that installs, its own names for Debian's packages, None for what it has not)
 MANAGERS: dict[str, tuple[str, dict[str, str | None]]] = {

@@ -20,7 +20,7 @@ from tprune.cli_simulate import simulate
 from tprune.cli_translate import translate
 from tprune.errors import BadInput
 from tprune.options import Json, Seed, Threads, use_threads
-from tprune.processor import check_environment
+from tprune.processor import check_environment, usable_threads
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -57,6 +57,7 @@ def demo(
     """Do the whole journey on embedded data: train, analyse, prune, verify, export, bench, report."""
     from tprune import demo as ingredients
 
+    threads = min(threads, usable_threads())
     use_threads(threads)
     stamp.check_vacant(out)
     terminal.warn_if_busy()
