@@ -22,9 +22,9 @@ REDUCED = PAIR // 2
 
 @dataclass(frozen=True)
 class Target:
-    """One row of the table: what the processors are called, and whether all of them sum exactly by themselves."""
+    """One row of the table: how messages name the processors, and whether all of them sum exactly."""
 
-    told: str
+    label: str
     exact: bool
 
 
@@ -63,7 +63,7 @@ def check_gate(name: str, here: processor.Processor | None = None) -> None:
     if named(name).exact and not processor.has_exact_u8s8(here):
         raise BadInput(
             f"target CPU {name!r}: this processor ({processor.best(here)}) sums 8-bit products otherwise than "
-            f"{TARGETS[name].told}, so the quality measured here would not be theirs; leave it at {ALL!r}"
+            f"{TARGETS[name].label}, so the quality measured here would not be theirs; leave it at {ALL!r}"
         )
 
 
@@ -72,7 +72,7 @@ def warn(what: str, name: str, here: processor.Processor | None = None) -> None:
     here = here or processor.here()
     if named(name).exact and not processor.has_exact_u8s8(here):
         warnings.warn(
-            f"{what} was exported for {TARGETS[name].told}; this one ({processor.best(here)}, no VNNI) cuts sums of "
+            f"{what} was exported for {TARGETS[name].label}; this one ({processor.best(here)}, no VNNI) cuts sums of "
             "8-bit products off at 16 bits, and its results are other and worse: export it again for all processors",
             Caution,
             stacklevel=2,

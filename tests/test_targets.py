@@ -1,4 +1,4 @@
-"""For which processors an int8 artefact is, who may judge it, and what is said where it does not fit."""
+"""For which processors an int8 artefact is, who may judge it, and the warning where it does not fit."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_who_may_judge_and_who_is_warned(name: str, here: Processor, fits: bool)
     if fits:
         targets.check_gate(name, here)
     else:
-        assert f"artefact 'x' was exported for {targets.TARGETS[name].told}; this one (avx2, no VNNI)" in str(
+        assert f"artefact 'x' was exported for {targets.TARGETS[name].label}; this one (avx2, no VNNI)" in str(
             caught[0].message
         )
         with pytest.raises(BadInput, match=r"target CPU '\w+': this processor \(avx2\) sums 8-bit products otherwise"):

@@ -160,28 +160,28 @@ def test_a_flag_that_means_something_elsewhere_only():
         terminal.only_for("records.jsonl", {"--artefact": "x", "--device": "y"})
 
 
-def test_without_a_terminal_progress_is_spoken_every_ten_seconds() -> None:
+def test_without_a_terminal_progress_is_log_every_ten_seconds() -> None:
     now = [0.0]
-    spoken = terminal.Spoken(clock=lambda: now[0])
+    log = terminal.Log(clock=lambda: now[0])
     said = []
     for step in range(1, 41):
         now[0] += 1.0
-        said.append(spoken.line("train", step, 40, "loss 2.1"))
+        said.append(log.line("train", step, 40, "loss 2.1"))
     assert [line for line in said if line] == [
         "train: 10 of 40, about 25 s left, loss 2.1",
         "train: 20 of 40, about 20 s left, loss 2.1",
         "train: 30 of 40, about 10 s left, loss 2.1",
         "train: 40 of 40, about 5 s left, loss 2.1",
     ]
-    assert spoken.line("export", 0, 0) is None  # nothing is known of how long it takes
+    assert log.line("export", 0, 0) is None  # nothing is known of how long it takes
 
 
-def test_progress_is_spoken_only_where_it_is_asked_for(capsys, monkeypatch) -> None:
-    monkeypatch.setattr(terminal, "SPOKEN", 0.0)
+def test_progress_is_log_only_where_it_is_asked_for(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(terminal, "LOG_EVERY", 0.0)
     with terminal.bar() as show:
         show("train", 1, 2, "")
     assert capsys.readouterr() == ("", "")
-    with terminal.speaking(), terminal.bar() as show:
+    with terminal.logged(), terminal.bar() as show:
         show("train", 1, 2, "")
     assert capsys.readouterr().err.startswith("train: 1 of 2, ")
     with terminal.bar() as show:

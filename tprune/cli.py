@@ -65,7 +65,7 @@ def demo(
     calls = ingredients.journey(out, ingredients.Demo(out / "data", out / "dense"), threads=threads)
     steps = 1 + len(calls)
     try:
-        with terminal.speaking():
+        with terminal.logged():
             _head(f"step 1 of {steps}: train the dense model; all of it takes 2 to 4 minutes on two quiet cores")
             with terminal.bar() as show:
                 ingredients.build(

@@ -29,7 +29,7 @@ HEADS = 4
 MAX_TOKENS = 64  # the grammar's longest sentence has fewer pieces
 RECIPE = Recipe(steps=800, lr=3e-3, warmup=80, tokens=512, dropout=0.0)
 STEPS = ["--steps", "40", "--finetune-steps", "140", "--finetune-lr", "3e-3"]  # of a pruning run
-# Seconds on two cores with AVX2; only their proportions count, what is left is told from the time that was really taken
+# Seconds on two cores with AVX2; only their proportions count, the time left is computed from the time taken so far
 TRAINING = 23
 SECONDS = {"analyse": 15, "prune": 14, "verify": 1, "export": 4, "evaluate": 1, "bench": 2, "report": 1}
 

@@ -114,7 +114,7 @@ def here() -> Processor:
 
 
 def parse(cpuinfo: str, machine: str) -> Processor:
-    """Return what the text of /proc/cpuinfo says of its first processor; its model is `machine` where none is named."""
+    """Return the first processor in the text of /proc/cpuinfo; its model is `machine` where none is named."""
     model, flags, key_of_flags = "", "", "Features" if Processor("", machine).arm else "flags"
     for line in cpuinfo.splitlines():
         key, _, value = (part.strip() for part in line.partition(":"))
@@ -219,7 +219,7 @@ def _cap(environment: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _onednn(processor: Processor, environment: Mapping[str, str]) -> str:
-    """Return the word of what oneDNN will use. Its ARM words hold the length of a vector, which is not told."""
+    """Return oneDNN's instruction set. Its ARM words hold a vector length, which /proc does not show."""
     if processor.arm:
         return "SVE" if "sve" in processor.flags else "ASIMD" if "asimd" in processor.flags else UNKNOWN
     word = _cap(environment)[1].upper()

@@ -20,7 +20,7 @@ from tprune.errors import BadInput, Caution, WorkFailed
 from tprune.signals import as_interrupts
 
 talk = Console(stderr=True)
-SPOKEN = 10.0  # seconds from one line of progress to the next, where there is no terminal
+LOG_EVERY = 10.0  # seconds from one line of progress to the next, where there is no terminal
 # A wrong call, in click's words. Newer typers bring their own copy of click; only its leaves have public names.
 UsageError: Any = typer.BadParameter.__bases__[0]
 WIDE = 120  # characters of a line that goes to a file or another program
@@ -46,8 +46,8 @@ def warn(message: str) -> None:
     talk.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-class Spoken:
-    """Progress in plain lines, for a log: at most one every `SPOKEN` seconds, none of what is over sooner."""
+class Log:
+    """Progress in plain lines: one every `LOG_EVERY` seconds at most, none for what is over sooner."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -59,28 +59,28 @@ class Spoken:
         self._began.clear()
 
     def line(self, task: str, done: int, total: int, note: str = "") -> str | None:
-        """Return what to say of a task now, None where nothing is due."""
+        """Return the line to print now, None where none is due."""
         now = self._clock()
         began = self._began.setdefault(task, now)
-        if now - self._last < SPOKEN or done < 1:
+        if now - self._last < LOG_EVERY or done < 1:
             return None
         self._last = now
         left = duration((total - done) * (now - began) / done)
         return f"{task}: {done} of {total}, {left} left{', ' if note else ''}{note}"
 
 
-_spoken: Spoken | None = None
+_log: Log | None = None
 
 
 @contextlib.contextmanager
-def speaking() -> Iterator[None]:
-    """In the block, let progress be told in plain lines where stderr is no terminal."""
-    global _spoken  # noqa: PLW0603 - one process has one stderr
-    _spoken = None if talk.is_terminal else Spoken()
+def logged() -> Iterator[None]:
+    """In the block, print progress as plain lines where stderr is no terminal."""
+    global _log  # noqa: PLW0603 - one process has one stderr
+    _log = None if talk.is_terminal else Log()
     try:
         yield
     finally:
-        _spoken = None
+        _log = None
 
 
 def duration(seconds: float) -> str:
@@ -100,15 +100,15 @@ def warn_if_busy() -> None:
 
 @contextlib.contextmanager
 def bar() -> Iterator[Callable[[str, int, int, str], None]]:
-    """Yield `show(task, done, total, note)`: one progress line a task on a terminal, else lines if `speaking`."""
-    if _spoken:
-        _spoken.restart()
+    """Yield `show(task, done, total, note)`: one progress line a task on a terminal, else lines if `logged`."""
+    if _log:
+        _log.restart()
     columns = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=talk, disable=not talk.is_terminal) as progress:
         tasks: dict[str, Any] = {}
 
         def show(task: str, done: int, total: int, note: str = "") -> None:
-            if _spoken and (line := _spoken.line(task, done, total, note)):
+            if _log and (line := _log.line(task, done, total, note)):
                 talk.print(line, highlight=False, markup=False, soft_wrap=True)
             if task not in tasks:
                 tasks[task] = progress.add_task(task, total=total, note=note)
