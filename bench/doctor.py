@@ -109,7 +109,7 @@ def machine() -> dict[str, Any]:
         "system": " ".join([platform.system(), platform.release(), platform.machine()]),
         "python": platform.python_version(),
     }
-    facts["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts["cores"] = processor.allowed_cpus()
     with suppress(OSError, ValueError):
         facts["memory"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     own = processor.here()
@@ -141,9 +141,8 @@ def table(steps: list[Step]) -> Table:
     return drawn
 
 
-def lines(steps: list[Step]) -> list[str]:
-    """Return two lines on the machine, one for every hazard, and for every step that is not possible what mends it."""
-    facts = machine()
+def lines(facts: dict[str, Any], steps: list[Step]) -> list[str]:
+    """Return two lines on the `machine`, one a hazard, and for every impossible step the command that mends it."""
     sizes = [f"{facts[name] / 2**30:.0f} GiB {word}" for name, word in SIZES.items() if name in facts]
     told = ", ".join([facts["system"], f"Python {facts['python']}", f"{facts['cores']} cores", *sizes])
     return [told, *_processor(facts), *(f"{step.name}: {step.mend()}" for step in steps if step.missing)]
@@ -152,11 +151,11 @@ def lines(steps: list[Step]) -> list[str]:
 def _processor(facts: dict[str, Any]) -> list[str]:
     sets = " ".join(facts["instruction_sets"]) or "instruction sets unknown"
     engines = ", ".join(f"{ENGINES[name]} {word}" for name, word in facts["engines"].items())
-    told = [f"processor: {facts['processor']}, {sets}; {engines}", *(f"hazard: {said}" for said in facts["hazards"])]
+    shown = [f"processor: {facts['processor']}, {sets}; {engines}", *(f"hazard: {one}" for one in facts["hazards"])]
     if (busy := facts["busy_cpus"]) is not None and busy > BUSY_CPUS:
-        cores = f"{busy:.1f} of {facts['cores']} CPUs busy"
-        told.append(f"busy: other programs keep {cores}; timings and trainings will be slower")
-    return told
+        taken = f"{busy:.1f} of {facts['cores']} CPUs busy"
+        shown.append(f"busy: other programs keep {taken}; timings and trainings will be slower")
+    return shown
 
 
 def _installation(packages: list[str]) -> str:

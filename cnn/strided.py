@@ -64,8 +64,10 @@ def _backward(original: Any, keys: Any, *arguments: Any) -> Gradients:
     if not reads_once(weight, stride, padding, transposed=transposed):
         whole: Gradients = original.call_boxed(keys, *arguments)
         return whole
-    read: Any = (..., *(slice(None, None, step) for step in stride))
-    ones = [1] * len(stride)
+    dimensions = weight.ndim - 2
+    steps = [*stride] * dimensions if len(stride) == 1 else stride  # one number stands for all
+    read: Any = (..., *(slice(None, None, step) for step in steps))
+    ones = [1] * dimensions
     found = original.call_boxed(keys, gradient, inputs[read], weight, bias, ones, padding, dilation, transposed, *rest)
     of_read, of_weight, of_bias = found
     if of_read is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export import parity
+from export import parity, targets
 from export.manifest import (
     Delegation,
     Limits,
@@ -111,7 +111,7 @@ def _manifest(checkpoint: Checkpoint, folder: Path, programs: Programs) -> Manif
         output_ids=tuple(kept) if len(kept) < model.config.decoder_vocab_size else None,
         delegation=programs.delegation,
         scoring=_scoring(checkpoint),
-        target_cpu=programs.precision.target_cpu,
+        target_cpu=programs.precision.target_cpu if programs.runtime == "onnxruntime" else targets.ALL,
     )
 
 

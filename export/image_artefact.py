@@ -104,7 +104,7 @@ def _manifest(network: Network, folder: Path, programs: Programs, name: str, int
         model=_facts(network, name),
         parity=ImageParity(0, "", 0, 0.0, 0.0),
         delegation=programs.delegation,
-        target_cpu=int8.target_cpu if int8 else targets.ALL,
+        target_cpu=int8.target_cpu if int8 and programs.runtime == "onnxruntime" else targets.ALL,
     )
 
 

@@ -37,7 +37,7 @@ class RowsProduct(nn.Module):
     bias: Tensor | None
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, exact: bool = False) -> None:
-        """`exact`: every processor that it is for sums 8-bit products exactly (see `export.targets`)."""
+        """`exact`: the processors that it is for all sum 8-bit products exactly (see `export.targets`)."""
         super().__init__()
         scale = _scale(weight.abs().amax(0) if exact else _largest_pair(weight))
         signed = -weight if bias is None else weight
@@ -127,4 +127,5 @@ def _largest_pair(weight: Tensor) -> Tensor:
 
 def _scale(largest: Tensor) -> Tensor:
     """Return what one integer step stands for; 1 where all is zero."""
-    return torch.where(largest > 0, largest / MOST, torch.ones_like(largest))
+    step = largest / MOST  # which may be 0 where `largest` is hardly above
+    return torch.where(step > 0, step, torch.ones_like(step))

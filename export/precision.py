@@ -33,6 +33,10 @@ class Precision:
         """int8 when any component is, else fp32."""
         return "int8" if self.int8 else "fp32"
 
+    def only(self, component: str) -> Precision:
+        """Return the precision for the same processors in which `component` alone is int8."""
+        return replace(self, int8=frozenset({component}))
+
     def without(self, components: Iterable[str]) -> Precision:
         """Return this precision with `components` as fp32. Raises BadInput for one that there is not."""
         if unknown := sorted(set(components) - set(COMPONENTS)):

@@ -107,7 +107,7 @@ def quantize(
         precision, trial = gate.wanted, attempt(gate.wanted)
         alone: dict[str, float] = {}
         while drop(trial) > gate.max_bleu_drop:
-            alone = alone or {c: drop(attempt(Precision(frozenset({c})))) for c in COMPONENTS if c in precision.int8}
+            alone = alone or {c: drop(attempt(gate.wanted.only(c))) for c in COMPONENTS if c in precision.int8}
             precision = precision.without({max(precision.int8, key=lambda c: alone[c])})
             if not precision.int8:
                 costs = ", ".join(f"{name} {cost:.1f} %" for name, cost in alone.items())

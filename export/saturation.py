@@ -18,14 +18,18 @@ BETWEEN = "DequantizeLinear"  # of the form QDQ, in which what reads it becomes 
 def check(model: onnx.ModelProto) -> None:
     """Raise WorkFailed for signed 8-bit weights that a processor without VNNI may multiply to other sums.
 
+    Matrices of signed bytes that no operator of the two tables takes are refused, too.
+
     `MatMulNBits` is not among them: its kernels take the sign off one side, and 2 * 127 * 128 fits.
     """
     weights = {one.name: one for one in model.graph.initializer if one.data_type == onnx.TensorProto.INT8}
+    unseen = {name for name, one in weights.items() if len(one.dims) > 1}
     for node in model.graph.node:
         is_product = node.op_type in PRODUCTS
         at = PRODUCTS.get(node.op_type, CONVOLUTIONS.get(node.op_type, 0 if node.op_type == BETWEEN else None))
         if at is None or at >= len(node.input) or node.input[at] not in weights:
             continue
+        unseen.discard(node.input[at])
         weight = numpy_helper.to_array(weights[node.input[at]])
         largest = largest_pair(weight) if is_product else 2 * int(np.abs(weight.astype(np.int64)).max(initial=0))
         if weight.ndim > 1 and largest > PAIR:
@@ -33,6 +37,9 @@ def check(model: onnx.ModelProto) -> None:
                 f"weights {node.input[at]!r} of {node.op_type} add up to {largest} in two neighbours; processors "
                 f"without VNNI take {PAIR} at most (each {REDUCED}): their sums of products would be cut off"
             )
+    if unseen:
+        names = ", ".join(sorted(unseen))
+        raise WorkFailed(f"8-bit weights {names} go into operators whose sums are not known; export fp32")
 
 
 def largest_pair(weight: npt.NDArray[np.int8]) -> int:

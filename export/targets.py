@@ -8,7 +8,7 @@ x86 processors with AVX2 or AVX-512 but without VNNI multiply by `vpmaddubsw`: t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from tprune import processor
@@ -44,9 +44,14 @@ def named(name: str) -> Target:
 
 
 def of_document(document: Mapping[str, object]) -> str:
-    """Return the target in a manifest; int8 ONNX artefacts older than this entry have weights of a full 8 bits."""
-    old = "vnni" if (document["runtime"], document["precision"]) == ("onnxruntime", "int8") else ALL
-    return str(document.get("target_cpu", old))
+    """Return the target in a manifest; int8 ONNX artefacts older than this entry have weights of a full 8 bits.
+
+    Of a translation model only the encoder is multiplied by the operator that needs exact sums.
+    """
+    of_onnx = (document["runtime"], document["precision"]) == ("onnxruntime", "int8")
+    components = document.get("int8", ("encoder",))
+    full = of_onnx and isinstance(components, Collection) and "encoder" in components
+    return str(document.get("target_cpu", "vnni" if full else ALL))
 
 
 def check(name: str | None, *, to: str, precision: str) -> None:
@@ -62,18 +67,23 @@ def check_gate(name: str, here: processor.Processor | None = None) -> None:
     here = here or processor.here()
     if named(name).exact and not processor.has_exact_u8s8(here):
         raise BadInput(
-            f"target CPU {name!r}: this processor ({processor.best(here)}) sums 8-bit products otherwise than "
-            f"{TARGETS[name].label}, so the quality measured here would not be theirs; leave it at {ALL!r}"
+            f"target CPU {name!r}: this processor ({_described(here)}) does not sum 8-bit products as "
+            f"{TARGETS[name].label} do, so the quality measured here would not be theirs; leave it at {ALL!r}"
         )
 
 
 def warn(what: str, name: str, here: processor.Processor | None = None) -> None:
-    """Warn that the artefact `what`, made for the target `name`, gives other translations on this processor."""
+    """Warn that the artefact `what`, made for the target `name`, gives other results on this processor."""
     here = here or processor.here()
     if named(name).exact and not processor.has_exact_u8s8(here):
         warnings.warn(
-            f"{what} was exported for {TARGETS[name].label}; this one ({processor.best(here)}, no VNNI) cuts sums of "
-            "8-bit products off at 16 bits, and its results are other and worse: export it again for all processors",
+            f"{what} was exported for {TARGETS[name].label}; this one ({_described(here)}) cuts sums of 8-bit products "
+            "off at 16 bits, so its results differ and are worse: export it again for all processors",
             Caution,
             stacklevel=2,
         )
+
+
+def _described(here: processor.Processor) -> str:
+    word = processor.best(here)
+    return "without VNNI as far as its system lists" if word == processor.UNKNOWN else f"{word}, no VNNI"

@@ -1,10 +1,9 @@
 """A program of its own process: convolutions of many shapes, forward and backward, against einsum in double precision.
 
-    ONEDNN_MAX_CPU_ISA=AVX2 python tests/convolutions.py [few|plain]
+    ONEDNN_MAX_CPU_ISA=AVX2 python tests/convolutions.py [few] [plain]
 
-`few` takes a small selection, `plain` all of them without our mend. What is being computed stands on stdout before it
-is, so that the last line names what a crash was in; what is wrong is an error. The instruction set that oneDNN said it
-would use is checked by the caller (ONEDNN_VERBOSE).
+`few` takes a small selection, `plain` leaves our mend out. Each case is printed before it is computed, so that the last
+line names what a crash was in; a wrong result is an error.
 """
 
 from __future__ import annotations

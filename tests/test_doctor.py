@@ -78,7 +78,7 @@ def test_lines_on_the_processor(monkeypatch):
     monkeypatch.setattr(processor, "here", lambda: ZEN3)
     monkeypatch.setattr(processor, "quota", lambda: None)
     monkeypatch.setattr(doctor, "busy_cpus", lambda: 1.84)
-    _, own, *hazards, busy = doctor.lines([])
+    _, own, *hazards, busy = doctor.lines(doctor.machine(), [])
     assert own == ("processor: AMD EPYC 7763, sse4.1 avx2; torch avx2, oneDNN AVX2, ONNX Runtime avx2, XNNPACK avx2")
     assert [said[:50] for said in hazards] == [
         "hazard: int8 products saturate at 16 bits here (av", "hazard: oneDNN's AVX2 kernel for strided 1x1 convo",
@@ -91,7 +91,7 @@ def test_a_calm_machine_whose_processor_is_not_known(monkeypatch, busy):
     monkeypatch.setattr(processor, "here", lambda: Processor("Chip", "riscv64"))
     monkeypatch.setattr(processor, "hazards", lambda *_: [])
     monkeypatch.setattr(doctor, "busy_cpus", lambda: busy)
-    (line,) = doctor.lines([])[1:]
+    (line,) = doctor.lines(doctor.machine(), [])[1:]
     assert line.startswith("processor: Chip, instruction sets unknown; torch default, oneDNN unknown, ONNX Runtime unk")
 
 
@@ -131,7 +131,7 @@ def test_the_screen_is_one_screen(bare):
     console = Console(width=80, record=True, file=io.StringIO())
     steps = doctor.examine()
     console.print(doctor.table(steps))
-    assert len(console.export_text().splitlines()) + len(doctor.lines(steps)) <= 40
+    assert len(console.export_text().splitlines()) + len(doctor.lines(doctor.machine(), steps)) <= 40
 
 
 def test_it_is_quick(monkeypatch):

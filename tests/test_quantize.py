@@ -80,6 +80,16 @@ def test_the_dearest_components_go_back_to_fp32(tmp_path: Path, exporter: Export
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_trials_of_one_component_are_for_the_same_processors(tmp_path: Path, exporter: Exporter) -> None:
+    """Each would otherwise be judged by other weights than it ships with."""
+    gate = Gate(DEV, 8.0, Precision(INT8.int8, "arm"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.targets, "check_gate", lambda name: None)
+        quantize(CHECKPOINT, tmp_path / "out", exporter, gate)
+    assert len(exporter.asked) > 2
+    assert {one.target_cpu for one in exporter.asked if one.int8} == {"arm"}
+
+
 def test_what_was_kept_in_float_is_not_tried(tmp_path: Path, exporter: Exporter) -> None:
     quantize(CHECKPOINT, tmp_path / "out", exporter, Gate(DEV, 0.0, INT8.without(["embedding", "output", "encoder"])))
     assert exporter.asked == [Precision(), Precision(frozenset({"decoder"}))]

@@ -142,6 +142,26 @@ def test_the_guard_dies_of_a_write_past_the_end(guard: dict[str, str]) -> None:
         assert (done.returncode < 0) == dies, (beyond, done)
 
 
+def test_one_number_stands_for_all_dimensions() -> None:
+    """As PyTorch allows: the lists of a convolution may have a single element."""
+    if "avx2" not in processor.here().flags:
+        pytest.skip("the mend is for AVX2")
+    code = """
+import cnn, torch
+from cnn import strided
+from torch.nn.functional import conv2d
+assert strided.mend()
+x, w = torch.randn(1, 3, 5, 5, requires_grad=True), torch.randn(2, 3, 1, 1)
+conv2d(x, w, None, (2,)).sum().backward()
+assert torch.allclose(x.grad[..., ::2, ::2], w.sum(0)[None].expand(1, 3, 3, 3))
+assert not x.grad[..., 1::2, :].any() and not x.grad[..., 1::2].any()
+"""
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=PROGRAM.parents[1], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_second_gradients_still_exist() -> None:
     x = torch.randn(1, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     w = torch.randn(2, 3, 1, 1, dtype=torch.float64, requires_grad=True)

@@ -83,7 +83,9 @@ def test_weights_that_do_not_fit_are_refused(operator: str, at: int, shape: tupl
     saturation.check(graph(operator, np.full(shape, 64, np.int8), at))
     with pytest.raises(WorkFailed, match=f"weights 'w' of {operator} add up to 130"):
         saturation.check(graph(operator, np.full(shape, 65, np.int8), at))
-    saturation.check(graph("Add", np.full(shape, 127, np.int8), 1))
+    with pytest.raises(WorkFailed, match="8-bit weights w go into operators whose sums are not known"):
+        saturation.check(graph("Transpose", np.full(shape, 1, np.int8), 0))
+    saturation.check(graph("Transpose", np.full(2, 1, np.int8), 0))
 
 
 @pytest.mark.parametrize(("name", "here", "fits"), [
@@ -101,8 +103,14 @@ def test_who_may_judge_and_who_is_warned(name: str, here: Processor, fits: bool)
         assert f"artefact 'x' was exported for {targets.TARGETS[name].label}; this one (avx2, no VNNI)" in str(
             caught[0].message
         )
-        with pytest.raises(BadInput, match=r"target CPU '\w+': this processor \(avx2\) sums 8-bit products otherwise"):
+        with pytest.raises(BadInput, match=r"target CPU '\w+': this processor \(avx2, no VNNI\) does not sum 8-bit"):
             targets.check_gate(name, here)
+
+
+def test_a_processor_whose_flags_are_not_known_is_not_accused() -> None:
+    unknown = Processor("Core i9", "x86_64")
+    with pytest.raises(BadInput, match="without VNNI as far as its system lists"):
+        targets.check_gate("vnni", unknown)
 
 
 def test_only_int8_for_onnx_has_targets() -> None:
@@ -118,6 +126,8 @@ def test_only_int8_for_onnx_has_targets() -> None:
 
 def test_an_artefact_of_before_counts_as_one_for_vnni() -> None:
     assert targets.of_document({"runtime": "onnxruntime", "precision": "int8"}) == "vnni"
+    assert targets.of_document({"runtime": "onnxruntime", "precision": "int8", "int8": ["decoder"]}) == "all"
+    assert targets.of_document({"runtime": "onnxruntime", "precision": "int8", "int8": ["encoder"]}) == "vnni"
     assert targets.of_document({"runtime": "onnxruntime", "precision": "fp32"}) == "all"
     assert targets.of_document({"runtime": "executorch", "precision": "int8"}) == "all"
 
@@ -157,7 +167,9 @@ def test_the_command_line_warns_in_one_line(work: Path, tmp_path: Path, monkeypa
 def test_the_gate_of_a_target_needs_its_arithmetic(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor, "here", lambda: AVX2)
     rest = ("--data", work / "data", "--out", work / "other", "--precision", "int8", "--target-cpu", "vnni")
-    tprune("export", work / "dense", *rest).check_failed(2, "this processor (avx2) sums 8-bit products otherwise")
+    tprune("export", work / "dense", *rest).check_failed(
+        2, "this processor (avx2, no VNNI) does not sum 8-bit products as"
+    )
     corpus = Corpus(("a",), ("b",), name="x", split="val", language="de")
     gate = Gate(corpus, wanted=Precision(INT8.int8, "vnni"))
     with pytest.raises(BadInput, match="target CPU 'vnni': this processor"):

@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tprune import processor
+
 
 @dataclass
 class Others:
@@ -40,7 +42,7 @@ def _foreign() -> tuple[float, float] | None:
         stat = Path("/proc/stat").read_text(encoding="utf-8")
     except OSError:
         return None
-    busy = busy_seconds(stat, os.sched_getaffinity(0), os.sysconf("SC_CLK_TCK"))
+    busy = busy_seconds(stat, processor.affinity(), os.sysconf("SC_CLK_TCK"))
     return None if busy is None else (time.monotonic(), busy - ours)
 
 

@@ -8,12 +8,8 @@ from typing import Annotated
 
 import typer
 
-SPINS = "10000"  # some tens of microseconds
-OPENMP_WAITS = (
-    "OMP_WAIT_POLICY",
-    "GOMP_SPINCOUNT",
-    "KMP_BLOCKTIME",
-)  # how its threads wait, in the words of two of them
+SPIN_COUNT, SPINS = "GOMP_SPINCOUNT", "10000"  # some tens of microseconds
+OPENMP_WAITS = ("OMP_WAIT_POLICY", SPIN_COUNT, "KMP_BLOCKTIME")  # how its threads wait, in the words of two libraries
 
 Model = Annotated[
     str, typer.Argument(help="Folder or hub id of a Marian checkpoint, stock or pruned.", metavar="MODEL")
@@ -41,19 +37,22 @@ TargetCpu = Annotated[
 DevSplit = Annotated[str, typer.Option(help="Split that every choice is made on.")]
 
 
-def use_threads(threads: int) -> None:
-    """Let torch compute with `threads` CPU threads, which spin only for a moment when they wait for each other.
+def spin_briefly() -> None:
+    """Let the threads of torch, which must not be loaded yet, spin only for a moment when they wait for each other.
 
     By default OpenMP's threads spin for milliseconds. Beside other programs they keep the very CPU that the thread they
     wait for needs. A training step of the demo, two CPUs: on a quiet machine 60 ms by default, 61 with this setting, 99
     without any spinning, 107 with one thread; beside eight busy programs 3 to 5 s by default, 0.8 s with this setting,
-    0.6 s with one thread. A setting of the caller stays, and child processes do not inherit ours.
+    0.6 s with one thread. A setting of the caller stays.
     """
-    given = [name for name in OPENMP_WAITS if name in os.environ]
-    if not given:
-        os.environ["GOMP_SPINCOUNT"] = SPINS  # read as torch is loaded, and never again
-    import torch
+    if not any(name in os.environ for name in OPENMP_WAITS):
+        os.environ[SPIN_COUNT] = SPINS
 
-    if not given:
-        del os.environ["GOMP_SPINCOUNT"]
+
+def use_threads(threads: int) -> None:
+    """Let torch compute with `threads` CPU threads; child processes do not inherit the setting of `spin_briefly`."""
+    import torch  # reads it
+
+    if os.environ.get(SPIN_COUNT) == SPINS:
+        del os.environ[SPIN_COUNT]
     torch.set_num_threads(threads)

@@ -175,14 +175,17 @@ def check_environment(environment: Mapping[str, str], machine: str | None = None
     """
     if Processor("", platform.machine() if machine is None else machine).x86:
         name, word = _cap(environment)
-        if name and word.upper() not in {*ONEDNN, *ONEDNN_ALIASES, ONEDNN_DEFAULT}:
-            raise BadInput(f"{name} {word!r}: must be one of {', '.join([*ONEDNN, *ONEDNN_ALIASES, ONEDNN_DEFAULT])}")
-        word = environment.get(ATEN_CAP, "default")
+        legal = [*ONEDNN, *ONEDNN_ALIASES, ONEDNN_DEFAULT]
+        if name and word.upper() not in legal:
+            raise BadInput(f"{name} {word!r}: must be one of {', '.join(legal)}; or unset it")
+        word = environment.get(ATEN_CAP, "") or "default"
         if word not in ATEN:
-            raise BadInput(f"{ATEN_CAP} {word!r}: must be one of {', '.join(ATEN)}, in lower case")
-    threads = environment.get(OMP, "1")
+            raise BadInput(f"{ATEN_CAP} {word!r}: must be one of {', '.join(ATEN)}, in lower case; or unset it")
+    threads = environment.get(OMP, "") or "1"
     if not all(OMP_COUNT.fullmatch(part) for part in threads.split(",")):
-        raise BadInput(f"{OMP} {threads!r}: must be a whole number of at least 1, or several with commas between")
+        raise BadInput(
+            f"{OMP} {threads!r}: must be a whole number of at least 1, or several with commas between; or unset it"
+        )
 
 
 def hazards(processor: Processor, environment: Mapping[str, str]) -> list[str]:
@@ -190,6 +193,10 @@ def hazards(processor: Processor, environment: Mapping[str, str]) -> list[str]:
     allowed, most, own = allowed_cpus(), usable_cpus(), best(processor)
     now, uncapped = engines(processor, environment), engines(processor, {})
     found = []
+    try:
+        check_environment(environment, processor.machine)
+    except BadInput as error:
+        found.append(f"only this command runs: {error}")
     if own != UNKNOWN and not has_exact_u8s8(processor):
         found.append(
             f"int8 products saturate at 16 bits here ({own}, no VNNI): ONNX artefacts exported with --target-cpu vnni "
@@ -239,9 +246,14 @@ def usable_threads() -> int:
     return max(1, math.floor(usable_cpus()))
 
 
+def affinity() -> set[int]:
+    """Return the CPUs that this process may run on, by number; all of the machine's where there is no such thing."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
 def allowed_cpus() -> int:
-    """Return the number of CPUs in this process's affinity; all of the machine's where there is no such thing."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of CPUs that this process may run on."""
+    return len(affinity())
 
 
 def quota(own: str | None = None, root: Path = CGROUPS) -> float | None:

@@ -51,21 +51,23 @@ class Log:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._began: dict[str, float] = {}
         self._last = clock()
+        self.restart()
 
     def restart(self) -> None:
-        """Forget when the tasks began: others of the same names follow."""
-        self._began.clear()
+        """Forget the tasks: others of the same names follow."""
+        self._task, self._began = "", self._clock()
 
     def line(self, task: str, done: int, total: int, note: str = "") -> str | None:
         """Return the line to print now, None where none is due."""
         now = self._clock()
-        began = self._began.setdefault(task, now)
-        if now - self._last < LOG_EVERY or done < 1:
+        if self._task and task != self._task:
+            self._began = now  # one task follows the other
+        self._task = task
+        if now - self._last < LOG_EVERY or not 0 < done < total:
             return None
         self._last = now
-        left = duration((total - done) * (now - began) / done)
+        left = duration((total - done) * (now - self._began) / done)
         return f"{task}: {done} of {total}, {left} left{', ' if note else ''}{note}"
 
 
@@ -90,10 +92,10 @@ def duration(seconds: float) -> str:
 
 def warn_if_busy() -> None:
     """Warn when other programs leave less than half of the CPUs that this process may use."""
-    taken, usable = busy.busy_cpus(), processor.usable_cpus()
-    if taken is not None and taken > usable / 2:
+    taken, allowed, usable = busy.busy_cpus(), processor.allowed_cpus(), processor.usable_cpus()
+    if taken is not None and allowed - taken < usable / 2:
         warn(
-            f"other programs keep {taken:.1f} of {usable:g} CPUs busy: this takes several times as long as on a quiet "
+            f"other programs keep {taken:.1f} of {allowed} CPUs busy: this takes several times as long as on a quiet "
             "machine, and speeds that are measured now are worth little"
         )
 
