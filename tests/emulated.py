@@ -1,6 +1,7 @@
 """BLEU of artefacts on emulated processors, by the runner itself: makes bench/results/multi30k-int8-processors.json.
 
-    python -m tests.emulated int8-onnx int8-executorch --data multi30k --out results.json --work out
+    python -m tests.emulated int8-onnx int8-executorch --data multi30k --limit Haswell=100 Nehalem=100 \
+        --work out --out results.json
 
 Tokens are exact in an emulator, times mean nothing. Sentences go in chunks that are kept in `--work`, so that a killed
 run goes on. One sentence of the Multi30k model takes 0.2 to 4 seconds, by processor. The first row of an artefact is
@@ -28,6 +29,7 @@ from tprune.evaluate import score
 from tprune.translate import decode, encode
 
 CHUNK = 50
+RERUN = "--limit Haswell=100 Nehalem=100 --work out --out results.json"
 HASWELL = "Haswell,-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm"  # without what the emulator lacks
 # name -> (emulator, its words, instruction set)
 PROCESSORS = {
@@ -85,11 +87,12 @@ def main() -> None:
     words.add_argument("artefacts", nargs="+", type=Path)
     words.add_argument("--data", required=True)
     words.add_argument("--split", default="test_2016_flickr")
-    words.add_argument("--limit", type=int, help="sentences at most; `here` always takes all")
+    words.add_argument("--limit", nargs="*", default=[], metavar="PROCESSOR=N", help="sentences at most")
     words.add_argument("--processors", nargs="+", default=list(PROCESSORS), choices=list(PROCESSORS))
     words.add_argument("--work", type=Path, required=True)
     words.add_argument("--out", type=Path, required=True)
     asked = words.parse_args()
+    limits = {name: int(count) for name, _, count in (one.partition("=") for one in asked.limit)}
     asked.work.mkdir(parents=True, exist_ok=True)
     text = corpus.load(asked.data, split=asked.split)
     rows: list[dict[str, Any]] = []
@@ -98,7 +101,7 @@ def main() -> None:
         sources = list(encode(tokenizer, text.source, limit=manifest.limits.source)[0])
         own = translated("here", artefact, sources, asked.work)
         for name in ["here", *(one for one in asked.processors if one != "here")]:
-            count = len(sources) if name == "here" else min(asked.limit or len(sources), len(sources))
+            count = len(sources) if name == "here" else limits.get(name, len(sources))
             ids = own if name == "here" else translated(name, artefact, sources[:count], asked.work)
             quality, same = (
                 score(decode(tokenizer, one), text.target[:count], language=text.language) for one in (ids, own[:count])
@@ -109,7 +112,7 @@ def main() -> None:
                 "instruction_set": PROCESSORS[name][2], "sentences": count, "bleu": quality.bleu,
                 "bleu_here": same.bleu, "same_tokens": sum(a == b for a, b in zip(ids, own, strict=False)),
                 "bytes": sum(file.bytes for file in manifest.files.values()),
-                "command": f"python -m tests.emulated {artefact.name} --data {Path(asked.data).name} --limit {count}",
+                "command": f"python -m tests.emulated {artefact.name} --data {Path(asked.data).name} {RERUN}",
             })  # fmt: skip
     results.write(asked.out, rows, inputs={one.name: Manifest.read(one).id for one in asked.artefacts})
 
