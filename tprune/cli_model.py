@@ -73,6 +73,7 @@ def prune(
     criterion: Annotated[str, typer.Option(help="shs, group-lasso, magnitude, taylor or random.")] = "shs",
     steps: Annotated[int, typer.Option(help="Optimiser steps under the penalty.")] = 200,
     finetune_steps: Annotated[int, typer.Option(help="Optimiser steps after the cut.")] = 400,
+    tokens: Annotated[int, typer.Option(help="Padded tokens a step, per process.", min=1)] = 2048,
     round_to: Annotated[int, typer.Option(help="Widths are multiples of this.")] = 8,
     distill: Annotated[bool, typer.Option("--distill", help="Learn from the dense model's outputs too.")] = False,
     teacher: Annotated[str | None, typer.Option(help="Learn from this model's outputs.", metavar="MODEL")] = None,
@@ -105,6 +106,7 @@ def prune(
         finetune_lr=finetune_lr,
         strength=strength,
         round_to=round_to,
+        tokens=tokens,
         seed=seed,
         distill=distill,
     )
