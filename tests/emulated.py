@@ -24,6 +24,7 @@ from bench import results
 from bench.bundle import assemble
 from bench.runner import host_environment, host_program, read_ids, write_ids
 from export.manifest import Manifest
+from tests.native import CORTEX_A76
 from tprune import corpus, processor
 from tprune.evaluate import score
 from tprune.translate import decode, encode
@@ -47,8 +48,6 @@ def command(name: str, runtime: str, work: Path) -> tuple[list[str], dict[str, s
         sys.exit(f"needs {emulator} (Debian: qemu-user-static)")
     if name != "Cortex-A76":
         return [*filter(None, [emulator]), *words, str(host_program(runtime))], host_environment(runtime)
-    from tests.test_runner_qemu import CORTEX_A76
-
     (work / "arm" / "proc").mkdir(parents=True, exist_ok=True)
     (work / "arm" / "proc" / "cpuinfo").write_text(CORTEX_A76)
     bundle = assemble("arm64-v8a", runtime)

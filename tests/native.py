@@ -20,6 +20,17 @@ from bench.runner import SOURCE, host_environment, missing_tools, read_ids, writ
 
 Ids = Sequence[Sequence[int]]
 
+# What qemu before 8.1 does not emulate, and ONNX Runtime cannot start without; it must go with -cpu.
+FEATURES = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
+CORTEX_A76 = f"""processor\t: 0
+Features\t: {FEATURES}
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x1
+CPU part\t: 0xd0b
+CPU revision\t: 0
+"""
+
 
 @functools.cache
 def build(preset: str, target: str, *options: str) -> Path:

@@ -14,19 +14,8 @@ from bench.runner import PROGRAMS, missing_tools
 from export.precision import COMPONENTS
 from export.translator import open_translator
 from tests.exports import export
-from tests.native import Runner, build, sentences
+from tests.native import CORTEX_A76, Runner, build, sentences
 from tprune.errors import BadInput, WorkFailed
-
-# What qemu before 8.1 does not emulate, and ONNX Runtime cannot start without; it must go with -cpu.
-FEATURES = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
-CORTEX_A76 = f"""processor\t: 0
-Features\t: {FEATURES}
-CPU implementer\t: 0x41
-CPU architecture: 8
-CPU variant\t: 0x1
-CPU part\t: 0xd0b
-CPU revision\t: 0
-"""
 
 
 @pytest.fixture(scope="module")

@@ -175,6 +175,7 @@ def test_without_a_terminal_progress_is_log_every_ten_seconds() -> None:
         "train: 30 of 40, about 10 s left, loss 2.1",
     ]
     assert log.line("export", 0, 0) is None  # how long it takes is not known
+    assert log.line("export", 1, 800) is None
     now[0] += 20.0
     log.restart()
     now[0] += 12.0

@@ -64,7 +64,7 @@ class Log:
         if self._task and task != self._task:
             self._began = now  # one task follows the other
         self._task = task
-        if now - self._last < LOG_EVERY or not 0 < done < total:
+        if now - self._last < LOG_EVERY or not total / 50 <= done < total:  # the first steps are slow
             return None
         self._last = now
         left = duration((total - done) * (now - self._began) / done)
