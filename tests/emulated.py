@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,6 @@ from tprune.evaluate import score
 from tprune.translate import decode, encode
 
 CHUNK = 50
-RERUN = "--limit Haswell=100 Nehalem=100 --work out --out results.json"
 HASWELL = "Haswell,-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm"  # without what the emulator lacks
 # name -> (emulator, its words, instruction set)
 PROCESSORS = {
@@ -95,6 +95,9 @@ def main() -> None:
     asked.work.mkdir(parents=True, exist_ok=True)
     text = corpus.load(asked.data, split=asked.split)
     rows: list[dict[str, Any]] = []
+    names = [*(one.name for one in asked.artefacts), "--data", Path(asked.data).name, "--split", asked.split]
+    chosen = [*(["--limit", *asked.limit] if asked.limit else []), "--processors", *asked.processors]
+    rerun = shlex.join(["python", "-m", "tests.emulated", *names, *chosen, "--work", "out", "--out", asked.out.name])
     for artefact in asked.artefacts:
         manifest, tokenizer = Manifest.read(artefact), MarianTokenizer.from_pretrained(str(artefact))
         sources = list(encode(tokenizer, text.source, limit=manifest.limits.source)[0])
@@ -111,7 +114,7 @@ def main() -> None:
                 "instruction_set": PROCESSORS[name][2], "sentences": count, "bleu": quality.bleu,
                 "bleu_here": same.bleu, "same_tokens": sum(a == b for a, b in zip(ids, own, strict=False)),
                 "bytes": sum(file.bytes for file in manifest.files.values()),
-                "command": f"python -m tests.emulated {artefact.name} --data {Path(asked.data).name} {RERUN}",
+                "command": rerun,
             })  # fmt: skip
     results.write(asked.out, rows, inputs={one.name: Manifest.read(one).id for one in asked.artefacts})
 

@@ -42,8 +42,8 @@ def spin_briefly() -> None:
 
     By default OpenMP's threads spin for milliseconds. Beside other programs they keep the very CPU that the thread they
     wait for needs. A training step of the demo, two CPUs: on a quiet machine 60 ms by default, 61 with this setting, 99
-    without any spinning, 107 with one thread; beside eight busy programs 3 to 5 s by default, 0.8 s with this setting,
-    0.6 s with one thread. A setting of the caller stays.
+    without any spinning, 107 with one thread; beside other busy programs (load average 6 to 11, one round) 3.2 s by
+    default, 0.8 s with this setting, 0.6 s with one thread. A setting of the caller stays.
     """
     if not any(name in os.environ for name in OPENMP_WAITS):
         os.environ[SPIN_COUNT] = SPINS
