@@ -8,7 +8,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-CHECKED := tprune export bench cnn
 
 .PHONY: setup lint test test-isa demo runner clean
 .DEFAULT_GOAL := setup
@@ -24,7 +23,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy $(CHECKED)
+	@mkdir -p build/types/tprune && ln -sfn $(CURDIR)/tprune/* $(CURDIR)/cnn $(CURDIR)/export $(CURDIR)/bench build/types/tprune/
+	MYPYPATH=build/types $(BIN)/mypy --package tprune
 
 # worksteal: each process starts with a row of whole files, and what a crash leaves of one goes to another process.
 # loadfile and loadscope of pytest-xdist 3.8 repeat the crashed test and break off.
@@ -41,7 +41,7 @@ demo: setup
 
 # The C++ runner for this machine and, where the cross compiler is, for 64-bit ARM; tprune-et where ExecuTorch's wheel
 # for that machine can be had.
-wheel = $$($(BIN)/python -c 'from bench import abi, wheels; print(wheels.files("executorch", $(1)).folder / "executorch")' 2>/dev/null)
+wheel = $$($(BIN)/python -c 'from tprune.bench.libraries import abi, wheels; print(wheels.files("executorch", $(1)).folder / "executorch")' 2>/dev/null)
 build_runner = wheel="$(call wheel,$(2))"; cd android_runner && cmake --preset $(1) -DEXECUTORCH_ROOT="$$wheel" && cmake --build --preset $(1) --parallel
 
 runner: setup

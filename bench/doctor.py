@@ -22,12 +22,15 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bench import adb, cache, debs, glibc, programs, runner, wheels
-from bench.abi import Abi, named
-from bench.conditions import BUSY_CPUS
-from tprune import processor
-from tprune.busy import busy_cpus
-from tprune.errors import BadInput, WorkFailed
+from tprune.base import processor
+from tprune.base.busy import busy_cpus
+from tprune.base.errors import BadInput, WorkFailed
+from tprune.bench.libraries import cache, debs, glibc, wheels
+from tprune.bench.libraries.abi import Abi, named
+from tprune.bench.measure.conditions import BUSY_CPUS
+from tprune.bench.phone import adb
+from tprune.bench.runner import build as programs
+from tprune.bench.runner import contract as runner
 
 ARM = named("arm64-v8a")
 DOUBLE = Path(__file__).resolve().parents[1] / "tests" / "double"
@@ -177,7 +180,7 @@ def _modules(*names: str) -> list[Need]:
         version = None
         with suppress(metadata.PackageNotFoundError):
             version = metadata.version(name)
-        found.append(Need(name, version, python=runner.INSTALL.get(name, name)))
+        found.append(Need(name, version, python=wheels.INSTALL.get(name, name)))
     return found
 
 

@@ -1,8 +1,8 @@
 """Compression of image networks: DeepHoyer, SVD training and PENNI.
 
-Importing it replaces one operator of torch where the processor's own kernel is broken: see `cnn.strided`.
+Importing it replaces one operator of torch where the processor's own kernel is broken: see `tprune.cnn.strided`.
 """
 
-from cnn.strided import mend
+from tprune.cnn.strided import mend
 
 mend()

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from cnn.forms import BasisConv2d, SvdConv2d
-from cnn.rounding import EightBit
-from tprune.errors import BadInput
+from tprune.base.errors import BadInput
+from tprune.cnn.forms import BasisConv2d, SvdConv2d
+from tprune.cnn.rounding import EightBit
 
 # Operators by the name that module, function and method share: `nn.ReLU6`, `functional.relu6`, `x.relu6_()` -> relu6.
 POINTWISE = frozenset(

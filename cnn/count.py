@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnn.channels import dry_run, evaluating
-from cnn.forms import BasisConv2d, SvdConv2d, only
-from cnn.structure import describe
+from tprune.cnn.channels import dry_run, evaluating
+from tprune.cnn.forms import BasisConv2d, SvdConv2d, only
+from tprune.cnn.structure import describe
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One layer: its path and kind (of `cnn.structure`), sizes, and its output without the batch.
+    """One layer: its path and kind (of `tprune.cnn.structure`), sizes, and its output without the batch.
 
     weights and nonzero leave out biases and batch norms, which `others` (and `nonzero_others`) are. A basis-conv's
     weights are its coefficients and its basis kernels, of which `coefficients` (`nonzero_coefficients`) are the former.

@@ -29,10 +29,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from cnn.channels import spaces
-from cnn.forms import BasisConv2d
-from tprune import hoyer as hoyers
-from tprune.errors import BadInput
+from tprune.base import hoyer as hoyers
+from tprune.base.errors import BadInput
+from tprune.cnn.channels import spaces
+from tprune.cnn.forms import BasisConv2d
 
 Image = tuple[int, int, int]  # channels, height, width
 LAYERS = (nn.Conv2d, nn.Linear, BasisConv2d)
@@ -174,9 +174,9 @@ def cut(module: nn.Module, level: float, *, structural: bool, image: Image) -> C
     """Zero in place what is small within its own tensor.
 
     Element-wise: an entry below `level` standard deviations of its tensor. Structural: a filter whose norm is below
-    `level` times the root mean square over its layer's filters, and an input channel likewise, where `cnn.channels`
-    says that it can go; the channels of a map are the inputs of a Linear that reads it flattened. What is zero already
-    counts for neither, so a later cut is the same before and after shrinking. Raises BadInput, with nothing cut, for a
+    `level` times the root mean square over its layer's filters, and an input channel likewise, where
+    `tprune.cnn.channels` says that it can go; the channels of a map are the inputs of a Linear that reads it
+    flattened. What is zero already counts for neither, so a later cut is the same before and after shrinking. Raises BadInput, with nothing cut, for a
     level that would empty a layer.
     """
     if not 0 <= level < math.inf:

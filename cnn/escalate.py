@@ -25,15 +25,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from cnn.evaluate import evaluate
-from cnn.forms import BasisConv2d, SvdConv2d
-from cnn.images import Images
-from cnn.network import Network
-from cnn.rounding import EightBit, rounded
-from cnn.structure import place
-from cnn.train import Recipe, fit
-from tprune import stamp
-from tprune.errors import BadInput
+from tprune.base import stamp
+from tprune.base.errors import BadInput
+from tprune.cnn.evaluate import evaluate
+from tprune.cnn.forms import BasisConv2d, SvdConv2d
+from tprune.cnn.images import Images
+from tprune.cnn.network import Network
+from tprune.cnn.rounding import EightBit, rounded
+from tprune.cnn.structure import place
+from tprune.cnn.train import Recipe, fit
 
 SHARE = 0.7  # of the mean magnitude: the threshold below which an entry becomes 0
 CALIBRATION = 10  # batches that the ranges of activations are taken from

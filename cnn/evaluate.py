@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cnn.images import Images
-from cnn.network import Network
-from tprune import mcnemar
+from tprune.base import mcnemar
+from tprune.cnn.images import Images
+from tprune.cnn.network import Network
 
 BATCH = 250  # images; the intermediate maps of a larger batch no longer fit the caches of a CPU
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tprune.errors import BadInput
+from tprune.base.errors import BadInput
 
 SCHEMES = ("channel", "spatial")
 Layer = TypeVar("Layer", bound=nn.Module)

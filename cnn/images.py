@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tprune import pixels
-from tprune.errors import BadInput
+from tprune.base import pixels
+from tprune.base.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,6 @@ def augmented(images: Images, indices: Tensor, generator: torch.Generator, *, sh
 
 
 def load(data: str, *, split: str) -> Images:
-    """Read one split of `data`, a folder of parquet files, one parquet file, or a hub id; see `tprune.pixels.load`."""
+    """Read one split of `data`, a folder of parquet files, one parquet file, or a hub id: `pixels.load`."""
     found = pixels.load(data, split=split)
     return Images(torch.from_numpy(found.data), torch.from_numpy(found.labels), found.classes, found.name)

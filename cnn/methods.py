@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from cnn import deephoyer, penni, svd
-from cnn.network import Network
-from cnn.train import Frozen, Penalty
-from tprune.errors import BadInput
+from tprune.base.errors import BadInput
+from tprune.cnn import deephoyer, penni, svd
+from tprune.cnn.network import Network
+from tprune.cnn.train import Frozen, Penalty
 
 Image = tuple[int, int, int]  # channels, height, width
 Seconds = Callable[[nn.Module, Tensor], float]  # how long a layer takes on an input

@@ -12,7 +12,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from tprune.errors import BadInput
+from tprune.base.errors import BadInput
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cnn import nets
-from cnn.images import Images
-from cnn.structure import describe, rebuild
-from tprune import stamp
-from tprune.errors import BadInput
+from tprune.base import stamp
+from tprune.base.errors import BadInput
+from tprune.cnn import nets
+from tprune.cnn.images import Images
+from tprune.cnn.structure import describe, rebuild
 
 KIND = "network"
 DOCUMENT, WEIGHTS = "network.json", "model.safetensors"
@@ -135,7 +135,7 @@ def _built(path: Path, net: str, classes: int, build: Callable[[int], nn.Module]
         if net not in nets.NETS:
             raise BadInput(
                 f"{str(path)!r} holds {net!r}, which is no network of ours ({', '.join(nets.NETS)}): "
-                "only cnn.network.load(path, build=...) can build it"
+                "only tprune.cnn.network.load(path, build=...) can build it"
             )
         return nets.named(net).build(classes)
     try:

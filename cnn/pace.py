@@ -10,10 +10,10 @@ from time import perf_counter
 
 import torch
 
-from cnn.images import Images
-from cnn.methods import Method
-from cnn.network import Network
-from cnn.train import Recipe, Step
+from tprune.cnn.images import Images
+from tprune.cnn.methods import Method
+from tprune.cnn.network import Network
+from tprune.cnn.train import Recipe, Step
 
 WARM_UP = 3  # rounds that are thrown away
 

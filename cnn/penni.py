@@ -20,9 +20,9 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
-from cnn import forms
-from cnn.forms import BasisConv2d
-from tprune.errors import BadInput
+from tprune.base.errors import BadInput
+from tprune.cnn import forms
+from tprune.cnn.forms import BasisConv2d
 
 ROUNDS = 5  # both executable forms are timed by turns, so that what else runs slows both
 

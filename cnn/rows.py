@@ -12,11 +12,11 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from cnn import methods
-from cnn.count import Count, count, kept, totals
-from cnn.evaluate import Score
-from cnn.network import Network
-from tprune.errors import BadInput
+from tprune.base.errors import BadInput
+from tprune.cnn import methods
+from tprune.cnn.count import Count, count, kept, totals
+from tprune.cnn.evaluate import Score
+from tprune.cnn.network import Network
 
 
 def row(
@@ -77,7 +77,7 @@ def against(
 
 
 def shares(network: Network, dense: Network) -> dict[str, float] | None:
-    """Return what PENNI left of the parameters of `dense`, on three bases (`cnn.count.Kept`); else None.
+    """Return what PENNI left of the parameters of `dense`, on three bases (`tprune.cnn.count.Kept`); else None.
 
     None too where the coefficients are multiplied out and no step of the history counted them, and where `dense` is no
     network that PENNI could have started from.

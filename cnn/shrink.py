@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from cnn.channels import Space, spaces
-from cnn.forms import BasisConv2d, SvdConv2d
+from tprune.cnn.channels import Space, spaces
+from tprune.cnn.forms import BasisConv2d, SvdConv2d
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def settle(module: nn.Module, image: tuple[int, int, int]) -> None:
 
     The masked network is then the definition of the function, which `shrink` keeps. A dead channel's constant (the bias
     of a layer or a batch norm whose weights were cut) is dropped here. Every space keeps at least one channel, the one
-    of the largest norm. Raises BadInput as `cnn.channels.spaces` does.
+    of the largest norm. Raises BadInput as `tprune.cnn.channels.spaces` does.
     """
     _settled(module, image)
 

@@ -20,17 +20,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnn.channels import evaluating
-from cnn.count import count, totals
-from cnn.evaluate import evaluate
-from cnn.images import Images
-from cnn.methods import Method, Seconds
-from cnn.network import Network
-from cnn.shrink import settle, shrink
-from cnn.teacher import Teacher
-from cnn.train import Recipe, fit
-from tprune import stamp
-from tprune.errors import BadInput, WorkFailed
+from tprune.base import stamp
+from tprune.base.errors import BadInput, WorkFailed
+from tprune.cnn.channels import evaluating
+from tprune.cnn.count import count, totals
+from tprune.cnn.evaluate import evaluate
+from tprune.cnn.images import Images
+from tprune.cnn.methods import Method, Seconds
+from tprune.cnn.network import Network
+from tprune.cnn.shrink import settle, shrink
+from tprune.cnn.teacher import Teacher
+from tprune.cnn.train import Recipe, fit
 
 TOLERANCE = 1e-4  # of the largest logit: masked against shrunk
 PROBES = 64  # images that both see

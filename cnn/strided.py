@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tprune import processor
+from tprune.base import processor
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 """Of the input, the weight and the bias; None where it was not asked for."""

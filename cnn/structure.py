@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from cnn.forms import SCHEMES, BasisConv2d, SvdConv2d
-from cnn.rounding import EightBit
-from tprune.errors import BadInput
+from tprune.base.errors import BadInput
+from tprune.cnn.forms import SCHEMES, BasisConv2d, SvdConv2d
+from tprune.cnn.rounding import EightBit
 
 Layers = dict[str, dict[str, Any]]
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from cnn import forms
-from cnn.forms import SCHEMES, SvdConv2d
-from tprune.errors import BadInput
-from tprune.hoyer import hoyer, hoyer_square
+from tprune.base.errors import BadInput
+from tprune.base.hoyer import hoyer, hoyer_square
+from tprune.cnn import forms
+from tprune.cnn.forms import SCHEMES, SvdConv2d
 
 # name -> sparsity of a layer's singular values, 0 where it is greatest
 SPARSITY: dict[str, Callable[[Tensor], Tensor]] = {

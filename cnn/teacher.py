@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cnn.network import Network
-from tprune.errors import BadInput
+from tprune.base.errors import BadInput
+from tprune.cnn.network import Network
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,13 +21,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnn.images import Images, augmented
-from cnn.nets import Net
-from cnn.network import Network
-from cnn.teacher import Teacher
-from tprune.bf16 import bf16_is_faster
-from tprune.errors import BadInput, WorkFailed
-from tprune.state import Progress, load_state, save_state
+from tprune.base.bf16 import bf16_is_faster
+from tprune.base.errors import BadInput, WorkFailed
+from tprune.base.state import Progress, load_state, save_state
+from tprune.cnn.images import Images, augmented
+from tprune.cnn.nets import Net
+from tprune.cnn.network import Network
+from tprune.cnn.teacher import Teacher
 
 OPTIMISERS = ("sgd", "adam")
 SAVE_EVERY = 60.0  # seconds

@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cnn import nets
-from cnn.escalate import is_ternary
-from cnn.evaluate import BATCH
-from cnn.forms import BasisConv2d, SvdConv2d, only
-from cnn.images import Images
-from cnn.network import Network
-from cnn.rounding import EightBit
-from tprune.errors import BadInput
+from tprune.base.errors import BadInput
+from tprune.cnn import nets
+from tprune.cnn.escalate import is_ternary
+from tprune.cnn.evaluate import BATCH
+from tprune.cnn.forms import BasisConv2d, SvdConv2d, only
+from tprune.cnn.images import Images
+from tprune.cnn.network import Network
+from tprune.cnn.rounding import EightBit
 
 Widths = tuple[int, int]  # input and output channels
 KINDS = (nn.Conv2d, nn.Linear, SvdConv2d, BasisConv2d)

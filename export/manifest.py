@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from export import targets
-from tprune.errors import BadInput
-from tprune.stamp import SCHEMA, file_sha256, stamp, write_json
+from tprune.base.errors import BadInput
+from tprune.base.stamp import SCHEMA, file_sha256, stamp, write_json
+from tprune.export import targets
 
 FILE = "manifest.json"
 KIND = "artefact"
@@ -100,7 +100,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The checkpoint behind the artefact: `keep` share of prunable weights kept, `macs` as `tprune.count` has them."""
+    """The checkpoint behind the artefact: `keep` share of prunable weights kept, `macs` as `marian.count` has them."""
 
     id: str
     name: str
@@ -164,10 +164,12 @@ class Manifest:
     parity: ParityResult
     output_ids: tuple[int, ...] | None = None  # of a trimmed vocabulary: token id of each row; None: row i is token i
     delegation: Delegation | None = None  # of an executorch artefact
-    int8: tuple[str, ...] = ()  # the components that are 8-bit (see export.precision); the others are fp32
+    int8: tuple[
+        str, ...
+    ] = ()  # the components that are 8-bit (see tprune.export.graphs.precision); the others are fp32
     cost: Int8Cost | None = None  # of an int8 artefact
     scoring: Scoring = Scoring()
-    target_cpu: str = targets.ALL  # for which processors, see export.targets
+    target_cpu: str = targets.ALL  # for which processors, see tprune.export.targets
     header: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -11,8 +11,8 @@ import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from tprune import processor
-from tprune.errors import BadInput, Caution
+from tprune.base import processor
+from tprune.base.errors import BadInput, Caution
 
 PAIR = 128
 """Largest sum of two neighbouring weights of one sign whose products fit: 255 * 128 = 32,640."""

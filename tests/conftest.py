@@ -22,7 +22,7 @@ import sentencepiece
 import torch
 from transformers import MarianConfig, MarianMTModel
 
-pytest_plugins = ("double.fixtures", "fake_session")
+pytest_plugins = ("tests.double.fixtures", "tests.support.fake_session")
 
 # A shell that starts us in the background has us ignore Ctrl-C, nohup a closed terminal, and what a test starts to be
 # interrupted would inherit that.
@@ -149,7 +149,7 @@ def tiny_artefact(
     tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[..., MarianConfig], tiny_tokenizer_folder: Path
 ) -> Callable[[str], Path]:
     """Return a function from "onnxruntime" or "executorch" to a randomly pruned tiny Marian, exported for it once."""
-    from exports import export  # only where it is asked for: exporters take seconds to import
+    from tests.support.exports import export  # only where it is asked for: exporters take seconds to import
 
     place = tmp_path_factory.mktemp("artefacts")
     return cache(lambda runtime: export(runtime, tiny_config(), tiny_tokenizer_folder, place / runtime))

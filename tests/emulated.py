@@ -21,14 +21,15 @@ from typing import Any
 
 from transformers import MarianTokenizer
 
-from bench import results
-from bench.bundle import assemble
-from bench.runner import host_environment, host_program, read_ids, write_ids
-from export.manifest import Manifest
-from tests.native import CORTEX_A76
-from tprune import corpus, processor
-from tprune.evaluate import score
-from tprune.translate import decode, encode
+from tests.support.native import CORTEX_A76
+from tprune.base import processor
+from tprune.bench.phone.bundle import assemble
+from tprune.bench.report import results
+from tprune.bench.runner.contract import host_environment, host_program, read_ids, write_ids
+from tprune.export.manifest import Manifest
+from tprune.marian import corpus
+from tprune.marian.quality import score
+from tprune.marian.translate import decode, encode
 
 CHUNK = 50
 HASWELL = "Haswell,-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm"  # without what the emulator lacks

@@ -1,7 +1,7 @@
 """Run the tests that compute under every instruction set that this processor has: `python -m tests.isa [pytest words]`.
 
 PyTorch, oneDNN and MKL are capped by variables; for ONNX Runtime, XNNPACK and other processors see
-`tests/test_processors.py`, `tests/test_strided.py` and `tests/test_runner_qemu.py`, which take an emulator.
+`test_processors.py`, `test_strided.py` and `test_runner_qemu.py`, which take an emulator.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tprune import processor
+from tprune.base import processor
 
 ROOT = Path(__file__).resolve().parents[1]
 # name -> flags that it needs, oneDNN's, torch's and MKL's word for it
@@ -43,7 +43,7 @@ def narrower(here: processor.Processor) -> list[str]:
 
 def main() -> None:
     """Run them all; exit with 1 when one of the runs failed."""
-    files = [str(ROOT / "tests" / f"test_{name}.py") for name in TESTS]
+    files = [str(path) for name in TESTS for path in (ROOT / "tests").rglob(f"test_{name}.py")]
     failed = []
     caps = narrower(processor.here())
     print(f"{processor.here().model}: {', '.join(caps) or 'no narrower instruction set'}", flush=True)  # noqa: T201

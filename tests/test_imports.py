@@ -1,4 +1,4 @@
-"""Who may import whom: the arrows between the packages, and what stays out of the light-weight modules."""
+"""Who may import whom: one ordered list of packages, and what stays out of the light-weight modules."""
 
 from __future__ import annotations
 
@@ -9,55 +9,68 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("tprune", "cnn", "export", "bench")
-FOUNDATION = {
-    "tprune.stamp",
-    "tprune.errors",
-    "tprune.signals",
-    "tprune.mcnemar",
-    "tprune.processor",
-    "tprune.busy",
-}  # standard library only, so everybody may
-HEAVY = ("torch", "transformers")
-
-# package -> modules (or whole packages) of the siblings that it may import
-ALLOWED = {
-    "tprune": set(),
-    "cnn": FOUNDATION | {"tprune.bf16", "tprune.hoyer", "tprune.pixels", "tprune.state"},
-    "export": {"tprune", "cnn"},
-    "bench": FOUNDATION
-    | {"export.image_manifest", "export.manifest", "export.runtime", "export.targets", "tprune.pixels"},
-    "bench.accel": FOUNDATION,
+FOLDERS = {"tprune": "tprune", "tprune.cnn": "cnn", "tprune.export": "export", "tprune.bench": "bench"}
+# A module imports from its own package and from those above it in this list.
+ORDER = (
+    "tprune.base",
+    "tprune.marian",
+    "tprune.pruning",
+    "tprune.cnn",
+    "tprune.export",
+    "tprune.bench.accel",
+    "tprune.bench.libraries",
+    "tprune.bench.runner",
+    "tprune.bench.measure",
+    "tprune.bench.phone",
+    "tprune.bench.report",
+    "tprune.bench.compare",
+    "tprune.bench",
+    "tprune.rivals",
+    "tprune.demo",
+    "tprune.verbs",
+    "tprune.cli",
+    "tprune",
+)
+# What a package leaves alone although the order allows it.
+BANS = {
+    "tprune.cnn": ("tprune.marian", "tprune.pruning"),
+    "tprune.bench.accel": ("tprune.marian", "tprune.pruning", "tprune.cnn", "tprune.export"),
+    "tprune.bench": ("tprune.marian", "tprune.pruning", "tprune.cnn", "torch", "transformers"),
 }
-LIGHT = ("tprune.stamp", "tprune.errors", "tprune.cli", "tprune.pixels", "export.manifest", "export.runtime")
+HEAVY = ("torch", "transformers")
+LIGHT = (
+    "tprune.base.stamp",
+    "tprune.base.errors",
+    "tprune.base.pixels",
+    "tprune.cli.main",
+    "tprune.export.manifest",
+    "tprune.export.ort.runtime",
+)
 
 
 def modules() -> dict[str, Path]:
-    """Return every module of the packages by its dotted name."""
+    """Return every module of the package by its dotted name."""
     found = {}
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    for package, folder in FOLDERS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            found[".".join((package, *(parts[:-1] if parts[-1] == "__init__" else parts)))] = path
     return found
 
 
 MODULES = modules()
-COMMAND = {
-    "tprune.__main__",
-    "tprune.cli",
-    "tprune.cli_model",
-    "tprune.cli_artefact",
-    "tprune.cli_compare",
-    "tprune.cli_simulate",
-    "tprune.cli_translate",
-    "tprune.cli_cnn",
-    "tprune.cli_cnn_measure",
-}
-PROGRAMS = {"tprune.rival_hf", "tprune.rival_ctranslate2"}  # started in processes of their own
-FREE = COMMAND | PROGRAMS  # may import everybody; nobody imports them
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def home(module: str) -> str:
+    """Return the package of `ORDER` that a module belongs to: the longest that fits."""
+    return max((package for package in ORDER if within(module, package)), key=len)
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -70,36 +83,64 @@ def imports(path: Path) -> Iterator[str]:
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
                 yield full if full in MODULES else str(node.module)
+        elif isinstance(node, ast.Call) and "import_module" in (
+            getattr(node.func, "attr", ""),
+            getattr(node.func, "id", ""),
+        ):
+            name = node.args[0]
+            if isinstance(name, ast.Constant):
+                yield str(name.value)
 
 
-def within(name: str, allowed: set[str]) -> bool:
-    return any(name == one or name.startswith(f"{one}.") for one in allowed)
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_its_own_package_or_a_lower_one(module):
+    own = home(module)
+    ours = {name for name in imports(MODULES[module]) if within(name, "tprune") and name != "tprune"}
+    wrong = {name for name in ours if ORDER.index(home(name)) > ORDER.index(own)}
+    assert not wrong, f"{module} may not import {sorted(wrong)}: higher in the order than {own}"
 
 
-def rule(module: str) -> set[str]:
-    return ALLOWED["bench.accel"] if within(module, {"bench.accel"}) else ALLOWED[module.partition(".")[0]]
+@pytest.mark.parametrize("module", [name for name in MODULES if any(within(name, ban) for ban in BANS)])
+def test_bans(module):
+    banned = [name for package, names in BANS.items() if within(module, package) for name in names]
+    wrong = {name for name in imports(MODULES[module]) if any(within(name, ban) for ban in banned)}
+    assert not wrong, f"{module} may not import {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name not in FREE])
-def test_a_module_imports_only_the_siblings_that_it_may(module):
-    own = "bench.accel" if within(module, {"bench.accel"}) else module.partition(".")[0]
-    siblings = {name for name in imports(MODULES[module]) if name.partition(".")[0] in PACKAGES}
-    wrong = {name for name in siblings if not within(name, {own}) and not within(name, rule(module))}
-    assert not wrong, f"{module} may not import {sorted(wrong)}; allowed: {sorted(rule(module))}"
+def test_no_module_imports_itself_through_others():
+    arrows = {name: set(imports(path)) & MODULES.keys() for name, path in MODULES.items()}
+    done: set[str] = set()
+
+    def walk(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"a circle: {' -> '.join((*path[path.index(name) :], name))}"
+        if name not in done:
+            for other in sorted(arrows[name]):
+                walk(other, (*path, name))
+            done.add(name)
+
+    for name in MODULES:
+        walk(name, ())
 
 
-def test_nobody_imports_the_command_line():
-    importers = [name for name, path in MODULES.items() if name not in COMMAND and set(imports(path)) & FREE]
-    assert not importers
+def test_the_wheel_holds_every_package():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted(name for name, path in MODULES.items() if path.name == "__init__.py")
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if within(name, {"bench"})])
-def test_bench_names_neither_torch_nor_transformers(module):
-    assert not [name for name in imports(MODULES[module]) if within(name, set(HEAVY))]
+def test_files_and_functions_are_short():
+    long = []
+    for name, path in MODULES.items():
+        source = path.read_text(encoding="utf-8")
+        if source.count("\n") > 400:
+            long.append(f"{name}: {source.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60:
+                long.append(f"{name}.{node.name}: {node.end_lineno - node.lineno + 1} lines")
+    assert not long, "longer than 400 lines a file or 60 a function:\n" + "\n".join(long)
 
 
 def test_light_modules_load_without_torch_even_indirectly():
-    light = [name for name in MODULES if name in LIGHT or within(name, {"bench"})]
+    light = [name for name in MODULES if name in LIGHT or within(name, "tprune.bench")]
     assert loaded_after(light) == []
 
 
@@ -118,7 +159,10 @@ def loaded_after(names: list[str]) -> list[str]:
     return done.stdout.split()
 
 
-def test_the_rule_sees_imports_inside_functions(tmp_path):
+def test_the_rule_sees_imports_inside_functions_and_by_name(tmp_path):
     file = tmp_path / "late.py"
-    file.write_text("def f():\n    from tprune import stamp\n    import torch.nn\n", encoding="utf-8")
-    assert list(imports(file)) == ["tprune.stamp", "torch.nn"]
+    file.write_text(
+        'def f():\n    from tprune.base import stamp\n    import torch.nn\n    import_module("tprune.cnn")\n',
+        encoding="utf-8",
+    )
+    assert list(imports(file)) == ["tprune.base.stamp", "torch.nn", "tprune.cnn"]

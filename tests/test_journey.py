@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import contents, start, tprune, wait_for, write_data, write_model
-from conftest import SENTENCES
 from transformers import MarianMTModel, MarianTokenizer
 
-from bench import record, runner
+from tests.conftest import SENTENCES
+from tests.support.command import contents, start, tprune, wait_for, write_data, write_model
+from tprune.bench.measure import record
+from tprune.bench.runner import contract as runner
 
 
 @pytest.fixture(scope="module")

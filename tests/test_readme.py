@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pictures
 import pytest
-from command import write_data, write_model
 from typer.main import get_command
 
-from cnn import nets, network
-from tprune.cli import app
+from tests.support import pictures
+from tests.support.command import write_data, write_model
+from tprune.cli.main import app
+from tprune.cnn import nets, network
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 

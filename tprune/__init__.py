@@ -13,23 +13,23 @@ import logging
 from importlib import import_module
 from typing import Any
 
-from tprune.registration import register_with_transformers
+from tprune.marian.registration import register_with_transformers
 
 # public name -> (module, name there)
 _PUBLIC = {
-    "BadInput": ("tprune.errors", "BadInput"),
-    "Checkpoint": ("tprune.checkpoint", "Checkpoint"),
-    "Corpus": ("tprune.corpus", "Corpus"),
-    "Plan": ("tprune.plan", "Plan"),
-    "PrunedMarianConfig": ("tprune.config", "PrunedMarianConfig"),
-    "PrunedMarianMTModel": ("tprune.marian", "PrunedMarianMTModel"),
-    "WorkFailed": ("tprune.errors", "WorkFailed"),
-    "analyse": ("tprune.bssl", "analyse"),
-    "expand": ("tprune.surgery", "expand"),
-    "load": ("tprune.checkpoint", "load"),
-    "load_corpus": ("tprune.corpus", "load"),
-    "prune": ("tprune.pruning", "prune"),
-    "save": ("tprune.checkpoint", "save"),
+    "BadInput": ("tprune.base.errors", "BadInput"),
+    "Checkpoint": ("tprune.marian.checkpoint", "Checkpoint"),
+    "Corpus": ("tprune.marian.corpus", "Corpus"),
+    "Plan": ("tprune.pruning.plan", "Plan"),
+    "PrunedMarianConfig": ("tprune.marian.model", "PrunedMarianConfig"),
+    "PrunedMarianMTModel": ("tprune.marian.model", "PrunedMarianMTModel"),
+    "WorkFailed": ("tprune.base.errors", "WorkFailed"),
+    "analyse": ("tprune.pruning.bssl", "analyse"),
+    "expand": ("tprune.pruning.surgery", "expand"),
+    "load": ("tprune.marian.checkpoint", "load"),
+    "load_corpus": ("tprune.marian.corpus", "load"),
+    "prune": ("tprune.pruning.prune", "prune"),
+    "save": ("tprune.marian.checkpoint", "save"),
 }
 
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605 - the table above is the one list

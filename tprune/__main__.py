@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Run the command line."""
     try:
-        from tprune import cli
+        from tprune.cli import main as cli
 
         cli.main()
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tprune.errors import BadInput
+from tprune.base.errors import BadInput
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bench.accel.counts import Counts
+from tprune.bench.accel.counts import Counts
 
 COMPONENTS = ("arithmetic", "control", "local", "network", "buffer", "dram")
 LOCAL_BYTES = 4096  # memories up to here belong to one unit; larger ones are shared buffers (our line between them)

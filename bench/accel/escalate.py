@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.accel.counts import Access, Counts, dram, masked, once, too_small
-from bench.accel.hardware import Hardware
-from bench.accel.layer import Mask, Shape
-from bench.accel.storage import BITMASK, weight_bits
-from bench.accel.task import Task
+from tprune.bench.accel.counts import Access, Counts, dram, masked, once, too_small
+from tprune.bench.accel.hardware import Hardware
+from tprune.bench.accel.layer import Mask, Shape
+from tprune.bench.accel.storage import BITMASK, weight_bits
+from tprune.bench.accel.task import Task
 
 Numbers = NDArray[np.int64]
 INTERMEDIATE_BYTES = 2  # a sum of ternary products of 8-bit activations; our choice

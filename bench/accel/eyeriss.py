@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bench.accel.counts import Access, Counts, dram, once, run_length, too_small
-from bench.accel.hardware import Hardware
-from bench.accel.layer import Shape
-from bench.accel.task import Task
+from tprune.bench.accel.counts import Access, Counts, dram, once, run_length, too_small
+from tprune.bench.accel.hardware import Hardware
+from tprune.bench.accel.layer import Shape
+from tprune.bench.accel.task import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tprune.errors import BadInput
+from tprune.base.errors import BadInput
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tprune.errors import BadInput
+from tprune.base.errors import BadInput
 
 Mask = NDArray[np.bool_]
 Sides = int | tuple[int, int]  # one number for height and width, or one for each

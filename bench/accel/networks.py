@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from bench.accel.layer import DENSE, Decomposition, Layer, Operand, Shape, Workload
-from tprune.errors import BadInput
+from tprune.base.errors import BadInput
+from tprune.bench.accel.layer import DENSE, Decomposition, Layer, Operand, Shape, Workload
 
 BASES = 6  # M of every decomposed layer larger than 1x1; our choice
 SMALLEST_DEPTH = 8  # below it M bases are no fewer products than the dense layer (M / C per MAC), so it stays dense

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.accel.layer import DENSE, Layer, Operand, Shape, Workload
-from bench.accel.networks import decomposition
-from tprune import stamp
-from tprune.errors import BadInput
+from tprune.base import stamp
+from tprune.base.errors import BadInput
+from tprune.bench.accel.layer import DENSE, Layer, Operand, Shape, Workload
+from tprune.bench.accel.networks import decomposition
 
 ACTIVATIONS = 0.5  # density of every layer's input but the first one's; our choice, the file cannot tell
 COEFFICIENTS = 0.25  # density of the ternary coefficients; our choice, the file holds no decomposition

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.accel.layer import Workload
-from bench.accel.simulate import Result
-from bench.accel.storage import ORIGINAL_BITS, Size
-from bench.accel.targets import compression
+from tprune.bench.accel.layer import Workload
+from tprune.bench.accel.simulate import Result
+from tprune.bench.accel.storage import ORIGINAL_BITS, Size
+from tprune.bench.accel.targets import compression
 
 FORMAT = ("bit mask", True)  # how ESCALATE's weights are counted in a row: this index format, with shrinking
 

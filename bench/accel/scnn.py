@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.accel.counts import Access, Counts, dram, once, run_length, too_small
-from bench.accel.hardware import Hardware
-from bench.accel.layer import Shape
-from bench.accel.task import Task
+from tprune.bench.accel.counts import Access, Counts, dram, once, run_length, too_small
+from tprune.bench.accel.hardware import Hardware
+from tprune.bench.accel.layer import Shape
+from tprune.bench.accel.task import Task
 
 Numbers = NDArray[np.int64]
 MOST_PRODUCTS = 1 << 21  # at a time, so that memory stays bounded

@@ -12,12 +12,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.accel import escalate, eyeriss, scnn, sparten
-from bench.accel.counts import Counts
-from bench.accel.energy import COMPONENTS, FORTY_FIVE, Prices, spent
-from bench.accel.hardware import Hardware
-from bench.accel.layer import Layer, Workload
-from bench.accel.task import Task, prepare
+from tprune.bench.accel import escalate, eyeriss, scnn, sparten
+from tprune.bench.accel.counts import Counts
+from tprune.bench.accel.energy import COMPONENTS, FORTY_FIVE, Prices, spent
+from tprune.bench.accel.hardware import Hardware
+from tprune.bench.accel.layer import Layer, Workload
+from tprune.bench.accel.task import Task, prepare
 
 MODELS: Mapping[str, Callable[[Task, Hardware], Counts]] = {
     "eyeriss": eyeriss.count,

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.accel.counts import Access, Counts, dram, masked, once, too_small
-from bench.accel.hardware import Hardware
-from bench.accel.task import Task, filters, windows
+from tprune.bench.accel.counts import Access, Counts, dram, masked, once, too_small
+from tprune.bench.accel.hardware import Hardware
+from tprune.bench.accel.task import Task, filters, windows
 
 Numbers = NDArray[np.int64]
 SMALL_LAYER = 1 << 26  # dense MACs up to which statistical fidelity looks at all filters, not at one set only

@@ -14,8 +14,8 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from bench.accel.layer import Layer, Mask, Shape, Workload
-from bench.accel.task import coefficients
+from tprune.bench.accel.layer import Layer, Mask, Shape, Workload
+from tprune.bench.accel.task import coefficients
 
 ORIGINAL_BITS = 32  # of a weight of the uncompressed network
 SIGN_BITS = 1

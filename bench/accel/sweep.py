@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from bench.accel import energy, storage
-from bench.accel.energy import NORMALISED, Prices
-from bench.accel.hardware import Hardware
-from bench.accel.simulate import LayerResult, Result, simulate_all
-from bench.accel.targets import SPARSE, gain
-from bench.accel.task import coefficients
+from tprune.bench.accel import energy, storage
+from tprune.bench.accel.energy import NORMALISED, Prices
+from tprune.bench.accel.hardware import Hardware
+from tprune.bench.accel.simulate import LayerResult, Result, simulate_all
+from tprune.bench.accel.targets import SPARSE, gain
+from tprune.bench.accel.task import coefficients
 
 # Constants that no text documents, or two texts differently, with the values they are tried at
 CONSTANTS: Mapping[tuple[str, str], tuple[float, ...]] = {

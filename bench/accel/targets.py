@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.accel.hardware import RECALLED, SEEN
-from bench.accel.layer import Workload
-from bench.accel.simulate import Result
+from tprune.bench.accel.hardware import RECALLED, SEEN
+from tprune.bench.accel.layer import Workload
+from tprune.bench.accel.simulate import Result
 
 DENSE, SPARSE = ("eyeriss", "eyeriss-168"), ("scnn", "sparten")
 SMALL_IMAGE = 64  # pixels a side; networks for smaller images are held against the paper's CIFAR-10 number

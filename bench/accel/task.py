@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.accel.layer import Layer, Mask, Operand, Shape
+from tprune.bench.accel.layer import Layer, Mask, Operand, Shape
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from bench.accel import eyeriss, networks, scnn, sparten
-from bench.accel.hardware import DESIGNS, EYERISS_CHIP, SCNN, SPARTEN, Hardware
-from bench.accel.layer import DENSE, Layer, Operand, Workload
-from bench.accel.simulate import tasks
-from bench.accel.task import prepare
+from tprune.bench.accel import eyeriss, networks, scnn, sparten
+from tprune.bench.accel.hardware import DESIGNS, EYERISS_CHIP, SCNN, SPARTEN, Hardware
+from tprune.bench.accel.layer import DENSE, Layer, Operand, Workload
+from tprune.bench.accel.simulate import tasks
+from tprune.bench.accel.task import prepare
 
 QUEUED = SCNN.having("products queue before the banks", queued=1)
 BATCH = 4  # images of the published Eyeriss measurement

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.accel.layer import Decomposition, Layer, Operand, Shape, Workload
-from tprune import stamp
-from tprune.errors import BadInput
+from tprune.base import stamp
+from tprune.base.errors import BadInput
+from tprune.bench.accel.layer import Decomposition, Layer, Operand, Shape, Workload
 
 KIND = "workload"
 SHAPE = ("inputs", "outputs", "size", "kernel", "stride", "padding", "groups")

@@ -1,0 +1,129 @@
+"""How a report's numbers were measured: what all runs share, and what every device was and went through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tprune.bench.measure.record import Record, place_name
+from tprune.bench.report.evidence import Evidence
+from tprune.bench.report.join import device_names
+from tprune.export.manifest import IMAGES, TRANSLATION
+
+STATISTIC = (
+    "Batch 1, one process per artefact and block, warm-up thrown away. Blocks of all artefacts ran in turn, back to "
+    "back. {times} {ratio}Peak memory is that of a fresh process over {heaviest}, the engine included{python}."
+)
+TIMES = {
+    TRANSLATION: "Times are of a whole sentence, token ids in to token ids out; tokenisation is not in them.",
+    IMAGES: "Times are of one image, pixels in memory to its class; reading and decoding the image are not in them. "
+    "Accuracy is that of the classes which the device itself gave.",
+}
+RATIO = (
+    "The speed-up is the ratio of the summed times of the same {inputs} in the same blocks on the same device; its "
+    "95 % interval comes from 2,000 draws over {inputs} and blocks. "
+)
+
+
+def shared(found: Evidence, *, compared: bool) -> dict[str, str]:
+    """Return what holds for all runs, heading -> text; a text lists every value where there are several."""
+    records = _timed(found)
+    facts: dict[str, list[Any]] = {
+        "blocks": [item.blocks for item in records],
+        "sentences": [len(item.output_ids) for item in records if item.task == TRANSLATION],
+        "images": [len(item.output_ids) for item in records if item.task == IMAGES],
+        "data": [item.settings.get("data") for item in records],
+        "warm-up per block": [item.settings.get("warmup") or "none" for item in records],
+        "split": [item.split for item in records] or [quality["split"] for quality in found.qualities],
+        "sentences scored": [quality.get("sentences") for quality in found.qualities],
+        "sacreBLEU signature": [quality["signature"] for quality in found.qualities],
+        "chrF signature": [quality.get("chrf_signature") for quality in found.qualities],
+        "PyTorch (quality)": [quality.get("versions", {}).get("torch") for quality in found.qualities],
+    }
+    told = _texts(facts)
+    if records:
+        images = any(item.task == IMAGES for item in records)
+        tasks = [task for task in TIMES if any(item.task == task for item in records)]
+        told["method"] = STATISTIC.format(
+            times=" ".join(TIMES[task] for task in tasks),
+            ratio=RATIO.format(inputs="images" if images else "sentences") if compared else "",
+            heaviest="some of the images" if images else "the longest sentences",
+            python=", and Python" if any(item.loop == "python" for item in records) else "",
+        )
+    return told
+
+
+def devices(found: Evidence) -> dict[str, dict[str, str]]:
+    """Return, by the device's name, what it is and the conditions it measured under."""
+    names = device_names(found)
+    return {
+        name: _device([item for item in _timed(found) if place_name(item.device) == place])
+        for place, name in names.items()
+        if any(place_name(item.device) == place for item in _timed(found))
+    }
+
+
+def _timed(found: Evidence) -> list[Record]:
+    return [item for session in found.sessions for item in session if item.complete and item.samples_ns]
+
+
+def _device(records: Sequence[Record]) -> dict[str, str]:
+    device = records[0].device
+    android = f"Android {device['android']}" if device.get("android") else None
+    emulated = "emulated" if device["emulated"] else None
+    facts: dict[str, list[Any]] = {
+        "device": [", ".join(str(part) for part in (device["kind"], device.get("abi"), android, emulated) if part)],
+        "SoC": [device.get("soc")],
+        "instruction set": [device.get("instruction_set")],
+        "threads": [item.threads for item in records],
+        "CPUs allowed": [_cpus(item.affinity) for item in records],
+        "engine": [_engine(item) for item in records],
+        "measured by": ["the runner" if item.loop == "runner" else "a loop in Python" for item in records],
+        "load average before a block": [_range(records, _load, "{:.2f}")],
+        "temperature before a block": [_range(records, lambda item: _before(item, "celsius"), "{:.1f} °C")],
+        "thermal status before a block": [_range(records, lambda item: _before(item, "thermal_status"), "{}")],
+        "battery": [_range(records, _battery, "{} %")],
+        "screen": [_before(item, "screen") for item in records],
+        "governor": [_governor(item) for item in records],
+    }
+    return _texts(facts)
+
+
+def _texts(facts: Mapping[str, Sequence[Any]]) -> dict[str, str]:
+    texts = {name: ", ".join(dict.fromkeys(str(v) for v in values if v)) for name, values in facts.items()}
+    return {name: text for name, text in texts.items() if text}
+
+
+def _cpus(affinity: Mapping[str, list[int] | None]) -> str:
+    got = affinity["got"] or []
+    return f"{' '.join(map(str, got))} ({'pinned' if affinity['asked'] else 'not pinned'})"
+
+
+def _engine(item: Record) -> str:
+    name = {"onnxruntime": "ONNX Runtime", "executorch": "ExecuTorch"}.get(item.runtime, item.runtime)
+    return f"{name} {item.engine.get('version') or ''}".strip()
+
+
+def _before(item: Record, key: str) -> Any:
+    return item.conditions["before"].get(key)
+
+
+def _load(item: Record) -> Any:
+    return next(iter(_before(item, "loadavg") or ()), None)
+
+
+def _battery(item: Record) -> Any:
+    return (_before(item, "battery") or {}).get("level")
+
+
+def _governor(item: Record) -> str | None:
+    """Return the governors of the CPUs that it was allowed, as the runner or the host saw them."""
+    own = item.affinity["got"] or []
+    seen = [cpu.get("governor") for cpu in item.machine.get("cpus", ()) if cpu.get("id") in own]
+    return " ".join(dict.fromkeys(word for word in seen if word)) or _before(item, "governor")
+
+
+def _range(records: Sequence[Record], value: Callable[[Record], Any], pattern: str) -> str:
+    known = [found for item in records if (found := value(item)) is not None]
+    ends = list(dict.fromkeys(pattern.format(end) for end in (min(known), max(known)))) if known else []
+    return " to ".join(ends)

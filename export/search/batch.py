@@ -1,0 +1,72 @@
+"""Greedy and beam search over a batch of sentences that a `Step` has been started with.
+
+A sentence that is over stays in the batch, and what its rows give is ignored until the last one is over: sentences of
+like length end at about the same time, and taking a row out means copying all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tprune.export.manifest import Special
+from tprune.export.search.beam import Beams
+
+if TYPE_CHECKING:
+    from tprune.export.ort.runtime import Step
+
+Floats = npt.NDArray[np.float32]
+
+
+def greedy(step: Step, sentences: int, special: Special, never: Sequence[int], limit: int) -> list[list[int]]:
+    """Return the rows of the output matrix that each sentence's most probable tokens have.
+
+    `special` and `never` (tokens that are forbidden) are such rows too; `limit` counts the start token.
+    """
+    tokens = np.full(sentences, special.start, dtype=np.int64)
+    outputs: list[list[int]] = [[] for _ in range(sentences)]
+    left = set(range(sentences))
+    for position in range(limit - 1):
+        step.run(position, tokens)
+        step.logits[:, never] = -np.inf
+        tokens = step.logits.argmax(axis=1)
+        if special.forced_eos is not None and position == limit - 2:
+            tokens[:] = special.forced_eos
+        for row in left:
+            outputs[row].append(int(tokens[row]))
+        left -= {row for row in left if tokens[row] == special.eos}
+        if not left:
+            break
+    return outputs
+
+
+def beam(step: Step, searches: Sequence[Beams], special: Special, never: Sequence[int], limit: int) -> None:
+    """Bring the searches to their ends, all of one width; each has so many rows of the batch to itself."""
+    width = searches[0].width
+    tokens = np.full((len(searches), width), special.start, dtype=np.int64)
+    parents = np.arange(tokens.size).reshape(tokens.shape)
+    left = set(range(len(searches)))
+    for position in range(limit - 1):
+        step.run(position, tokens.ravel())
+        log_probs = _log_softmax(step.logits)
+        log_probs[:, never] = -np.inf  # after they have taken their share of the probability, as in HF
+        if special.forced_eos is not None and position == limit - 2:
+            log_probs[:] = -np.inf
+            log_probs[:, special.forced_eos] = 0.0
+        for i in sorted(left):
+            chosen, goes_on = searches[i].advance(log_probs[i * width : (i + 1) * width])
+            parents[i] = i * width + np.array(chosen)
+            tokens[i] = [hypothesis[-1] for hypothesis in searches[i].running]
+            if not goes_on:
+                left.remove(i)
+        if not left:
+            break
+        step.reorder(parents.ravel().tolist())
+
+
+def _log_softmax(logits: Floats) -> Floats:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
