@@ -176,8 +176,8 @@ def cut(module: nn.Module, level: float, *, structural: bool, image: Image) -> C
     Element-wise: an entry below `level` standard deviations of its tensor. Structural: a filter whose norm is below
     `level` times the root mean square over its layer's filters, and an input channel likewise, where
     `tprune.cnn.channels` says that it can go; the channels of a map are the inputs of a Linear that reads it
-    flattened. What is zero already counts for neither, so a later cut is the same before and after shrinking. Raises BadInput, with nothing cut, for a
-    level that would empty a layer.
+    flattened. What is zero already counts for neither, so a later cut is the same before and after shrinking. Raises
+    BadInput, with nothing cut, for a level that would empty a layer.
     """
     if not 0 <= level < math.inf:
         raise BadInput(f"cut level {level} must be a number from 0")

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.export.manifest import PROGRAM, Manifest, Tensors
-from tprune.export.ort.runtime import Artefact, Floats, Ints
+from tprune.export.ort.runtime import Artefact
+from tprune.export.search.batch import Floats, Ints
 
 STRIDE = 8
 """Rows of the cache are offered in multiples of this many: XNNPACK plans its memory anew whenever a size grows."""

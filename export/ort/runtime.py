@@ -29,10 +29,8 @@ from tprune.base.errors import BadInput  # noqa: E402
 from tprune.export import targets  # noqa: E402
 from tprune.export.manifest import GRAPHS, Manifest, Scoring, Special, Tensors  # noqa: E402
 from tprune.export.search import batch  # noqa: E402
+from tprune.export.search.batch import Floats, Ints, Step  # noqa: E402
 from tprune.export.search.beam import Beams  # noqa: E402
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 
 CPU = ort.OrtDevice.make("cpu", 0)._get_c_device()
 ROOM = 64
@@ -81,21 +79,6 @@ class Encoder(Protocol):
 
     def run(self, ids: Ints, mask: Ints) -> tuple[dict[str, Any], int]:
         """Encode (batch, source) ids: (output name -> value for `Step.start`, ns inside the runtime)."""
-
-
-class Step(Protocol):
-    """A decoder graph with its cache, opened by some runtime. `logits` is one array (batch, vocabulary) for a batch."""
-
-    logits: Floats
-
-    def start(self, encoded: Mapping[str, Any], batch: int) -> None:
-        """Begin `batch` rows with empty caches; each encoded sentence has as many of them as every other."""
-
-    def run(self, position: int, token: int | Ints) -> int:
-        """Run one step: `logits` are new, the cache has grown. Returns ns inside the runtime."""
-
-    def reorder(self, rows: Sequence[int]) -> None:
-        """Let row i of the cache be what row `rows[i]` was (beam search)."""
 
 
 class Artefact:

@@ -6,8 +6,8 @@ like length end at about the same time, and taking a row out means copying all o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,23 @@ import numpy.typing as npt
 from tprune.export.manifest import Special
 from tprune.export.search.beam import Beams
 
-if TYPE_CHECKING:
-    from tprune.export.ort.runtime import Step
-
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+class Step(Protocol):
+    """A decoder graph with its cache, opened by some runtime. `logits` is one array (batch, vocabulary) for a batch."""
+
+    logits: Floats
+
+    def start(self, encoded: Mapping[str, Any], batch: int) -> None:
+        """Begin `batch` rows with empty caches; each encoded sentence has as many of them as every other."""
+
+    def run(self, position: int, token: int | Ints) -> int:
+        """Run one step: `logits` are new, the cache has grown. Returns ns inside the runtime."""
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Let row i of the cache be what row `rows[i]` was (beam search)."""
 
 
 def greedy(step: Step, sentences: int, special: Special, never: Sequence[int], limit: int) -> list[list[int]]:

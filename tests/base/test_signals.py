@@ -21,7 +21,7 @@ from tprune.cli import terminal
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = """
 import json, sys
-from bench import host
+from tprune.bench.measure import host
 from tprune import terminal
 programs = {"onnxruntime": sys.argv[4:]}
 terminal.run(lambda **_: host.run([sys.argv[1]], json.loads(sys.argv[2]), out=sys.argv[3], programs=programs))

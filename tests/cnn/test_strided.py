@@ -147,8 +147,9 @@ def test_one_number_stands_for_all_dimensions() -> None:
     if "avx2" not in processor.here().flags:
         pytest.skip("the mend is for AVX2")
     code = """
-import cnn, torch
-from cnn import strided
+import torch
+import tprune.cnn
+from tprune.cnn import strided
 from torch.nn.functional import conv2d
 assert strided.mend()
 x, w = torch.randn(1, 3, 5, 5, requires_grad=True), torch.randn(2, 3, 1, 1)

@@ -185,7 +185,7 @@ def test_refuses_a_damaged_artefact(folder: Path, tmp_path: Path) -> None:
 
 def test_needs_neither_torch_nor_transformers(folder: Path) -> None:
     code = (
-        "import os, sys; os.environ.pop('ORT_DISABLE_TELEMETRY', None); from export import runtime;"
+        "import os, sys; os.environ.pop('ORT_DISABLE_TELEMETRY', None); from tprune.export.ort import runtime;"
         f"runtime.open({str(folder)!r}).greedy([5, 6, 0]);"
         "assert os.environ['ORT_DISABLE_TELEMETRY'] == '1';"
         "assert not {'torch', 'transformers'} & set(sys.modules)"

@@ -84,7 +84,7 @@ def test_many_at_once_make_it_once():
 
 KILLED = """
 import sys
-from bench import cache
+from tprune.bench.libraries import cache
 def fill(folder):
     (folder / "half").write_bytes(b"half")
     print("filling", flush=True)

@@ -140,7 +140,7 @@ def test_without_a_compiler_greedy_onnx_gets_the_python_loop(monkeypatch, tmp_pa
 
 MAIN = """
 import json, sys
-from bench import host
+from tprune.bench.measure import host
 host.run([sys.argv[1]], json.loads(sys.argv[2]), out=sys.argv[3], programs={"onnxruntime": sys.argv[4:]})
 """
 

@@ -162,7 +162,7 @@ def test_several_threads_append_to_one_file(block, tmp_path):
 ROOT = Path(__file__).resolve().parents[3]
 FULL_DISK = """
 import json, resource, signal, sys
-from bench import record
+from tprune.bench.measure import record
 from tprune.base.errors import WorkFailed
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 block = record.from_json(json.loads(sys.argv[2]))

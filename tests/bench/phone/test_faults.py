@@ -272,7 +272,7 @@ def test_a_report_of_this_very_nonce_from_an_earlier_run(at_adb, doubles, measur
 
 SESSION = """
 import sys
-from bench import session
+from tprune.bench.phone import fleet as session
 from tprune.bench.measure.settings import Settings
 from tprune.bench.phone.station import Handling
 
