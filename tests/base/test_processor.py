@@ -226,7 +226,7 @@ def test_the_command_refuses_before_it_starts(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "0")
     tprune("analyse", "no model").check_failed(2, "OMP_NUM_THREADS '0': must be a whole number of at least 1")
     hazards = tprune("doctor", "--json").json["machine"]["hazards"]
-    assert hazards[0].startswith("only this command runs: OMP_NUM_THREADS '0': must be a whole number")
+    assert hazards[0].startswith("every other command refuses to start: OMP_NUM_THREADS '0': must be a whole number")
 
 
 def test_the_refusal_is_the_only_line_and_no_engine_was_loaded():
@@ -249,7 +249,7 @@ def test_hazards_of_processors(two_cpus):
     saturates, writes = hazards(CPUS["zen3"], {})
     assert saturates == (
         "int8 products saturate at 16 bits here (avx2, no VNNI): ONNX artefacts exported with --target-cpu vnni give "
-        "other translations; the default --target-cpu all is exact"
+        "different translations; the default --target-cpu all is exact"
     )
     assert writes.startswith("oneDNN's AVX2 kernel for strided 1x1 convolutions writes past its buffer")
     assert hazards(CPUS["alder-lake"], {}) == [writes]
@@ -266,7 +266,8 @@ def test_hazards_of_variables(two_cpus):
         "ATEN_CPU_CAPABILITY=avx2 caps torch: avx2 instead of avx512",
     ]
     assert hazards(CPUS["nehalem"], {"ATEN_CPU_CAPABILITY": "avx2"}) == [
-        "ATEN_CPU_CAPABILITY=avx2 asks for avx2, which this processor lacks: torch ends with an illegal instruction"
+        "ATEN_CPU_CAPABILITY=avx2 selects avx2, which this processor does not have: "
+        "torch will crash with an illegal instruction"
     ]
     for threads in ("64", "64,1", " 3"):
         (said,) = hazards(CPUS["a76"], {"OMP_NUM_THREADS": threads})
@@ -276,7 +277,7 @@ def test_hazards_of_variables(two_cpus):
 def test_the_hazard_of_a_quota(monkeypatch):
     monkeypatch.setattr(processor, "allowed_cpus", lambda: 8)
     monkeypatch.setattr(processor, "quota", lambda: 2.5)
-    assert hazards(CPUS["a76"], {}) == ["a quota lets this process use 2.5 of 8 CPUs: give --threads 2"]
+    assert hazards(CPUS["a76"], {}) == ["a quota lets this process use 2.5 of 8 CPUs: use --threads 2"]
     assert (processor.usable_cpus(), processor.usable_threads()) == (2.5, 2)
     monkeypatch.setattr(processor, "quota", lambda: 0.5)
     assert (processor.usable_cpus(), processor.usable_threads()) == (0.5, 1)

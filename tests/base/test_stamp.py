@@ -100,7 +100,7 @@ def test_an_output_that_would_overwrite_something_is_refused(tmp_path, monkeypat
 
 def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # as a file system mounted read-only
-    message = r"output folder '.*a/b' cannot be made: '.*' is not writable; name another place"
+    message = r"output folder '.*a/b' cannot be created: '.*' is not writable; choose another location"
     with pytest.raises(BadInput, match=message):
         check_vacant(tmp_path / "a" / "b")
     with pytest.raises(BadInput, match=message), new_folder(tmp_path / "a" / "b"):

@@ -148,7 +148,7 @@ def test_the_state_of_another_run_is_refused(tmp_path: Path, change: str, told: 
     fit(a_network(), some_images(), RECIPE, run_dir=tmp_path)
     one = a_network(seed=1 if change == "network" else 0)
     with pytest.raises(
-        BadInput, match=rf"belongs to another run \({told}\); to continue it, start it as it was started"
+        BadInput, match=rf"belongs to another run \({told}\); to continue that run, use the same settings"
     ):
         fit(
             one,

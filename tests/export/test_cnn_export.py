@@ -256,7 +256,7 @@ def test_the_command_line(folder, tmp_path):
     ("flags", "message"),
     [
         (["--to", "tflite"], "--to 'tflite': must be onnx or executorch"),
-        (["--data", "no-such-folder"], "data 'no-such-folder' is no folder here"),
+        (["--data", "no-such-folder"], "data 'no-such-folder' is neither a local folder"),
     ],
 )
 def test_calls_that_the_command_line_refuses(folder, tmp_path, flags, message):

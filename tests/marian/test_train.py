@@ -94,7 +94,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from tests import conftest
-from test_train import RECIPE, model_for, regulariser, some_pairs
+from tests.marian.test_train import RECIPE, model_for, regulariser, some_pairs
 from tprune.marian.train import train
 
 def watch(done, total, loss):
@@ -267,7 +267,7 @@ def test_the_folder_of_another_run(model, tiny_config, tmp_path: Path, pairs, re
     with pytest.raises(KeyboardInterrupt, match="step 12"):
         train(model, some_pairs(200), RECIPE, regulariser=asked, run_dir=tmp_path, watch=interrupt)
     with pytest.raises(
-        BadInput, match=f"belongs to another run .{differs} and was .*; to continue it, start it as it was started"
+        BadInput, match=f"belongs to another run .{differs} and was .*; to continue that run, use the same settings"
     ):
         train(
             model_for(tiny_config()),
@@ -314,7 +314,7 @@ def test_a_state_of_an_older_version(model, tiny_config, tmp_path: Path) -> None
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, tmp_path / "state.safetensors", {"state": json.dumps({"key": "abc", "step": 3})})
-    with pytest.raises(BadInput, match=r"state.safetensors' is of an older tprune; remove it to start again"):
+    with pytest.raises(BadInput, match=r"state.safetensors' was written by an older tprune; remove it to start again"):
         run(model_for(tiny_config()), tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Whether this machine computes faster in bf16: told by a GPU, measured on a CPU."""
+"""Decide whether bf16 is faster on this machine: ask the GPU, or measure on the CPU."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 
 TURNS = 20
 
-Work = Callable[[torch.dtype], Callable[[], object]]  # what is to be timed, made ready in a data type
+Work = Callable[[torch.dtype], Callable[[], object]]  # data type -> the function to time
 
 
 @functools.cache
 def bf16_is_faster(work: Work) -> bool:
-    """Return whether `work` takes less than 0.8 of its time in single precision; on a GPU whether it has bf16.
+    """Return whether bf16 takes less than 0.8 of the time of fp32; on a GPU, whether it supports bf16.
 
-    On a CPU the best of many short turns on one thread: threads that wait for a busy core would make both look alike.
+    The CPU measurement takes the best of many short runs on one thread, so that a busy core hides nothing.
     """
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
@@ -25,7 +25,7 @@ def bf16_is_faster(work: Work) -> bool:
     torch.set_num_threads(1)
     try:
         single, half = work(torch.float32), work(torch.bfloat16)
-        turns = [(_seconds(single), _seconds(half)) for _ in range(1 + TURNS)][1:]  # the first one warms up
+        turns = [(_seconds(single), _seconds(half)) for _ in range(1 + TURNS)][1:]  # the first is warm-up
     finally:
         torch.set_num_threads(threads)
     best, best_half = (min(times) for times in zip(*turns, strict=True))

@@ -1,4 +1,4 @@
-"""How many CPUs other programs keep busy, from /proc/stat; None where the system does not say."""
+"""Measure how many CPUs other programs keep busy, from /proc/stat; None on systems without it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tprune.base import processor
 
 @dataclass
 class Others:
-    """What other programs do on the CPUs of this process, from one look to the next."""
+    """The CPU use of other programs between two calls of `look`."""
 
-    began: tuple[float, float] | None = None  # (seconds on the clock, CPU seconds that were not ours)
+    began: tuple[float, float] | None = None  # (clock in seconds, CPU seconds of other processes)
 
     def look(self) -> float | None:
-        """Return how many CPUs other programs kept busy since the look before; None at the first and without /proc."""
+        """Return how many CPUs others kept busy since the last call; None on the first call and without /proc."""
         before, self.began = self.began, _foreign()
         if before is None or self.began is None or self.began[0] <= before[0]:
             return None
@@ -26,7 +26,7 @@ class Others:
 
 
 def busy_cpus(seconds: float = 0.2) -> float | None:
-    """Return how many CPUs other programs keep busy during the next `seconds`, in which this process waits."""
+    """Wait for `seconds` and return how many CPUs other programs kept busy meanwhile."""
     others = Others()
     others.look()
     if others.began is None:
@@ -36,7 +36,7 @@ def busy_cpus(seconds: float = 0.2) -> float | None:
 
 
 def _foreign() -> tuple[float, float] | None:
-    """Return the clock and the CPU seconds so far that went neither to this process nor to those it has ended."""
+    """Return the clock and the CPU seconds used so far by other processes than this one and its finished children."""
     ours = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     try:
         stat = Path("/proc/stat").read_text(encoding="utf-8")
@@ -47,14 +47,14 @@ def _foreign() -> tuple[float, float] | None:
 
 
 def busy_seconds(stat: str, cpus: set[int], ticks: int) -> float | None:
-    """Return the seconds in which `cpus` were not idle, from the text of /proc/stat; None where it does not say."""
-    told = {
+    """Parse /proc/stat and return the seconds in which `cpus` were not idle; None without data."""
+    times_of = {
         words[0]: [int(word) for word in words[1:9]]
         for line in stat.splitlines()
         if (words := line.split())[:1] and words[0].startswith("cpu")
     }
-    own = [told[name] for cpu in cpus if (name := f"cpu{cpu}") in told]
+    own = [times_of[name] for cpu in cpus if (name := f"cpu{cpu}") in times_of]
     if not own or not sum(map(sum, own)):
         return None
-    # user, nice, system, (idle, waiting for a disk), interrupts, soft interrupts, stolen
+    # user, nice, system, (idle, iowait,) irq, softirq, steal
     return sum(sum(times[:3]) + sum(times[5:8]) for times in own) / ticks

@@ -1,6 +1,6 @@
-"""The two ways a command can end badly: the call was wrong, or the work failed.
+"""The two expected errors of a command: invalid input, and work that failed.
 
-Only these two are turned into one line and an exit code by the command line; anything else is a bug and keeps its
+The command line prints these two as one line and sets the exit code. Any other exception is a bug and keeps its
 traceback.
 """
 
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 
 class BadInput(ValueError):
-    """The call was wrong: exit code 2. The message names the value, why it is wrong and what would be legal."""
+    """Invalid input: exit code 2. The message names the value, why it is wrong and what would be valid."""
 
 
 class WorkFailed(RuntimeError):
-    """The work itself failed (NaN loss, full disk, parity lost): exit code 1. The message says what to do next."""
+    """The work failed (NaN loss, full disk, parity check): exit code 1. The message says what to do next."""
 
 
 class Caution(UserWarning):
-    """What does not stop the work, but decides what its result is worth; the command line shows it as one line."""
+    """A problem that does not stop the work but affects what the result means; printed as one line."""

@@ -1,19 +1,19 @@
-"""How the C library keeps memory that training gives back: for the next step, which wants the same blocks again."""
+"""Keep freed memory in the process: the next training step needs blocks of the same sizes again."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
 
-MMAP_MAX, TRIM_THRESHOLD = -4, -1  # glibc's numbers, <malloc.h>
-NEVER = 2**31 - 1  # bytes at the end of the heap from which they go back
+MMAP_MAX, TRIM_THRESHOLD = -4, -1  # from glibc's <malloc.h>
+NEVER = 2**31 - 1  # trim threshold in bytes
 
 
 def keep() -> bool:
-    """Let this process keep freed memory; returns whether the C library can (glibc's does).
+    """Make malloc keep freed memory; return whether the C library supports it (glibc does).
 
-    By default large blocks go back to the kernel when they are freed, and every step of training pays for new pages,
-    zeroed one by one: of a ResNet-20's step on one CPU that was 12 %. The peak stays as it was.
+    By default, large freed blocks return to the kernel, and every training step pays for new zeroed pages: 12 % of a
+    ResNet-20 step on one CPU. Peak memory does not change.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -4,7 +4,7 @@
     HS(w) = (sum|w|)^2 / sum w^2              in [1, N], equal to N0 for N0 equal non-zeros
     SHS   = (sum_g ||w_g||)^2 / sum_g ||w_g||^2   HS over line norms: TPrune's Structured Hoyer Square
 
-All are invariant to the scale of w: they shrink small entries and let large ones grow, instead of shrinking all.
+All are invariant to the scale of w: they shrink small entries and let large entries grow.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def hoyer_square(w: Tensor) -> Tensor:
 
 @torch.no_grad()
 def add_hoyer_gradients(tensors: Sequence[Tensor], strength: float, *, square: bool) -> None:
-    """Add to every tensor's `.grad` what autograd finds for `strength` times its `hoyer`, or its `hoyer_square`.
+    """Add the gradient of `strength * hoyer(w)`, or of `hoyer_square`, to every tensor's `.grad`.
 
     With S1 = sum|w| and S2 = sum w^2: dH/dw = (sign(w) - w S1/S2) / sqrt(S2) and dHS/dw = 2 S1/S2 (sign(w) - w S1/S2).
-    As few passes over memory as can be: at the size of a layer, they cost more than arithmetic.
+    Written with few passes over memory, which cost more than the arithmetic at the size of a layer.
     """
     signs = [w.sign() for w in tensors]
     dots = [torch.dot(_flat(one, w), _flat(w, w)) for w, sign in zip(tensors, signs, strict=True) for one in (sign, w)]
-    sums = torch.stack(dots).tolist()  # one wait for the device
+    sums = torch.stack(dots).tolist()  # one synchronisation with the device
     for w, sign, s1, s2 in zip(tensors, signs, sums[::2], sums[1::2], strict=True):
         s2 += TINY
         slope = strength * (2 * s1 / s2 if square else s2**-0.5)
@@ -44,14 +44,14 @@ def add_hoyer_gradients(tensors: Sequence[Tensor], strength: float, *, square: b
 
 
 def gradient(w: Tensor) -> Tensor:
-    """Return `w.grad`, made of zeros where there is none yet."""
+    """Return `w.grad`; create it as zeros if it is None."""
     if w.grad is None:
         w.grad = torch.zeros_like(w)
     return w.grad
 
 
 def _flat(tensor: Tensor, like: Tensor) -> Tensor:
-    """All elements in the order in which `like` lies in memory, so that a channels-last kernel is not copied."""
+    """Flatten in the memory order of `like`, so that a channels-last kernel is not copied."""
     channels_last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
     return (tensor.permute(0, 2, 3, 1) if channels_last else tensor).reshape(-1)
 

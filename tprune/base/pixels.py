@@ -1,6 +1,6 @@
 """`Pixels`: labelled images of one size as NumPy arrays, from a folder of parquet files or a hub dataset.
 
-Without torch, so that whoever only measures needs none; `tprune.cnn.images` makes tensors of them.
+Free of torch, because benchmarks do not need it; `tprune.cnn.images` converts the arrays to tensors.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import numpy.typing as npt
 
 from tprune.base.errors import BadInput
 
-LARGEST_LABEL = 99_999  # each class costs a row of the last layer: anything larger is no class
+LARGEST_LABEL = 99_999  # every class is a row of the last layer, so a larger number is not a class
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
-MODES = {"L": 1, "RGB": 3}  # Pillow's names of what is taken as it is
+MODES = {"L": 1, "RGB": 3}  # Pillow's names of the accepted modes
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images `data` (count, channels, height, width) as uint8, their labels (count) as int64, the classes' names."""
+    """Images `data` (count, channels, height, width) uint8, `labels` (count,) int64, and the class names."""
 
     data: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
@@ -43,14 +43,14 @@ class Pixels:
 
     @cached_property
     def id(self) -> str:
-        """Return the first 16 hex digits of the SHA-256 over pixels and labels."""
+        """Return the first 16 hex digits of the SHA-256 of pixels and labels."""
         digest = hashlib.sha256(self.data.tobytes())
         digest.update(self.labels.tobytes())
         return digest.hexdigest()[:16]
 
 
 def check_labels(labels: npt.NDArray[np.int64], classes: Sequence[str], name: str) -> None:
-    """Raise BadInput, naming the row, unless there are labels and every one is a class."""
+    """Raise BadInput, naming the row, if there are no labels or one is not a class."""
     if not len(labels):
         raise BadInput(f"{name}: there is no image")
     wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
@@ -62,9 +62,8 @@ def check_labels(labels: npt.NDArray[np.int64], classes: Sequence[str], name: st
 def load(data: str, *, split: str, limit: int | None = None) -> Pixels:
     """Read one split of `data`: a folder of parquet files, one parquet file, or a hub id (`ylecun/mnist`).
 
-    In a folder the split is the file `SPLIT.parquet` or the files `SPLIT-*.parquet`, as the hub lays them out. Raises
-    BadInput, naming file and row, for whatever is not a labelled image of the size of the first one;
-    what comes after the first `limit` images is not looked at.
+    In a folder, the split is `SPLIT.parquet` or `SPLIT-*.parquet`, the hub's layout. Only the first `limit` images are
+    read. Raises BadInput, naming file and row, for a row that is not a labelled image of the same size as the first.
     """
     path = Path(data)
     if not path.exists():
@@ -96,7 +95,7 @@ def _read(file: Path) -> Any:
     try:
         return pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"file {str(file)!r} is no readable parquet file: {str(error).splitlines()[0]}") from error
+        raise BadInput(f"file {str(file)!r} is not a readable parquet file: {str(error).splitlines()[0]}") from error
 
 
 def _column(file: Path, table: Any) -> tuple[str, str]:
@@ -111,7 +110,7 @@ def _named(file: Path | str, columns: Sequence[str], legal: tuple[str, ...]) -> 
 
 
 def _class_names(table: Any) -> tuple[str, ...] | None:
-    """The names of the classes, where `datasets` left them in the file's metadata."""
+    """Return the class names that `datasets` stored in the file's metadata, if any."""
     try:
         features = json.loads((table.schema.metadata or {})[b"huggingface"])["info"]["features"]
         return next(tuple(map(str, kind["names"])) for kind in features.values() if kind.get("_type") == "ClassLabel")
@@ -143,7 +142,7 @@ def _images(rows: Iterable[tuple[Any, Any]], name: str, classes: tuple[str, ...]
 
 
 def _decode(image: Any, where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return (height, width, channels) of what a parquet row or `datasets` holds."""
+    """Decode an image of a parquet row or of `datasets` to an array (height, width, channels)."""
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(image, Mapping):
@@ -163,7 +162,7 @@ def _decode(image: Any, where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
 def _hub(name: str, split: str, limit: int | None) -> Pixels:
     path, _, config = name.partition(":")
     if path.count("/") != 1 or not all(path.split("/")):
-        raise BadInput(f"data {name!r} is no folder here and no hub id, such as ylecun/mnist")
+        raise BadInput(f"data {name!r} is neither a local folder nor a hub id such as ylecun/mnist")
     import datasets
 
     try:
@@ -172,7 +171,7 @@ def _hub(name: str, split: str, limit: int | None) -> Pixels:
         raise BadInput(f"hub dataset {name!r}, split {split!r}: {' '.join(str(error).split())}") from error
     except (OSError, RuntimeError) as error:  # not found, no network, or offline mode without a cached copy
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadInput(f"data {name!r} is no folder here, and no hub dataset to be had: {reason}") from error
+        raise BadInput(f"data {name!r} is not a local folder; loading it as a hub dataset failed: {reason}") from error
     image, label = (_named(name, rows.column_names, legal) for legal in (IMAGE_COLUMNS, LABEL_COLUMNS))
     classes = tuple(rows.features[label].names) if hasattr(rows.features[label], "names") else None
     pairs = ((row[image], row[label]) for row in itertools.islice(rows, limit))

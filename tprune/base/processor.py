@@ -1,10 +1,10 @@
-"""The processor's instruction sets: what they are, what each engine makes of them, and what is known to go wrong.
+"""The instruction sets of the processor, which of them each engine uses, and known hazards.
 
     here = processor.here()
     processor.best(here)                      # "avx512-vnni"
-    processor.hazards(here, os.environ)       # short sentences; none on most machines
+    processor.hazards(here, os.environ)       # sentences; usually empty
 
-Standard library only. Everything is read from /proc and /sys; where a system does not say, flags are empty.
+Standard library only. Data comes from /proc and /sys; on systems without them, flags are empty.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ UNKNOWN = "unknown"
 X86 = {"x86_64", "amd64", "x86", "i386", "i486", "i586", "i686"}  # Linux, Windows, Android
 CGROUPS = Path("/sys/fs/cgroup")
 
-AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq"}  # what every engine asks for; fewer are of no use to any
+AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq"}  # the minimum that every engine requires
 X86_SETS = {  # name -> flags of /proc/cpuinfo, ascending
     "sse4.1": {"sse4_1"},
     "avx2": {"avx2"},
@@ -35,7 +35,7 @@ X86_SETS = {  # name -> flags of /proc/cpuinfo, ascending
     "amx-bf16": {"amx_tile", "amx_bf16"},
 }
 ARM_SETS = {"dotprod": "asimddp", "i8mm": "i8mm", "bf16": "bf16", "sve": "sve"}
-BEST = {  # set -> the one word, best first; the sets of one machine are all of x86 or all of ARM
+BEST = {  # instruction set -> name in records and messages, best first
     "amx-int8": "avx512-amx",
     "avx512-vnni": "avx512-vnni",
     "avx512": "avx512",
@@ -47,8 +47,8 @@ BEST = {  # set -> the one word, best first; the sets of one machine are all of 
     "neon": "neon",
 }
 
-# oneDNN 3: its word -> the flags that it stands for. A word caps oneDNN to what is within its flags, which is not
-# always what comes before it: AVX512_CORE excludes AVX-VNNI. The order is that in which oneDNN looks.
+# oneDNN 3: name -> CPU flags. A cap allows the sets whose flags are a subset of its own, which are not always those
+# listed before it: AVX512_CORE excludes AVX-VNNI. Same order as in oneDNN.
 _AVX2 = {"sse4_1", "avx", "avx2"}
 _CORE = _AVX2 | AVX512
 _BF16 = _CORE | {"avx512_vnni", "avx512_bf16"}
@@ -78,17 +78,17 @@ ONEDNN_ALIASES = {
     "AVX10_2_512_AMX_2": "AVX10_2_AMX_2",
 }
 ONEDNN_DEFAULT = "DEFAULT"
-ONEDNN_CAPS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # the first that is not empty counts
-WRITES_PAST = ("AVX2", "AVX2_VNNI", "AVX2_VNNI_2")  # oneDNN's kernels that need going round
+ONEDNN_CAPS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # the first non-empty one wins
+WRITES_PAST = ("AVX2", "AVX2_VNNI", "AVX2_VNNI_2")  # the oneDNN caps whose strided 1x1 kernel is defective
 ATEN_CAP = "ATEN_CPU_CAPABILITY"
 ATEN = {"default": set[str](), "avx2": {"avx2", "fma"}, "avx512": {*AVX512, "fma"}}
 OMP = "OMP_NUM_THREADS"
-OMP_COUNT = re.compile(r"\s*\+?0*[1-9][0-9]{0,17}\s*", re.ASCII)  # as libgomp reads it
+OMP_COUNT = re.compile(r"\s*\+?0*[1-9][0-9]{0,17}\s*", re.ASCII)  # what libgomp accepts
 
 
 @dataclass(frozen=True)
 class Processor:
-    """One processor as its system describes it; `flags` in Linux's spelling, empty where the system does not say."""
+    """A processor; `flags` as in /proc/cpuinfo, empty where they are not known."""
 
     model: str
     machine: str
@@ -96,12 +96,12 @@ class Processor:
 
     @property
     def x86(self) -> bool:
-        """Whether it is one of Intel's architecture, of 32 or 64 bits."""
+        """Whether this is an x86 processor, 32 or 64 bits."""
         return self.machine.lower() in X86
 
     @property
     def arm(self) -> bool:
-        """Whether it is an ARM, of 32 or 64 bits; Android's names of ABIs are understood."""
+        """Whether this is an ARM processor, 32 or 64 bits; `machine` may be an Android ABI name."""
         return self.machine.lower().startswith(("arm", "aarch64"))
 
 
@@ -114,7 +114,7 @@ def here() -> Processor:
 
 
 def parse(cpuinfo: str, machine: str) -> Processor:
-    """Return the first processor in the text of /proc/cpuinfo; its model is `machine` where none is named."""
+    """Parse the first processor in the text of /proc/cpuinfo; the model defaults to `machine`."""
     model, flags, key_of_flags = "", "", "Features" if Processor("", machine).arm else "flags"
     for line in cpuinfo.splitlines():
         key, _, value = (part.strip() for part in line.partition(":"))
@@ -126,7 +126,7 @@ def parse(cpuinfo: str, machine: str) -> Processor:
 
 
 def instruction_sets(processor: Processor) -> tuple[str, ...]:
-    """Return the sets that matter here and that it has, ascending; none where its flags are not known."""
+    """Return the relevant instruction sets of the processor, ascending; empty where its flags are not known."""
     if processor.x86:
         return tuple(name for name, flags in X86_SETS.items() if flags <= processor.flags)
     if processor.arm and processor.flags & {"asimd", "neon"}:
@@ -135,22 +135,22 @@ def instruction_sets(processor: Processor) -> tuple[str, ...]:
 
 
 def best(processor: Processor) -> str:
-    """Return the one word by which records and messages name its instruction sets, "unknown" where they are not."""
+    """Return the name of the best instruction set for records and messages, or "unknown"."""
     sets = instruction_sets(processor)
     return next((word for name, word in BEST.items() if name in sets), UNKNOWN)
 
 
 def known(processor: Processor) -> str | None:
-    """Return `best` as a record keeps it: None where the instruction sets are not known."""
+    """Return `best`, or None where the instruction sets are not known."""
     word = best(processor)
     return None if word == UNKNOWN else word
 
 
 def has_exact_u8s8(processor: Processor) -> bool:
-    """Return whether sums of 8-bit products, activations unsigned and weights signed, are exact.
+    """Return whether sums of 8-bit products (unsigned activations, signed weights) are exact.
 
-    x86 from AVX2 up without VNNI adds two products in 16 bits, which saturates. ONNX Runtime's kernel for SSE4.1 widens
-    first. An x86 whose flags are not known counts as one without VNNI.
+    x86 with AVX2 or AVX-512 but without VNNI adds two products in 16 bits, which saturates. ONNX Runtime's SSE4.1
+    kernel widens first. An x86 whose flags are not known counts as one without VNNI.
     """
     if not processor.x86:
         return True
@@ -160,7 +160,7 @@ def has_exact_u8s8(processor: Processor) -> bool:
 
 
 def engines(processor: Processor, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return engine -> instruction set that it will use, in its own words; nothing caps ONNX Runtime and XNNPACK."""
+    """Return the instruction set that each engine will use, in its own terms. Nothing caps ONNX Runtime or XNNPACK."""
     own = best(processor)
     asked = environment.get(ATEN_CAP, "")
     fits = [word for word, flags in ATEN.items() if processor.x86 and flags <= processor.flags]
@@ -169,9 +169,9 @@ def engines(processor: Processor, environment: Mapping[str, str]) -> dict[str, s
 
 
 def check_environment(environment: Mapping[str, str], machine: str | None = None) -> None:
-    """Raise BadInput for a setting of the engines that they would not follow, and would hardly say so.
+    """Raise BadInput for an invalid environment variable that an engine would ignore.
 
-    oneDNN ignores a word that it does not know; torch and libgomp warn and go on. Words of ARM are not checked.
+    oneDNN ignores unknown values silently; torch and libgomp only warn. ARM values are not checked.
     """
     if Processor("", platform.machine() if machine is None else machine).x86:
         name, word = _cap(environment)
@@ -189,44 +189,44 @@ def check_environment(environment: Mapping[str, str], machine: str | None = None
 
 
 def hazards(processor: Processor, environment: Mapping[str, str]) -> list[str]:
-    """Return what is known to go wrong, or to be slower than it could be, on this processor in this environment."""
+    """Return known problems, and avoidable slowness, of this processor and environment, one sentence each."""
     allowed, most, own = allowed_cpus(), usable_cpus(), best(processor)
     now, uncapped = engines(processor, environment), engines(processor, {})
     found = []
     try:
         check_environment(environment, processor.machine)
     except BadInput as error:
-        found.append(f"only this command runs: {error}")
+        found.append(f"every other command refuses to start: {error}")
     if own != UNKNOWN and not has_exact_u8s8(processor):
         found.append(
             f"int8 products saturate at 16 bits here ({own}, no VNNI): ONNX artefacts exported with --target-cpu vnni "
-            "give other translations; the default --target-cpu all is exact"
+            "give different translations; the default --target-cpu all is exact"
         )
     if now["onednn"] in WRITES_PAST:
-        found.append("oneDNN's AVX2 kernel for strided 1x1 convolutions writes past its buffer; tprune goes round it")
+        found.append("oneDNN's AVX2 kernel for strided 1x1 convolutions writes past its buffer; tprune replaces it")
     threads = environment.get(OMP, "").partition(",")[0].strip()
     if threads.isdecimal() and int(threads) > most:
         found.append(f"{OMP}={threads} asks for more threads than the {most:g} CPUs that this process may use")
     if most < allowed:
-        found.append(f"a quota lets this process use {most:g} of {allowed} CPUs: give --threads {usable_threads()}")
+        found.append(f"a quota limits this process to {most:g} of {allowed} CPUs: use --threads {usable_threads()}")
     name, word = _cap(environment)
     if now["onednn"] != uncapped["onednn"]:
         found.append(f"{name}={word} caps oneDNN: {now['onednn']} instead of {uncapped['onednn']}")
     if processor.flags and (asked := now["torch"]) != uncapped["torch"]:
         lacking = not ATEN[asked] <= processor.flags
-        ends = "which this processor lacks: torch ends with an illegal instruction"
-        told = f"asks for {asked}, {ends}" if lacking else f"caps torch: {asked} instead of {uncapped['torch']}"
-        found.append(f"{ATEN_CAP}={asked} {told}")
+        crash = "which this processor does not have: torch will crash with an illegal instruction"
+        effect = f"selects {asked}, {crash}" if lacking else f"caps torch: {asked} instead of {uncapped['torch']}"
+        found.append(f"{ATEN_CAP}={asked} {effect}")
     return found
 
 
 def _cap(environment: Mapping[str, str]) -> tuple[str, str]:
-    """Return the variable that caps oneDNN and its value; both "" where none does."""
+    """Return the variable that caps oneDNN and its value; both "" if there is none."""
     return next(((name, word) for name in ONEDNN_CAPS if (word := environment.get(name, ""))), ("", ""))
 
 
 def _onednn(processor: Processor, environment: Mapping[str, str]) -> str:
-    """Return oneDNN's instruction set. Its ARM words hold a vector length, which /proc does not show."""
+    """Return oneDNN's instruction set. On ARM, /proc does not show the vector length in oneDNN's names."""
     if processor.arm:
         return "SVE" if "sve" in processor.flags else "ASIMD" if "asimd" in processor.flags else UNKNOWN
     word = _cap(environment)[1].upper()
@@ -237,7 +237,7 @@ def _onednn(processor: Processor, environment: Mapping[str, str]) -> str:
 
 
 def usable_cpus() -> float:
-    """Return how many CPUs this process may use, by its affinity and by the quota of its containers: 0.5, say."""
+    """Return how many CPUs this process may use, from its affinity and container quota; may be a fraction."""
     return min(allowed_cpus(), quota() or math.inf)
 
 
@@ -247,7 +247,7 @@ def usable_threads() -> int:
 
 
 def affinity() -> set[int]:
-    """Return the CPUs that this process may run on, by number; all of the machine's where there is no such thing."""
+    """Return the numbers of the CPUs that this process may run on; all CPUs where there is no affinity."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
@@ -257,9 +257,9 @@ def allowed_cpus() -> int:
 
 
 def quota(own: str | None = None, root: Path = CGROUPS) -> float | None:
-    """Return the CPUs that the control groups leave to this process, the least on the way up; None without a limit.
+    """Return the CPU limit of the control groups, the lowest up the hierarchy; None without a limit.
 
-    `own` is the text of /proc/self/cgroup, `root` where the groups are mounted.
+    `own` is the text of /proc/self/cgroup, `root` the mount point of the groups.
     """
     text = _read(Path("/proc/self/cgroup")) or "" if own is None else own
     limits = [limit for folder in group_folders(text, root) if (limit := _limit(folder)) is not None]
@@ -267,7 +267,7 @@ def quota(own: str | None = None, root: Path = CGROUPS) -> float | None:
 
 
 def group_folders(own: str, root: Path) -> Iterator[Path]:
-    """Yield the folders of the groups that may limit CPU time, each from the innermost up; some may not exist."""
+    """Yield the folders of the groups that may limit CPU time, innermost first; some may not exist."""
     for line in own.splitlines():
         controllers, path = (line.split(":", 2) + ["", ""])[1:3]
         if not path.startswith("/"):
@@ -282,15 +282,15 @@ def group_folders(own: str, root: Path) -> Iterator[Path]:
 
 
 def _limit(folder: Path) -> float | None:
-    told = _read(folder / "cpu.max")
-    if told is None:
-        told = f"{_read(folder / 'cpu.cfs_quota_us') or ''} {_read(folder / 'cpu.cfs_period_us') or ''}"
-    return limit_of(told)
+    limit = _read(folder / "cpu.max")
+    if limit is None:
+        limit = f"{_read(folder / 'cpu.cfs_quota_us') or ''} {_read(folder / 'cpu.cfs_period_us') or ''}"
+    return limit_of(limit)
 
 
-def limit_of(told: str) -> float | None:
-    """Return the CPUs of a limit "QUOTA PERIOD" in microseconds; None for "max", -1 and what is no limit."""
-    words = told.split()
+def limit_of(limit: str) -> float | None:
+    """Parse a limit "QUOTA PERIOD" in microseconds to CPUs; None for "max", -1 or anything else."""
+    words = limit.split()
     if len(words) != 2 or not all(word.isdecimal() and int(word) > 0 for word in words):
         return None
     return int(words[0]) / int(words[1])

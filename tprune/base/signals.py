@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP do what Ctrl-C does: unwind, put things back, and end in one line."""
+"""Handle SIGTERM and SIGHUP like Ctrl-C: clean up and exit with one line."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from types import FrameType
 
 @contextmanager
 def as_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt in the block at the first SIGTERM or SIGHUP, as far as this thread may say so.
+    """Raise KeyboardInterrupt inside the block on the first SIGTERM or SIGHUP; do nothing outside the main thread.
 
-    A second one does not disturb the unwinding (a closed terminal sends both); one that is ignored, as by nohup, stays
-    ignored.
+    A second signal does not interrupt the clean-up (a closed terminal sends both). A signal that is already ignored,
+    for example because of nohup, stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,8 +1,8 @@
-"""The header of every JSON file that the toolkit writes, and the two safe ways to write: a file and a folder.
+"""The header of every JSON file that the toolkit writes, and atomic writing of files and folders.
 
-Standard library only, so that every package may import it. A file or folder appears under its final name only when it
-is complete: it is written to a temporary sibling `.NAME.*.part` and renamed. The sibling is locked while its process
-lives; one that is left by a killed process is removed when the same name is written again.
+Standard library only, so every package may import it. A file or folder appears under its final name only when it is
+complete: it is written to a temporary sibling `.NAME.*.part` and renamed. The sibling is locked while its process
+runs. If that process is killed, the next write to the same name removes the leftover.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PACKAGES = ("tprune", "torch", "transformers", "onnx", "onnxruntime", "executorc
 
 
 def stamp(kind: str, inputs: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the header of a JSON document of `kind`, with the ids of what it was made from.
+    """Return the header of a JSON document of `kind`; `inputs` are the ids of the data it was made from.
 
     Fields: `schema, kind, created` (UTC, ISO 8601), `inputs` (name -> id), `versions` (package -> version), `argv`.
     """
@@ -44,12 +44,12 @@ def stamp(kind: str, inputs: Mapping[str, str] | None = None) -> dict[str, Any]:
 
 
 def argv() -> list[str]:
-    """Return the command that this process was called by, the program without its folder."""
+    """Return the command line of this process, with the program name only instead of its path."""
     return [Path(sys.argv[0]).name, *sys.argv[1:]]
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a result; those not installed are left out."""
+    """Return the versions of Python and of the packages that affect results; packages not installed are left out."""
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -68,7 +68,7 @@ def _sha256(data: bytes) -> str:
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
-    """Write a file so that `path` holds either what it held before or all of `content`, even after a kill."""
+    """Write a file atomically: after a kill, `path` holds either its old content or all of `content`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
@@ -87,20 +87,19 @@ def write_bytes(path: Path | str, content: bytes) -> None:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
+    """Write UTF-8 text atomically."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path | str, document: Mapping[str, Any]) -> None:
-    """Write `document` as indented JSON, whole or not at all. NaN and infinities are refused (ValueError)."""
+    """Write `document` as indented JSON, atomically. Raises ValueError for NaN and infinities."""
     write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def check_vacant(out: Path | str) -> Path:
-    """Return `out` as a path if it may become a new folder: it does not exist, or it is an empty folder.
+    """Return `out` as a path if a new folder can be created there: it does not exist, or is an empty folder.
 
-    Raises BadInput otherwise, for the current folder or a mount point, which cannot be replaced, and for a place that
-    cannot be written.
+    Raises BadInput otherwise, and for a link, a mount point, the current folder or a location without write access.
     """
     out = Path(out)
     if os.path.lexists(out) and not out.is_dir():
@@ -111,13 +110,15 @@ def check_vacant(out: Path | str) -> Path:
         raise BadInput(f"output folder {str(out)!r} is a link, a mount point or the current folder; name one inside it")
     above = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
     if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
-        raise BadInput(f"output folder {str(out)!r} cannot be made: {str(above)!r} is not writable; name another place")
+        raise BadInput(
+            f"output folder {str(out)!r} cannot be created: {str(above)!r} is not writable; choose another location"
+        )
     return out
 
 
 @contextlib.contextmanager
 def new_folder(out: Path | str) -> Iterator[Path]:
-    """Yield a temporary folder beside `out`; it becomes `out` when the block ends well and vanishes when it does not.
+    """Yield a temporary folder beside `out`; rename it to `out` on success, remove it on an exception.
 
     Raises BadInput when `out` exists and is not empty.
     """
@@ -141,12 +142,12 @@ def new_folder(out: Path | str) -> Iterator[Path]:
 
 
 def _remove_abandoned(out: Path) -> None:
-    """Remove what a killed process left of an earlier try to write `out`; the lock tells it from a live one."""
+    """Remove leftovers of killed processes that were writing `out`; folders of running processes are locked."""
     for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
         with contextlib.suppress(OSError):
             handle = os.open(left, os.O_RDONLY)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the other process runs
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             finally:
                 os.close(handle)

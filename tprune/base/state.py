@@ -1,6 +1,6 @@
-"""A training state on disk, one safetensors file that is replaced whole: weights, buffers, the optimiser's moments.
+"""The training state on disk, one safetensors file: weights, buffers and the optimiser's moments.
 
-No pickle. The file is written beside itself and renamed, so a kill leaves the previous state readable.
+No pickle. The file is replaced atomically, so after a kill the previous state is still readable.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from tprune.base.errors import BadInput, WorkFailed
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer", "step")  # Adam's two, SGD's one, and Adam's count of its steps
+MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer", "step")  # Adam's two moments, SGD's momentum, Adam's step count
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: steps done, the penalty's strength, the losses so far (step, task loss), its press's memory."""
+    """Progress of a run: steps done, penalty strength, losses so far (step, task loss), state of the pressure rule."""
 
     step: int
     strength: float
@@ -35,9 +35,9 @@ class Progress:
 def save_state(
     path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress, *, run: Mapping[str, Any]
 ) -> None:
-    """Write the state; `run` is what the run is decided by: settings as JSON has them, ids of data and start weights.
+    """Write the state; `run` identifies the run: settings as JSON, ids of the data and of the initial weights.
 
-    Raises WorkFailed when it cannot be written (a full disk); the previous state is then still there.
+    Raises WorkFailed if it cannot be written (a full disk); the previous state is kept.
     """
     tensors: dict[str, Tensor] = {}
     for name, parameter in _trained(model).items():
@@ -66,9 +66,9 @@ def save_state(
 def load_state(
     path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *, run: Mapping[str, Any]
 ) -> Progress | None:
-    """Load the state into model and optimiser and return how far it was; None when there is no state yet.
+    """Load the state into model and optimiser and return its progress; None if there is no state yet.
 
-    Raises BadInput when the state is damaged or belongs to another run.
+    Raises BadInput if the state is damaged or belongs to another run.
     """
     if not path.exists():
         return None
@@ -78,7 +78,7 @@ def load_state(
             held = set(file.keys())
             about: Mapping[str, Any] = json.loads(file.metadata()["state"])
             if "run" not in about:
-                raise BadInput(f"training state {str(path)!r} is of an older tprune; remove it to start again")
+                raise BadInput(f"training state {str(path)!r} was written by an older tprune; remove it to start again")
             _check_same_run(path, about["run"], wanted)
             with torch.no_grad():
                 for name, parameter in _trained(model).items():
@@ -102,8 +102,8 @@ def _check_same_run(path: Path, found: Mapping[str, Any], wanted: Mapping[str, A
     if differ:
         apart = ", ".join(f"{key} is {wanted.get(key)} and was {found.get(key)}" for key in differ)
         raise BadInput(
-            f"training state {str(path)!r} belongs to another run ({apart}); to continue it, start it as "
-            "it was started, else remove it or choose another folder"
+            f"training state {str(path)!r} belongs to another run ({apart}); to continue that run, use "
+            "the same settings; otherwise remove it or choose another folder"
         )
 
 
@@ -112,20 +112,22 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:
-    """The running statistics of batch norms, say: what is no parameter and yet part of the model."""
+    """Return the persistent buffers, such as the running statistics of batch norms."""
     kept = model.state_dict(keep_vars=True)
     return {name: buffer for name, buffer in model.named_buffers() if name in kept}
 
 
 def _moments(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """The optimiser's moments; none for what the loss never reached (an unused embedding, an unread encoder)."""
+    """Return the optimiser's moments; empty for a parameter that never had a gradient (an unused embedding)."""
     state = optimiser.state.get(parameter, {})
     return {moment: state[moment] for moment in MOMENTS if moment in state}
 
 
 def _as_it_lies(value: Tensor, parameter: nn.Parameter) -> Tensor:
-    """Return a moment on the parameter's device and in its memory format: fused steps walk raw memory, element by
-    element, and would give a channels-last kernel the moments of other weights."""
+    """Return a moment on the parameter's device and in its memory format.
+
+    Fused optimisers index raw memory: with another format, a weight would get another weight's moment.
+    """
     if value.shape != parameter.shape:
         return value.to(parameter.device)
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
