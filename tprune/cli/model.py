@@ -37,10 +37,11 @@ def analyse(
 ) -> None:
     """Find out which blocks tolerate pruning (BSSL): sensitivity.json, a heat map and a table."""
     from tprune.pruning import bssl
+    from tprune.pruning.settings import AnalysisSettings
 
     use_threads(threads)
     changes: dict[str, Any] = {"seed": seed} | ({"steps": steps} if steps else {})
-    settings = bssl.Settings.quick(**changes) if quick else bssl.Settings(**changes)
+    settings = AnalysisSettings.quick(**changes) if quick else AnalysisSettings(**changes)
     checkpoint, corpus, dev = _inputs(model, data, source, target, split, dev_split, limit)
     if dry_run:
         return terminal.answer({"dry_run": True, "settings": asdict(settings)}, as_json=json, lines=[str(settings)])
@@ -94,11 +95,12 @@ def prune(
     """
     from tprune.marian.checkpoint import load, save
     from tprune.pruning import prune as pruning
-    from tprune.pruning.search import check_limit, prune_within
+    from tprune.pruning.search import prune_within
+    from tprune.pruning.settings import Settings, check_limit
 
     use_threads(threads)
     terminal.only_one({"--keep": keep, "--strength": strength, "--max-bleu-drop": max_bleu_drop})
-    settings = pruning.Settings(
+    settings = Settings(
         keep=keep if keep is not None or strength is not None else 0.5,
         criterion=criterion,
         steps=steps,

@@ -22,71 +22,21 @@ from tprune.marian.corpus import Corpus, Pairs, tokenise
 from tprune.marian.count import count
 from tprune.marian.model import PrunedMarianMTModel
 from tprune.marian.objective import dev_loss
-from tprune.marian.train import LOOK_EVERY, Recipe, Regulariser, train
-from tprune.pruning.allocate import allocate, check_keep, plan_at
+from tprune.marian.recipe import Recipe
+from tprune.marian.train import Regulariser, train
+from tprune.pruning.allocate import allocate, plan_at
 from tprune.pruning.criteria import CRITERIA, Evidence, LineScores
 from tprune.pruning.penalty import FORMULAS, Decoupled
 from tprune.pruning.plan import Plan
 from tprune.pruning.pressure import DEAD, Pressure, dead_share
+from tprune.pruning.settings import Settings
 from tprune.pruning.sites import sites
 from tprune.pruning.surgery import cut, mask
 from tprune.pruning.verify import require, verify
 
-MIN_STEPS = LOOK_EVERY + 1  # the press first sees Adam's moments after LOOK_EVERY steps
 CALIBRATION = 8  # batches of training data that Taylor's scores are averaged over
 
 Watch = Callable[[str, int, int, float], None]  # (phase, steps done, steps in all, task loss)
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What to prune and how.
-
-    `strength` None: it follows `keep` (see `tprune.pruning.pressure`). `keep` None: the lines that `strength` kills go.
-    """
-
-    keep: float | None = 0.5
-    criterion: str = "shs"
-    steps: int = 200
-    finetune_steps: int = 400
-    lr: float = 5e-4
-    finetune_lr: float = 5e-4
-    strength: float | None = None
-    round_to: int = 8
-    seed: int = 0
-    distill: bool = False
-    tokens: int = 2048
-
-    def __post_init__(self) -> None:
-        if self.keep is not None:
-            check_keep(self.keep)
-        elif self.strength is None:
-            raise BadInput("--keep or --strength must be given: without a budget nothing says how much to cut")
-        if self.criterion not in CRITERIA:
-            raise BadInput(f"--criterion {self.criterion!r}: must be one of {', '.join(CRITERIA)}")
-        for name, low in (("steps", 0), ("finetune_steps", 0), ("round_to", 1), ("tokens", 1)):
-            if getattr(self, name) < low:
-                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {low}")
-        for name in ("lr", "finetune_lr"):
-            if not 0 < getattr(self, name) < 1:
-                flag = f"--{name.replace('_', '-')}"
-                raise BadInput(f"{flag} {getattr(self, name):g}: must lie between 0 and 1, e.g. 5e-4")
-        self._check_penalty()
-
-    def _check_penalty(self) -> None:
-        if self.penalised and self.steps < MIN_STEPS:
-            raise BadInput(
-                f"--steps {self.steps}: a penalty needs at least {MIN_STEPS} (0: cut without training first)"
-            )
-        if self.strength is not None and self.strength <= 0:
-            raise BadInput(f"--strength {self.strength:g}: must be above 0 (leave it out to follow --keep)")
-        if self.strength is not None and not self.penalised:
-            raise BadInput(f"--strength needs a penalty and --steps above 0; {self.criterion!r} has none: give --keep")
-
-    @property
-    def penalised(self) -> bool:
-        """Whether there is a training phase before the cut."""
-        return self.criterion in FORMULAS and self.steps > 0
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tprune.base.errors import BadInput, WorkFailed
+from tprune.base.errors import WorkFailed
 from tprune.marian.checkpoint import Checkpoint
 from tprune.marian.corpus import Corpus
 from tprune.marian.quality import score
 from tprune.marian.translate import translate
-from tprune.pruning.prune import Pruned, Settings, Watch
+from tprune.pruning.prune import Pruned, Watch
+from tprune.pruning.settings import Settings, check_limit
 
 LOW, HIGH = 0.05, 1.0  # shares of the prunable weights between which the answer is looked for
 TRIES = 5  # bisection steps: the answer is known to 3 % of the prunable weights
@@ -97,9 +98,3 @@ def bleu_loss(dense: Checkpoint, dev: Corpus) -> Callable[[Pruned], float]:
         return 100 * (before - after) / max(before, 1e-9)
 
     return loss
-
-
-def check_limit(limit: float) -> None:
-    """Raise BadInput unless `limit` is a percentage in [0, 100)."""
-    if not 0 <= limit < 100:
-        raise BadInput(f"--max-bleu-drop {limit:g}: must be a relative loss in per cent, from 0 to below 100")

@@ -18,9 +18,9 @@ from rich.table import Table
 
 from tprune.base.errors import BadInput
 from tprune.base.stamp import SCHEMA, stamp, write_json
+from tprune.pruning.settings import TYPES
 
 KIND = "sensitivity"
-TYPES = ("q", "k", "v", "o", "fc1", "fc2")  # the paper's six matrices
 EASY, HARD = ("q", "k", "v"), ("o", "fc1", "fc2")  # what the authors are reported to have found
 SITE_KINDS = {"q": "qk", "k": "qk", "v": "vo", "o": "vo"}
 LOW, HIGH = 0.5, 2.0  # a site's strength factor stays in here
