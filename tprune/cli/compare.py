@@ -12,8 +12,9 @@ import typer
 
 from tprune.base import stamp
 from tprune.base.errors import BadInput, WorkFailed
+from tprune.base.threads import use_threads
 from tprune.cli import terminal
-from tprune.cli.options import Dry, Json, Source, Target, Threads, use_threads
+from tprune.cli.options import Dry, Json, Source, Target, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

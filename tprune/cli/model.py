@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tprune.base import stamp
+from tprune.base.threads import use_threads
 from tprune.cli import terminal
-from tprune.cli.options import Data, DevSplit, Dry, Json, Limit, Model, Out, Seed, Source, Target, Threads, use_threads
+from tprune.cli.options import Data, DevSplit, Dry, Json, Limit, Model, Out, Seed, Source, Target, Threads
 
 if TYPE_CHECKING:
     from tprune.marian.checkpoint import Checkpoint
