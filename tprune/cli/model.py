@@ -14,6 +14,7 @@ from tprune.base import stamp
 from tprune.base.threads import use_threads
 from tprune.cli import terminal
 from tprune.cli.options import Data, DevSplit, Dry, Json, Limit, Model, Out, Seed, Source, Target, Threads
+from tprune.pruning.criteria import listed
 
 if TYPE_CHECKING:
     from tprune.marian.checkpoint import Checkpoint
@@ -73,7 +74,7 @@ def prune(
     max_bleu_drop: Annotated[
         float | None, typer.Option(help="Largest BLEU loss in per cent of the dense model's; searches the budget.")
     ] = None,
-    criterion: Annotated[str, typer.Option(help="shs, group-lasso, magnitude, taylor or random.")] = "shs",
+    criterion: Annotated[str, typer.Option(help=f"{listed()}.")] = "shs",
     steps: Annotated[int, typer.Option(help="Optimiser steps under the penalty.")] = 200,
     finetune_steps: Annotated[int, typer.Option(help="Optimiser steps after the cut.")] = 400,
     tokens: Annotated[int, typer.Option(help="Padded tokens a step, per process.", min=1)] = 2048,

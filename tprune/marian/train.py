@@ -14,7 +14,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,13 +68,11 @@ class Regulariser:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came out: the losses (step, nats per token), the last strength, seconds and tokens."""
+    """The result of a training run: losses (step, nats per token), the last strength, and seconds."""
 
     losses: tuple[tuple[int, float], ...]
     strength: float
     seconds: float
-    resumed_at: int = 0
-    facts: dict[str, object] = field(default_factory=dict)
 
 
 Watch = Callable[[int, int, float], None]  # (steps done, steps in all, task loss)
@@ -135,7 +133,7 @@ def train(
     if press:
         press.look(optimiser)
     model.to(home).eval()
-    return Trained(tuple(losses), strength, time.monotonic() - began, at.step)
+    return Trained(tuple(losses), strength, time.monotonic() - began)
 
 
 def _look(regulariser: Regulariser, step: int, strength: float, optimiser: torch.optim.Optimizer) -> float:

@@ -7,9 +7,8 @@ from typing import Any
 
 from tprune.base.errors import BadInput
 from tprune.marian.recipe import LOOK_EVERY
+from tprune.pruning.criteria import CRITERIA
 
-CRITERIA = ("shs", "group-lasso", "magnitude", "taylor", "random")
-PENALISED = ("shs", "group-lasso")  # the criteria that train under a penalty before the cut
 MIN_STEPS = LOOK_EVERY + 1  # the penalty first reads Adam's moments after LOOK_EVERY steps
 TYPES = ("q", "k", "v", "o", "fc1", "fc2")  # the six weight matrices that BSSL analyses
 DIRECTIONS = ("paper", "opposite")
@@ -64,7 +63,7 @@ class Settings:
     @property
     def penalised(self) -> bool:
         """Whether there is a training phase before the cut."""
-        return self.criterion in PENALISED and self.steps > 0
+        return CRITERIA[self.criterion].penalty is not None and self.steps > 0
 
 
 @dataclass(frozen=True, slots=True)

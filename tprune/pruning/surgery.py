@@ -30,21 +30,6 @@ def shapes(model: PrunedMarianMTModel) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def full_plan(model: PrunedMarianMTModel) -> Plan:
-    """Return the plan that keeps everything."""
-    attention: dict[str, AttentionPlan] = {}
-    ffn: dict[str, tuple[int, ...]] = {}
-    for name, shape in shapes(model).items():
-        if len(shape) == 1:
-            ffn[name] = tuple(range(shape[0]))
-        else:
-            heads, qk, vo = shape
-            attention[name] = AttentionPlan(
-                tuple(range(heads)), (tuple(range(qk)),) * heads, (tuple(range(vo)),) * heads
-            )
-    return Plan(attention, ffn)
-
-
 def cut(model: PrunedMarianMTModel, plan: Plan) -> PrunedMarianMTModel:
     """Return a new, smaller model that holds only the planned lines; `model` is left as it was."""
     plan.check_against(shapes(model))
