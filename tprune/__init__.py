@@ -21,7 +21,7 @@ _PUBLIC = {
     "Checkpoint": ("tprune.marian.checkpoint", "Checkpoint"),
     "Corpus": ("tprune.marian.corpus", "Corpus"),
     "Plan": ("tprune.pruning.plan", "Plan"),
-    "PrunedMarianConfig": ("tprune.marian.model", "PrunedMarianConfig"),
+    "PrunedMarianConfig": ("tprune.marian.config", "PrunedMarianConfig"),
     "PrunedMarianMTModel": ("tprune.marian.model", "PrunedMarianMTModel"),
     "WorkFailed": ("tprune.base.errors", "WorkFailed"),
     "analyse": ("tprune.pruning.bssl", "analyse"),

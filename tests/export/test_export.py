@@ -23,7 +23,8 @@ from tprune.export.manifest import Manifest, ParityResult
 from tprune.export.marian import parity
 from tprune.export.ort import runtime
 from tprune.export.ort.export import to_onnx
-from tprune.marian.model import PrunedMarianConfig, PrunedMarianMTModel
+from tprune.marian.config import PrunedMarianConfig
+from tprune.marian.model import PrunedMarianMTModel
 
 
 def attention(heads: int, qk: int = 4, v: int = 4) -> dict[str, int]:

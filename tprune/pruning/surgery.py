@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import MarianConfig, MarianMTModel
 
-from tprune.marian.model import PrunedAttention, PrunedMarianConfig, PrunedMarianMTModel
+from tprune.marian.config import PrunedMarianConfig
+from tprune.marian.model import PrunedAttention, PrunedMarianMTModel
 from tprune.pruning.plan import AttentionPlan, Plan
 from tprune.pruning.sites import sub_blocks
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import MarianMTModel
 
 from tprune.base.errors import BadInput, WorkFailed
-from tprune.marian.model import PrunedMarianMTModel, stock_sizes
+from tprune.marian.config import stock_sizes
+from tprune.marian.model import PrunedMarianMTModel
 from tprune.pruning.surgery import expand
 
 TOLERANCE = 1e-8  # largest logit difference, in float64: an identity, free of an ill-conditioned model's rounding
