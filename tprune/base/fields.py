@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def chosen(kind: Callable[..., T], settings: T | None, changes: Mapping[str, Any], *, of: Any = None) -> T:
-    """Return `settings` (default: what `kind` makes) with `changes`; `kind` is a settings dataclass.
+def chosen(kind: type[T], settings: T | None, changes: Mapping[str, Any], *, make: Callable[..., T] | None = None) -> T:
+    """Return `settings` with `changes`, or without `settings` what `make` (default: `kind`) returns for them.
 
-    `of` is the dataclass where `kind` is a function that makes one. Raises TypeError, which lists the legal names, for
-    an unknown name.
+    `kind` is a dataclass. Raises TypeError, which lists the legal names, for an unknown name.
     """
-    legal = [field.name for field in fields(of or kind)]
+    legal = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     if unknown := [name for name in changes if name not in legal]:
-        raise TypeError(f"unexpected keyword {', '.join(map(repr, unknown))}; settings are {', '.join(legal)}")
-    return kind(**changes) if settings is None else replace(settings, **changes)  # type: ignore[type-var]
+        raise TypeError(f"unexpected keyword {', '.join(map(repr, unknown))}; legal are {', '.join(legal)}")
+    if settings is None:
+        return (make or kind)(**changes)
+    return replace(settings, **changes)  # type: ignore[type-var]

@@ -48,6 +48,11 @@ class Checkpoint:
     name: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        facts, size = self.facts, sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        made = f", {facts['criterion']}, keep {facts['keep']}" if {"criterion", "keep"} <= facts.keys() else ""
+        return f"Checkpoint({self.name!r}, {size:,} parameters{made}, id {self.id})"
+
 
 def load(source: str | Path) -> Checkpoint:
     """Return the checkpoint in a folder or at a hub id (downloaded by transformers' own client, or from its cache).

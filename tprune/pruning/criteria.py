@@ -17,7 +17,8 @@ class Criterion:
 
     `scores` names a function (model, evidence) -> site name -> scores (lines,), see `tprune.pruning.scores`; it is not
     used after training under a penalty. `penalty` names a function of squared line weights (lines,) -> scalar, see
-    `tprune.pruning.penalty`. With `calibrated`, the evidence holds batches of training data. Names are `module:function`.
+    `tprune.pruning.penalty`. With `calibrated`, the evidence has batches of training data. Names are
+    `module:function`.
     """
 
     scores: str

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import MarianConfig, MarianMTModel
 
+from tprune.marian.checkpoint import Checkpoint
 from tprune.marian.config import PrunedMarianConfig
 from tprune.marian.model import PrunedAttention, PrunedMarianMTModel
 from tprune.pruning.plan import AttentionPlan, Plan
@@ -66,8 +67,9 @@ def mask(model: PrunedMarianMTModel, plan: Plan) -> PrunedMarianMTModel:
     return masked
 
 
-def expand(model: PrunedMarianMTModel) -> MarianMTModel:
-    """Return a stock MarianMTModel with the same outputs: cut lines come back as zeros."""
+def expand(model: Checkpoint | PrunedMarianMTModel) -> MarianMTModel:
+    """Return a stock MarianMTModel with the same outputs: cut lines return as zeros."""
+    model = model.model if isinstance(model, Checkpoint) else model
     values = _plain(model.config)
     del values["encoder_sizes"], values["decoder_sizes"]
     stock = MarianMTModel(MarianConfig(**values))
