@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-SPIN_COUNT, SPINS = "GOMP_SPINCOUNT", "10000"  # some tens of microseconds
-OPENMP_WAITS = ("OMP_WAIT_POLICY", SPIN_COUNT, "KMP_BLOCKTIME")  # how its threads wait, in the words of two libraries
+from tprune.base.threads import use_threads as use_threads
 
 Model = Annotated[
     str, typer.Argument(help="Folder or hub id of a Marian checkpoint, stock or pruned.", metavar="MODEL")
@@ -17,7 +15,7 @@ Model = Annotated[
 Data = Annotated[str, typer.Option(help="Parallel text: folder, file, hub id or sacrebleu:SET/PAIR.", metavar="DATA")]
 Out = Annotated[Path, typer.Option(help="New folder for the result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Dry = Annotated[bool, typer.Option("--dry-run", help="Check the call, say what would be done, do nothing.")]
+Dry = Annotated[bool, typer.Option("--dry-run", help="Check the call and print what would be done.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**32 - 1)]
 Threads = Annotated[int, typer.Option(help="CPU threads.", min=1, max=4096)]
 Limit = Annotated[int | None, typer.Option(help="Use only the first N sentences.", min=1)]
@@ -29,30 +27,12 @@ Batch = Annotated[int, typer.Option(help="Images a step.")]
 TargetCpu = Annotated[
     str | None,
     typer.Option(
-        help="Of int8 for onnx: all (default), or only processors whose 8-bit sums are exact: vnni (x86) or arm. "
-        "Those take weights of a full 8 bits; x86 without VNNI would cut their sums off.",
+        help="Of int8 for onnx: all (default), or processors with exact 8-bit sums only: vnni (x86) or arm. "
+        "Weights then have the full 8 bits; sums would saturate on x86 without VNNI.",
         show_default=False,
     ),
 ]
-DevSplit = Annotated[str, typer.Option(help="Split that every choice is made on.")]
-
-
-def spin_briefly() -> None:
-    """Let the threads of torch, which must not be loaded yet, spin only for a moment when they wait for each other.
-
-    By default OpenMP's threads spin for milliseconds. Beside other programs they keep the very CPU that the thread they
-    wait for needs. A training step of the demo, two CPUs: on a quiet machine 60 ms by default, 61 with this setting, 99
-    without any spinning, 107 with one thread; beside other busy programs (load average 6 to 11, one round) 3.2 s by
-    default, 0.8 s with this setting, 0.6 s with one thread. A setting of the caller stays.
-    """
-    if not any(name in os.environ for name in OPENMP_WAITS):
-        os.environ[SPIN_COUNT] = SPINS
-
-
-def use_threads(threads: int) -> None:
-    """Let torch compute with `threads` CPU threads; child processes do not inherit the setting of `spin_briefly`."""
-    import torch  # reads it
-
-    if os.environ.get(SPIN_COUNT) == SPINS:
-        del os.environ[SPIN_COUNT]
-    torch.set_num_threads(threads)
+Blocks = Annotated[int, typer.Option(help="Passes over all sentences or images, artefacts interleaved.", min=1)]
+Warmup = Annotated[int, typer.Option(help="Sentences or images discarded before each pass.", min=0)]
+Beams = Annotated[int, typer.Option(help="1 is greedy.", min=1)]
+DevSplit = Annotated[str, typer.Option(help="Split that all choices are made on.")]

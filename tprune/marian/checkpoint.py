@@ -11,24 +11,21 @@ import contextlib
 import copy
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
 from transformers import MarianMTModel, MarianTokenizer
 from transformers.activations import ACT2FN
 
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.base.stamp import file_sha256, new_folder, stamp, write_json
+from tprune.marian.folder import HUB_ID, locate
 from tprune.marian.model import PrunedMarianMTModel
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 TOKENIZER = ("source.spm", "target.spm", "vocab.json")
 ACTIVATIONS = ("swish", "silu", "gelu", "relu")  # what the exported graphs spell out
@@ -36,7 +33,6 @@ COUNTS = (
     *("d_model", "vocab_size", "max_position_embeddings"),
     *(f"{side}_{name}" for side in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")),
 )
-FILES = ["*.json", "*.spm", "*.safetensors"]
 
 
 @dataclass(frozen=True)
@@ -52,14 +48,18 @@ class Checkpoint:
     name: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        facts, size = self.facts, sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        made = f", {facts['criterion']}, keep {facts['keep']}" if {"criterion", "keep"} <= facts.keys() else ""
+        return f"Checkpoint({self.name!r}, {size:,} parameters{made}, id {self.id})"
+
 
 def load(source: str | Path) -> Checkpoint:
     """Return the checkpoint in a folder or at a hub id (downloaded by transformers' own client, or from its cache).
 
     Raises BadInput with every complaint at once.
     """
-    folder = _resolve(source)
-    config = _read_config(folder)
+    folder, config = locate(source)
     complaints = _config_complaints(config)
     loadable = not complaints
     complaints += _file_complaints(folder)
@@ -112,41 +112,6 @@ def weights_id(folder: Path) -> str:
     digests = [file_sha256(file) for file in files]
     joined = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     return joined[:16]
-
-
-def _resolve(source: str | Path) -> Path:
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise BadInput(
-            f"model {str(source)!r} is a file; name its folder or a hub id such as Helsinki-NLP/opus-mt-en-de"
-        )
-    if not isinstance(source, str) or not HUB_ID.fullmatch(source):
-        raise BadInput(f"model {str(source)!r}: no such folder, and not a hub id such as Helsinki-NLP/opus-mt-en-de")
-    try:
-        found = Path(snapshot_download(source, allow_patterns=FILES))
-        if not list(found.glob("*.safetensors")):
-            found = Path(snapshot_download(source, allow_patterns=[*FILES, "pytorch_model.bin"]))
-    except (RepositoryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise BadInput(f"model {source!r}: no such folder here, and the hub does not give it ({reason})") from error
-    return found
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        held = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
-        raise BadInput(f"{str(folder)!r} is no checkpoint: it has no config.json (it holds {held})")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadInput(f"{str(path)!r} is not JSON: {error}") from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind not in ("marian", "pruned_marian"):
-        raise BadInput(f"{str(folder)!r} is a {kind!r} checkpoint; only 'marian' and 'pruned_marian' can be treated")
-    return config
 
 
 def _config_complaints(config: Mapping[str, Any]) -> list[str]:

@@ -31,8 +31,8 @@ FORMS = (
 class Corpus:
     """Sentence pairs of one split; `id` is the first 16 hex digits of the SHA-256 over all source, then target, lines.
 
-    `limit` is what was asked for (None: every sentence); `language` is the target's code, where it is known.
-    Raises BadInput when it is empty, the sides differ in length, or a sentence is blank.
+    `limit` is the requested number of sentences (None: all); `language` is the code of the target, if known. Raises
+    BadInput when it is empty, the sides differ in length, or a sentence is blank.
     """
 
     source: tuple[str, ...]
@@ -60,6 +60,9 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def __repr__(self) -> str:
+        return f"Corpus({self.name!r}, {self.split}, {len(self):,} sentence pairs, id {self.id})"
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,9 @@ def load(data: str | Path, *, split: str, source: str = "en", target: str = "de"
     if len(sides[0]) == len(sides[1]):  # a limit would hide that they differ
         sides = sides[0][:limit], sides[1][:limit]
     return Corpus(*sides, name=name, split=split, limit=limit, language=target)
+
+
+load_corpus = load  # the name in `tprune`
 
 
 def tokenise(corpus: Corpus, tokenizer: Any, max_tokens: int) -> Pairs:

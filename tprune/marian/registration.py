@@ -56,6 +56,11 @@ def register_with_transformers() -> None:
 def _register() -> None:
     from transformers.models.auto.configuration_auto import AutoConfig
 
-    from tprune.marian.model import PrunedMarianConfig
+    from tprune.marian.config import BEFORE_FIRST, PrunedMarianConfig
 
     AutoConfig.register("pruned_marian", PrunedMarianConfig, exist_ok=True)
+    BEFORE_FIRST.append(_import_model)
+
+
+def _import_model() -> None:
+    import tprune.marian.model  # noqa: F401 - it registers its class; transformers must have been loaded completely

@@ -14,7 +14,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +30,7 @@ from tprune.base.state import Progress, load_state, save_state
 from tprune.marian.batches import Batch, collate, schedule
 from tprune.marian.model import PrunedMarianMTModel, set_dropout
 from tprune.marian.objective import Objective
+from tprune.marian.recipe import LOOK_EVERY, Recipe
 
 
 class Pairs(Protocol):
@@ -40,41 +41,6 @@ class Pairs(Protocol):
 
     @property
     def target(self) -> Sequence[Sequence[int]]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to train: everything that decides the result, except model, data and penalty."""
-
-    steps: int
-    lr: float = 3e-4
-    warmup: int = 20
-    final_lr_share: float = 0.0  # linear decay from lr to this share of it
-    tokens: int = 2048  # padded tokens a batch, per process
-    smoothing: float = 0.1
-    dropout: float = 0.1
-    seed: int = 0
-    distill_share: float = 0.5
-    save_every: int = 100
-
-    def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("warmup", 0), ("tokens", 1), ("save_every", 1)):
-            if getattr(self, name) < low:
-                raise BadInput(f"Recipe.{name}: {getattr(self, name)} must be at least {low}")
-        if self.save_every % LOOK_EVERY:
-            raise BadInput(f"Recipe.save_every: {self.save_every} must be a multiple of {LOOK_EVERY}")
-        if not 0 < self.lr < 1:
-            raise BadInput(f"Recipe.lr: {self.lr} must lie between 0 and 1")
-        for name in ("smoothing", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise BadInput(f"Recipe.{name}: {getattr(self, name)} must lie in [0, 1)")
-
-    def lr_at(self, step: int) -> float:
-        """Return the learning rate of 0-based `step`."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / (self.warmup + 1)
-        left = (self.steps - step) / max(self.steps - self.warmup, 1)
-        return self.lr * (self.final_lr_share + (1 - self.final_lr_share) * left)
 
 
 class Press(Protocol):
@@ -102,16 +68,12 @@ class Regulariser:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came out: the losses (step, nats per token), the last strength, seconds and tokens."""
+    """The result of a training run: losses (step, nats per token), the last strength, and seconds."""
 
     losses: tuple[tuple[int, float], ...]
     strength: float
     seconds: float
-    resumed_at: int = 0
-    facts: dict[str, object] = field(default_factory=dict)
 
-
-LOOK_EVERY = 5  # steps; `save_every` is a multiple of it, so that a resumed run looks when the unbroken one does
 
 Watch = Callable[[int, int, float], None]  # (steps done, steps in all, task loss)
 
@@ -171,7 +133,7 @@ def train(
     if press:
         press.look(optimiser)
     model.to(home).eval()
-    return Trained(tuple(losses), strength, time.monotonic() - began, at.step)
+    return Trained(tuple(losses), strength, time.monotonic() - began)
 
 
 def _look(regulariser: Regulariser, step: int, strength: float, optimiser: torch.optim.Optimizer) -> float:

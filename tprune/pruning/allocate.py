@@ -16,6 +16,7 @@ from torch import Tensor
 from tprune.base.errors import BadInput
 from tprune.marian.model import PrunedMarianMTModel
 from tprune.pruning.plan import AttentionPlan, Plan
+from tprune.pruning.settings import check_keep
 from tprune.pruning.sites import Site, sites
 
 Scores = Mapping[str, Tensor]  # site name -> score per line (lines,), comparable over the whole model
@@ -60,12 +61,6 @@ def allocate(
         else:
             low = middle + 1
     return best
-
-
-def check_keep(keep: float) -> None:
-    """Raise BadInput unless `keep` is a share of the prunable weights in (0, 1]."""
-    if not 0 < keep <= 1:
-        raise BadInput(f"--keep {keep:g}: the share of prunable weights to keep must lie in (0, 1], e.g. 0.5")
 
 
 def plan_at(

@@ -24,9 +24,9 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +39,13 @@ from tprune.marian.corpus import Corpus, Pairs, tokenise
 from tprune.marian.model import PrunedMarianMTModel
 from tprune.marian.objective import dev_loss
 from tprune.marian.quality import score
-from tprune.marian.train import Recipe, Regulariser, train
+from tprune.marian.recipe import Recipe
+from tprune.marian.train import Regulariser, train
 from tprune.marian.translate import translate
 from tprune.pruning.heatmap import draw
 from tprune.pruning.prune import batches
-from tprune.pruning.sensitivity import TYPES, Block, Row, Sensitivity
+from tprune.pruning.sensitivity import Block, Row, Sensitivity
+from tprune.pruning.settings import AnalysisSettings
 from tprune.pruning.sites import sub_blocks
 
 MATRICES = {  # block type -> parameter of a sub-block, dim of its lines in the paper's direction
@@ -54,55 +56,10 @@ MATRICES = {  # block type -> parameter of a sub-block, dim of its lines in the 
     "fc1": ("fc1.weight", 0),
     "fc2": ("fc2.weight", 1),
 }
-DIRECTIONS = ("paper", "opposite")
 JOURNAL = "runs.jsonl"
 TINY = 1e-12  # keeps 0/0 finite, far below any weight or gradient that matters
 
 Watch = Callable[[str, int, int, float], None]  # (what runs, steps done, steps in all, task loss)
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What to analyse. The opposite direction is a control: it runs at the middle (of two: the lower) strength only.
-
-    A strength of 1 lets the median line of the model die within `steps`, as far as training does not hold it up.
-    `threshold` is the share of a block's root mean square line norm before the run, below which a line is dead.
-    `limit` and `dev_limit` cap the sentence pairs; `bleu_sentences` dev sentences are translated after each run.
-    """
-
-    strengths: tuple[float, ...] = (0.5, 1.0, 2.0)
-    steps: int = 40
-    lr: float = 2e-4
-    block_types: tuple[str, ...] = (*TYPES, "all")
-    directions: tuple[str, ...] = DIRECTIONS
-    threshold: float = 0.1
-    seed: int = 0
-    tokens: int = 1024
-    limit: int | None = None
-    dev_limit: int | None = 300
-    bleu_sentences: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.strengths or min(self.strengths) <= 0 or list(self.strengths) != sorted(set(self.strengths)):
-            raise BadInput(f"Settings.strengths: {self.strengths} must be above 0 and rising, e.g. 0.5, 1, 2")
-        for name, legal in (("block_types", (*TYPES, "all")), ("directions", DIRECTIONS)):
-            given = getattr(self, name)
-            if not given or len(set(given)) != len(given) or not set(given) <= set(legal):
-                raise BadInput(f"Settings.{name}: {given} must be one or more of {', '.join(legal)}, each once")
-        if "paper" not in self.directions:
-            raise BadInput("Settings.directions: the paper's direction must be among them, the opposite is its control")
-        for name, low in (("steps", 1), ("tokens", 1), ("limit", 1), ("dev_limit", 1), ("bleu_sentences", 0)):
-            if getattr(self, name) is not None and getattr(self, name) < low:
-                raise BadInput(f"Settings.{name}: {getattr(self, name)} must be at least {low}")
-        if not 0 < self.threshold < 1:
-            raise BadInput(f"Settings.threshold: {self.threshold:g} must lie between 0 and 1")
-        if not 0 < self.lr < 1:
-            raise BadInput(f"Settings.lr: {self.lr:g} must lie between 0 and 1")
-
-    @classmethod
-    def quick(cls, **changes: Any) -> Settings:
-        """Return settings for a first look: under a minute for a tiny model (d_model 128, 2 + 2 layers)."""
-        return cls(**{"strengths": (0.7, 1.5), "steps": 16, "tokens": 512, "dev_limit": 100, **changes})
 
 
 class Job(NamedTuple):
@@ -129,7 +86,7 @@ class Target(NamedTuple):
 def analyse(
     checkpoint: Checkpoint,
     corpus: Corpus,
-    settings: Settings | None = None,
+    settings: AnalysisSettings | None = None,
     *,
     dev: Corpus,
     out: Path | str,
@@ -142,7 +99,7 @@ def analyse(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BadInput(f"WORLD_SIZE {os.environ['WORLD_SIZE']}: an analysis is many short runs in one process")
-    settings = settings or Settings()
+    settings = settings or AnalysisSettings()
     inputs = {"model": checkpoint.id, "train": corpus.id, "dev": dev.id}
     journal = Journal(Path(out) / JOURNAL, fingerprint(settings, inputs))
     done = journal.open()
@@ -164,7 +121,7 @@ def analyse(
     return result
 
 
-def jobs(settings: Settings) -> list[Job]:
+def jobs(settings: AnalysisSettings) -> list[Job]:
     """Return every run in order: dense, no penalty, then per block type the paper's direction and the control."""
     strengths = {"paper": settings.strengths, "opposite": (settings.strengths[(len(settings.strengths) - 1) // 2],)}
     penalised = [
@@ -227,7 +184,7 @@ class Shrink:
 class _Bench:
     """Everything the runs share: the model they start from, and the data as tokens."""
 
-    def __init__(self, checkpoint: Checkpoint, corpus: Corpus, dev: Corpus, settings: Settings) -> None:
+    def __init__(self, checkpoint: Checkpoint, corpus: Corpus, dev: Corpus, settings: AnalysisSettings) -> None:
         longest = checkpoint.model.config.max_position_embeddings
         pairs = tokenise(corpus, checkpoint.tokenizer, longest)
         held_out = tokenise(dev, checkpoint.tokenizer, longest)
@@ -319,7 +276,7 @@ def _offset(watch: Watch | None, label: str, before: int, total: int) -> Callabl
     return report
 
 
-def fingerprint(settings: Settings, inputs: dict[str, str]) -> str:
+def fingerprint(settings: AnalysisSettings, inputs: dict[str, str]) -> str:
     """Return 16 hex digits over everything that decides the result."""
     return hashlib.sha256(json.dumps([asdict(settings), inputs], sort_keys=True).encode()).hexdigest()[:16]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tprune.base import stamp
-from tprune.pruning.sensitivity import TYPES, Row, Sensitivity
+from tprune.pruning.sensitivity import Row, Sensitivity
+from tprune.pruning.settings import TYPES
 
 GROUPS = (  # heading, stack, sub-blocks whose matrices stand in its columns
     ("encoder: self-attention, FFN", "encoder", ("self_attn", "ffn")),

@@ -24,13 +24,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from tprune.base.hoyer import group_hoyer_square, group_lasso
 from tprune.marian.model import PrunedMarianMTModel
 from tprune.pruning.sites import Site, line_sums, site_parameters, sites
 
 Formula = Callable[[Tensor], Tensor]  # squared line weights (lines,) -> scalar
-
-FORMULAS: dict[str, Formula] = {"shs": group_hoyer_square, "group-lasso": group_lasso}
 
 
 class Decoupled:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tprune.marian.train import LOOK_EVERY
+from tprune.marian.recipe import LOOK_EVERY
 from tprune.pruning.penalty import Decoupled
 
 DEAD = 0.1  # weight below which a line counts as dead: a tenth of the dense model's median line

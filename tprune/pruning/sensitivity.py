@@ -16,11 +16,12 @@ from typing import Any
 
 from rich.table import Table
 
+from tprune.base import html
 from tprune.base.errors import BadInput
 from tprune.base.stamp import SCHEMA, stamp, write_json
+from tprune.pruning.settings import TYPES
 
 KIND = "sensitivity"
-TYPES = ("q", "k", "v", "o", "fc1", "fc2")  # the paper's six matrices
 EASY, HARD = ("q", "k", "v"), ("o", "fc1", "fc2")  # what the authors are reported to have found
 SITE_KINDS = {"q": "qk", "k": "qk", "v": "vo", "o": "vo"}
 LOW, HIGH = 0.5, 2.0  # a site's strength factor stays in here
@@ -115,6 +116,22 @@ class Sensitivity:
     def __post_init__(self) -> None:
         if [row.block_type for row in self.rows[:2]] != ["dense", "none"]:
             raise BadInput("Sensitivity.rows: the first two must be 'dense' and 'none' (trained without penalty)")
+
+    def __repr__(self) -> str:
+        dead = {kind: _dead(rows) for kind in TYPES if (rows := self.runs(types=[kind]))}
+        shares = ", ".join(f"{kind} {share:.0%}" for kind, share in dead.items())
+        return f"Sensitivity({self.model['name']!r}, {len(self.rows)} runs; dead lines on average: {shares or 'none'})"
+
+    def _repr_html_(self) -> str:
+        rows = (
+            (row.block_type, row.direction, f"{row.strength:g}", f"{row.dead_share:.0%}", _quality(row))
+            for row in self.rows
+        )
+        return html.table(
+            f"Sensitivity of {self.model['name']}",
+            ("block", "direction", "strength", "dead lines", "dev loss with them zeroed"),
+            rows,
+        )
 
     @property
     def dense(self) -> Row:

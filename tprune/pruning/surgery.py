@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import MarianConfig, MarianMTModel
 
-from tprune.marian.model import PrunedAttention, PrunedMarianConfig, PrunedMarianMTModel
+from tprune.marian.checkpoint import Checkpoint
+from tprune.marian.config import PrunedMarianConfig
+from tprune.marian.model import PrunedAttention, PrunedMarianMTModel
 from tprune.pruning.plan import AttentionPlan, Plan
 from tprune.pruning.sites import sub_blocks
 
@@ -28,21 +30,6 @@ def shapes(model: PrunedMarianMTModel) -> dict[str, tuple[int, ...]]:
         else:
             found[name] = (module.fc1.out_features,)
     return found
-
-
-def full_plan(model: PrunedMarianMTModel) -> Plan:
-    """Return the plan that keeps everything."""
-    attention: dict[str, AttentionPlan] = {}
-    ffn: dict[str, tuple[int, ...]] = {}
-    for name, shape in shapes(model).items():
-        if len(shape) == 1:
-            ffn[name] = tuple(range(shape[0]))
-        else:
-            heads, qk, vo = shape
-            attention[name] = AttentionPlan(
-                tuple(range(heads)), (tuple(range(qk)),) * heads, (tuple(range(vo)),) * heads
-            )
-    return Plan(attention, ffn)
 
 
 def cut(model: PrunedMarianMTModel, plan: Plan) -> PrunedMarianMTModel:
@@ -80,8 +67,9 @@ def mask(model: PrunedMarianMTModel, plan: Plan) -> PrunedMarianMTModel:
     return masked
 
 
-def expand(model: PrunedMarianMTModel) -> MarianMTModel:
-    """Return a stock MarianMTModel with the same outputs: cut lines come back as zeros."""
+def expand(model: Checkpoint | PrunedMarianMTModel) -> MarianMTModel:
+    """Return a stock MarianMTModel with the same outputs: cut lines return as zeros."""
+    model = model.model if isinstance(model, Checkpoint) else model
     values = _plain(model.config)
     del values["encoder_sizes"], values["decoder_sizes"]
     stock = MarianMTModel(MarianConfig(**values))
