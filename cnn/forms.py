@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tprune.base.errors import BadInput
+from tprune.cnn import strided  # noqa: F401 - replaces a broken operator of torch
 
-SCHEMES = ("channel", "spatial")
 Layer = TypeVar("Layer", bound=nn.Module)
 
 

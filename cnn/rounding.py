@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tprune.cnn import strided  # noqa: F401 - replaces a broken operator of torch
+
 LEVELS = 127  # either side of 0 for weights
 STEPS = 255  # from the lowest activation to the highest
 MEMORY = 0.9  # of the range seen so far, at every batch of training

@@ -15,8 +15,8 @@ from rich.table import Table
 from tprune.base.errors import BadInput
 from tprune.cnn import methods
 from tprune.cnn.count import Count, count, kept, totals
-from tprune.cnn.evaluate import Score
 from tprune.cnn.network import Network
+from tprune.cnn.score import Score
 
 
 def row(

@@ -12,8 +12,9 @@ from typing import Any
 from torch import nn
 
 from tprune.base.errors import BadInput
-from tprune.cnn.forms import SCHEMES, BasisConv2d, SvdConv2d
+from tprune.cnn.forms import BasisConv2d, SvdConv2d
 from tprune.cnn.rounding import EightBit
+from tprune.cnn.settings import SCHEMES
 
 Layers = dict[str, dict[str, Any]]
 

@@ -22,7 +22,8 @@ from torch.autograd.function import once_differentiable
 from tprune.base.errors import BadInput
 from tprune.base.hoyer import hoyer, hoyer_square
 from tprune.cnn import forms
-from tprune.cnn.forms import SCHEMES, SvdConv2d
+from tprune.cnn.forms import SvdConv2d
+from tprune.cnn.settings import SCHEMES
 
 # name -> sparsity of a layer's singular values, 0 where it is greatest
 SPARSITY: dict[str, Callable[[Tensor], Tensor]] = {

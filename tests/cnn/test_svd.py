@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from tprune.base.errors import BadInput
 from tprune.cnn import nets, svd
-from tprune.cnn.forms import SCHEMES, SvdConv2d
+from tprune.cnn.forms import SvdConv2d
+from tprune.cnn.settings import SCHEMES
 
 IMAGE = (3, 12, 10)
 quick = settings(max_examples=40, derandomize=True, database=None, deadline=None)

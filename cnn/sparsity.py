@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from tprune.base.errors import BadInput
 from tprune.cnn import nets
 from tprune.cnn.escalate import is_ternary
-from tprune.cnn.evaluate import BATCH
 from tprune.cnn.forms import BasisConv2d, SvdConv2d, only
 from tprune.cnn.images import Images
 from tprune.cnn.network import Network
 from tprune.cnn.rounding import EightBit
+from tprune.cnn.score import BATCH
 
 Widths = tuple[int, int]  # input and output channels
 KINDS = (nn.Conv2d, nn.Linear, SvdConv2d, BasisConv2d)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -22,71 +22,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tprune.base.bf16 import bf16_is_faster
-from tprune.base.errors import BadInput, WorkFailed
+from tprune.base.errors import WorkFailed
 from tprune.base.state import Progress, load_state, save_state
 from tprune.cnn.images import Images, augmented
-from tprune.cnn.nets import Net
 from tprune.cnn.network import Network
+from tprune.cnn.settings import Recipe
 from tprune.cnn.teacher import Teacher
 
-OPTIMISERS = ("sgd", "adam")
 SAVE_EVERY = 60.0  # seconds
 FIRST_SAVE = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to train: everything that decides the result, except network, data and penalty."""
-
-    epochs: int
-    lr: float = 0.1
-    optimiser: str = "sgd"  # sgd is Nesterov's, momentum 0.9
-    weight_decay: float = 5e-4  # of weights alone: not of batch norms and biases
-    batch: int = 128  # images a step, all processes together
-    warmup: float = 0.2  # share of the steps over which the rate rises to `lr`; then it falls linearly to 0
-    smoothing: float = 0.0
-    shift: int = 4  # images are shifted by up to so many pixels at random
-    flip: bool = True  # and mirrored at random
-    bf16: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name} {getattr(self, name)} must be at least 1")
-        if self.shift < 0:
-            raise BadInput(f"shift {self.shift} must be at least 0")
-        if self.optimiser not in OPTIMISERS:
-            raise BadInput(f"optimiser {self.optimiser!r} must be {' or '.join(OPTIMISERS)}")
-        if not 0 < self.lr <= 10:
-            raise BadInput(f"lr {self.lr} must lie above 0 and not above 10")
-        if not 0 <= self.weight_decay < 1:
-            raise BadInput(f"weight_decay {self.weight_decay} must lie in [0, 1)")
-        for name in ("warmup", "smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise BadInput(f"{name} {getattr(self, name)} must lie in [0, 1)")
-
-    def check(self, image: tuple[int, int, int]) -> None:
-        """Raise BadInput for what does not go with images of (channels, height, width)."""
-        if self.shift >= min(image[1:]):
-            raise BadInput(f"shift {self.shift} would move a whole image away; 0 to {min(image[1:]) - 1} are legal")
-
-    def lr_at(self, step: int, steps: int) -> float:
-        """Return the learning rate of 0-based `step` of `steps`."""
-        rising = self.warmup * steps
-        if step < rising:
-            return self.lr * (step + 1) / (rising + 1)
-        return self.lr * (steps - step) / max(steps - rising, 1.0)
-
-
-def recipe_of(row: Net, epochs: int, **given: Any) -> Recipe:
-    """Return the recipe that the network is usually trained with, changed by what is given and not None."""
-    usual: dict[str, Any] = {name: getattr(row, name) for name in ("lr", "optimiser", "shift", "flip", "bf16")}
-    chosen = usual | {name: value for name, value in given.items() if value is not None}
-    chosen.setdefault("weight_decay", 5e-4 if chosen["optimiser"] == "sgd" else 0.0)
-    recipe = Recipe(epochs, **chosen)
-    recipe.check(row.image)
-    return recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ import torch
 from tprune.cnn.images import Images
 from tprune.cnn.methods import Method
 from tprune.cnn.network import Network
-from tprune.cnn.train import Recipe, Step
+from tprune.cnn.settings import Recipe
+from tprune.cnn.training import Step
 
 WARM_UP = 3  # rounds that are thrown away
 
