@@ -85,7 +85,6 @@ NORMALISED = Prices(
     1.0,  # inter-PE 2 per 16-bit word [seen]
     100.0,  # DRAM 200 per 16-bit word [seen]
 )
-TABLES = {prices.name: prices for prices in (FORTY_FIVE, NORMALISED)}
 
 
 def spent(counts: Counts, prices: Prices) -> dict[str, float]:

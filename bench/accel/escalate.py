@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tprune.bench.accel.counts import Access, Counts, dram, masked, once, too_small
-from tprune.bench.accel.hardware import Hardware
+from tprune.bench.accel.hardware import CHOSEN, EQUAL, RECALLED, Constant, Hardware, Model
 from tprune.bench.accel.layer import Mask, Shape
 from tprune.bench.accel.storage import BITMASK, weight_bits
 from tprune.bench.accel.task import Task
@@ -185,3 +185,21 @@ def _counts(task: Task, hardware: Hardware, work: Work) -> Counts:
         dram(inputs=inputs, weights=weights, outputs=outputs, buffer=buffer),
         once(inputs=inputs, weights=weights, outputs=outputs),
     )
+
+
+ESCALATE = Hardware(
+    "escalate",
+    Model("escalate", count, ("blocks", "slices", "multipliers"), switches=("skip_zero_activations",), decomposed=True),
+    {
+        **EQUAL,
+        "blocks": Constant(32, "near 1,024 multipliers with 6 slices of 5", CHOSEN),
+        "slices": Constant(6, "M slices of a block, one a basis kernel (recalled), M = 6", RECALLED),
+        "multipliers": Constant(5, "multipliers of a slice: 32 x 6 x 5 = 960", CHOSEN),
+        "adders": Constant(4, "adders of a slice in stage 1; nothing is documented", CHOSEN),
+        "word": Constant(64, "channels of a coefficient mask word, looked at in one cycle", CHOSEN),
+        "skip_zero_activations": Constant(1, "stage 1 skips zero activations too ('dilution-concentration')", RECALLED),
+        "line_bytes": Constant(1536, "line buffer of a slice: R rows of 16-bit intermediate values", CHOSEN),
+        "psum_bytes": Constant(3, "24-bit partial sums", CHOSEN),
+    },
+    "#0072B2",
+)

@@ -8,10 +8,10 @@ other filters, channels or groups run beside them. A zero input holds a PE's mul
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tprune.bench.accel.counts import Access, Counts, dram, once, run_length, too_small
-from tprune.bench.accel.hardware import Hardware
+from tprune.bench.accel.hardware import CHOSEN, EQUAL, INFERRED, RECALLED, SEEN, Constant, Hardware, Model
 from tprune.bench.accel.layer import Shape
 from tprune.bench.accel.task import Task
 
@@ -136,3 +136,40 @@ def _overlap(shape: Shape, mapping: Mapping) -> float:
         bottom = min(shape.size[0], last * step - above + shape.kernel[0])
         rows += max(0, bottom - top)
     return rows / shape.size[0]
+
+
+MODEL = Model("eyeriss", count, ("rows", "columns"))
+EYERISS_CHIP = Hardware(
+    "eyeriss-chip",
+    MODEL,
+    {
+        "clock_mhz": Constant(200, "core clock of Eyeriss' published measurements (nn_dataflow tests)", SEEN),
+        "bits": Constant(16, "16-bit fixed point (Sparseloop's Eyeriss configuration)", SEEN),
+        "buffer_bytes": Constant(108 * 1024, "108 kB global buffer (nn_dataflow test_eyeriss_isscc16)", SEEN),
+        "dram_gb_s": Constant(0.72, "64-bit link at its 90 MHz; the width is our assumption", INFERRED),
+        "rows": Constant(12, "12 x 14 PEs (JSSC'17 abstract: 168)", SEEN),
+        "columns": Constant(14, "12 x 14 PEs (JSSC'17 abstract: 168)", SEEN),
+        "ifmap_words": Constant(12, "per-PE scratch pad for inputs (nn_dataflow test_eyeriss_isscc16)", SEEN),
+        "filter_words": Constant(225, "per-PE scratch pad for weights (nn_dataflow test_eyeriss_isscc16)", SEEN),
+        "psum_words": Constant(24, "per-PE scratch pad for partial sums (nn_dataflow test_eyeriss_isscc16)", SEEN),
+        "run_bits": Constant(5, "bits of a zero run in its run-length code", RECALLED),
+    },
+    "#D55E00",
+)
+EYERISS_168 = replace(
+    EYERISS_CHIP,
+    name="eyeriss-168",  # the chip's array and buffer at the clock, precision and DRAM of all designs
+    constants={**EYERISS_CHIP.constants, **{name: EQUAL[name] for name in ("clock_mhz", "bits", "dram_gb_s")}},
+    colour="#cccccc",
+)
+EYERISS = Hardware(
+    "eyeriss",
+    MODEL,
+    {
+        **EYERISS_CHIP.constants,
+        **EQUAL,
+        "rows": Constant(32, "scaled to 1,024 PEs, square", CHOSEN),
+        "columns": Constant(32, "scaled to 1,024 PEs, square", CHOSEN),
+    },
+    "#999999",
+)

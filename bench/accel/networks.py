@@ -191,8 +191,3 @@ def decomposition(shape: Shape, density: float) -> Decomposition | None:
     if shape.area == 1:
         return Decomposition(1, Operand(min(1.0, 2 * density)))  # one coefficient stands for the only weight
     return Decomposition(min(BASES, shape.area), Operand(density))
-
-
-def total_macs(workload: Workload) -> int:
-    """Return the dense multiply-accumulates of a network."""
-    return sum(layer.shape.macs for layer in workload.layers)

@@ -38,7 +38,7 @@ class Row:
 
 def row(result: Result, sizes: dict[tuple[str, bool], Size], command: str) -> Row:
     """Return the row of a result."""
-    ours = result.hardware.model == "escalate"
+    ours = result.hardware.model.decomposed
     return Row(
         result.workload.network,
         result.workload.source,

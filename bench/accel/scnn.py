@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tprune.bench.accel.counts import Access, Counts, dram, once, run_length, too_small
-from tprune.bench.accel.hardware import Hardware
+from tprune.bench.accel.hardware import EQUAL, RECALLED, SEEN, Constant, Hardware, Model
 from tprune.bench.accel.layer import Shape
 from tprune.bench.accel.task import Task
 
@@ -304,3 +304,25 @@ def _conflicts(task: Task, tiling: Tiling, hardware: Hardware) -> tuple[float, f
             sums[2:] += (time.sum(), steps, valid, len(places[0]) * len(weights[0]))
         sums[:2] += (busy.max(), alone.max())
     return (sums[0] / sums[1], sums[2] / sums[3], sums[4] / sums[5]) if sums[1] else (1.0, 1.0, 1.0)
+
+
+SCNN = Hardware(
+    "scnn",
+    Model("scnn", count, ("pe_rows", "pe_columns", "weight_lanes", "activation_lanes"), switches=("queued",)),
+    {
+        **EQUAL,
+        "pe_rows": Constant(8, "8 x 8 PEs (DNNsim's defaults and code)", SEEN),
+        "pe_columns": Constant(8, "8 x 8 PEs (DNNsim's defaults and code)", SEEN),
+        "weight_lanes": Constant(4, "F = 4 weights a step (DNNsim)", SEEN),
+        "activation_lanes": Constant(4, "I = 4 activations a step (DNNsim)", SEEN),
+        "banks": Constant(32, "2 x F x I accumulator banks (DNNsim)", SEEN),
+        "queued": Constant(
+            0, "1: products queue before the banks; 0: a step waits for its busiest bank (DNNsim)", SEEN
+        ),
+        "accumulators": Constant(6144, "accumulator entries a PE (DNNsim's default; another example: 1,024)", SEEN),
+        "index_bits": Constant(4, "bits of a zero run per non-zero", RECALLED),
+        "fifo_bytes": Constant(512, "weight FIFO of a PE, about 500 B", RECALLED),
+        "psum_bytes": Constant(3, "24-bit partial sums", RECALLED),
+    },
+    "#E69F00",
+)

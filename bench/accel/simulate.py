@@ -12,21 +12,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tprune.bench.accel import escalate, eyeriss, scnn, sparten
 from tprune.bench.accel.counts import Counts
 from tprune.bench.accel.energy import COMPONENTS, FORTY_FIVE, Prices, spent
 from tprune.bench.accel.hardware import Hardware
 from tprune.bench.accel.layer import Layer, Workload
 from tprune.bench.accel.task import Task, prepare
-
-MODELS: Mapping[str, Callable[[Task, Hardware], Counts]] = {
-    "eyeriss": eyeriss.count,
-    "scnn": scnn.count,
-    "sparten": sparten.count,
-    "escalate": escalate.count,
-}
-
-BASED = "escalate"  # the model that takes decomposed layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +42,7 @@ class Result:
     @property
     def accuracy(self) -> float | None:
         """That of the network which the design runs, a share of 1; None where it is not known."""
-        plain = self.workload.plain if self.hardware.model != BASED else None
+        plain = self.workload.plain if not self.hardware.model.decomposed else None
         return (plain or self.workload).accuracy
 
     @property
@@ -113,7 +103,7 @@ def simulate_all(
     rows: list[list[LayerResult]] = [[] for _ in designs]
     for number, (task, plain) in enumerate(_pairs(workload, exact=exact, seed=seed)):
         for hardware, found in zip(designs, rows, strict=True):
-            found.append(run(task if hardware.model == BASED else plain, hardware, prices))
+            found.append(run(task if hardware.model.decomposed else plain, hardware, prices))
         if progress:
             progress(number + 1, len(workload.layers))
     return [
@@ -142,6 +132,6 @@ def tasks(workload: Workload, *, exact: bool, seed: int = 0) -> Iterator[Task]:
 
 def run(task: Task, hardware: Hardware, prices: Prices = FORTY_FIVE) -> LayerResult:
     """Return what one layer costs on one design."""
-    counts = MODELS[hardware.model](task, hardware)
+    counts = hardware.model.count(task, hardware)
     stall_free = math.ceil(counts.dram_bytes / hardware.bytes_per_cycle)
     return LayerResult(task.layer, counts, max(counts.cycles, stall_free), spent(counts, prices))

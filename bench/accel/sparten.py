@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tprune.bench.accel.counts import Access, Counts, dram, masked, once, too_small
-from tprune.bench.accel.hardware import Hardware
+from tprune.bench.accel.hardware import CHOSEN, EQUAL, RECALLED, SEEN, Constant, Hardware, Model
 from tprune.bench.accel.task import Task, filters, windows
 
 Numbers = NDArray[np.int64]
@@ -138,3 +138,20 @@ def _sampled(task: Task, hardware: Hardware) -> Work:
     work = _joined(replace(task, layer=layer, weights=task.weights[kept]), hardware)
     factor = per_group // whole
     return Work(np.repeat(work.items, factor, axis=2), work.matches * factor, work.empty * factor)
+
+
+SPARTEN = Hardware(
+    "sparten",
+    Model("sparten", count, ("clusters", "units"), switches=("balanced",)),
+    {
+        **EQUAL,
+        "clusters": Constant(32, "32 clusters make 1,024 units", RECALLED),
+        "units": Constant(32, "32 compute units a cluster (third-party code of SparTen)", SEEN),
+        "chunk": Constant(128, "positions of a chunk (third-party code of SparTen)", SEEN),
+        "balanced": Constant(1, "greedy balancing per chunk (GB-H), 0 is none (abstract names it)", SEEN),
+        "local_bytes": Constant(128, "a unit's buffer for values of one chunk (simulator behind BBS)", SEEN),
+        "psum_bytes": Constant(3, "24-bit partial sums", CHOSEN),
+    },
+    "#009E73",
+)
+SPARTEN_PLAIN = replace(SPARTEN.having("SparTen without balancing", balanced=0), name="sparten-plain", colour="#66c2a5")

@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tprune.bench.accel import eyeriss, networks, scnn, sparten
-from tprune.bench.accel.hardware import DESIGNS, EYERISS_CHIP, SCNN, SPARTEN, Hardware
+from tprune.bench.accel.eyeriss import EYERISS_CHIP
+from tprune.bench.accel.hardware import Hardware
 from tprune.bench.accel.layer import DENSE, Layer, Operand, Workload
+from tprune.bench.accel.scnn import SCNN
 from tprune.bench.accel.simulate import tasks
+from tprune.bench.accel.sparten import SPARTEN, SPARTEN_PLAIN
 from tprune.bench.accel.task import prepare
 
 QUEUED = SCNN.having("products queue before the banks", queued=1)
@@ -128,7 +131,7 @@ def cycles(workload: Workload, *, exact: bool) -> dict[str, int]:
         dense_weights = prepare(replace(layer, weights=DENSE), 1.0, exact=exact)
         sums["planar dense"] += planar(layer, SCNN)
         sums["chunked dense"] += chunked(layer, SPARTEN)
-        sums["one-sided"] += sparten.count(dense_weights, DESIGNS["sparten-plain"]).cycles
+        sums["one-sided"] += sparten.count(dense_weights, SPARTEN_PLAIN).cycles
         sums["scnn"] += scnn.count(task, SCNN).cycles
         sums["scnn queued"] += scnn.count(task, QUEUED).cycles
         sums["sparten"] += sparten.count(task, SPARTEN).cycles

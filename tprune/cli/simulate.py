@@ -10,6 +10,7 @@ import typer
 
 from tprune.base import stamp
 from tprune.base.errors import BadInput
+from tprune.bench.accel.designs import DESIGNS, usual
 from tprune.cli import terminal
 from tprune.cli.options import Dry, Json, Out, Seed
 
@@ -23,9 +24,9 @@ def simulate(
         list[str], typer.Argument(help="A workload.json, an ONNX file, or a named network.", metavar="WORKLOAD|NET...")
     ],
     out: Out,
-    design: Annotated[
-        str, typer.Option(help="Designs, separated by commas.")
-    ] = "escalate,eyeriss,eyeriss-168,scnn,sparten",
+    design: Annotated[str, typer.Option(help=f"Designs, separated by commas: {', '.join(DESIGNS)}.")] = ",".join(
+        usual()
+    ),
     hardware: Annotated[
         list[Path] | None, typer.Option(help="A design whose constants a TOML file overrides; may be repeated.")
     ] = None,
@@ -45,8 +46,8 @@ def simulate(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from tprune.bench.accel import simulate as models
     from tprune.bench.accel import storage, validation
-    from tprune.bench.accel.hardware import design as named
-    from tprune.bench.accel.hardware import from_toml
+    from tprune.bench.accel.designs import design as named
+    from tprune.bench.accel.designs import from_toml
     from tprune.bench.accel.sweep import sweep
     from tprune.bench.report import results as rows
     from tprune.bench.report import simulation as accel_report

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from tests.support.accel_layers import SMALL_EYERISS, conv, shapes, tasks
 from tprune.base.errors import BadInput
 from tprune.bench.accel import eyeriss, validation
-from tprune.bench.accel.hardware import EYERISS, EYERISS_CHIP
+from tprune.bench.accel.eyeriss import EYERISS, EYERISS_CHIP
 from tprune.bench.accel.layer import Shape
 from tprune.bench.accel.task import prepare
 
