@@ -1,8 +1,8 @@
 """Eyeriss, row stationary (Chen et al., ISCA'16 and JSSC'17): a PE convolves one filter row with one input row.
 
-A 2-D convolution of an R-row filter to E output rows is a logical set of R x E PEs. Sets wider than the array are cut
-into strips of output rows, which lie on top of each other where the height allows it; where room is left, sets of
-other filters, channels or groups run beside them. A zero input holds a PE's multiplier back but costs its cycle.
+A 2-D convolution of an R-row filter to E output rows is a logical set of R x E PEs. Sets wider than the array are split
+into strips of output rows, which are stacked if the height allows it. Remaining PEs run sets of other filters, channels
+or groups. A zero input gates a PE's multiplier but still takes its cycle.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tprune.bench.accel.task import Task
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """Where the sets of one layer lie.
+    """The mapping of one layer to the PE array.
 
-    A pass holds `channels` x `filters` x `groups` sets of `high` filter rows by `wide` output rows; `folds` of filter
-    rows and `strips` of output rows follow each other. In a PE `reuse` = (input channels, filters) take turns.
+    A pass runs `channels` x `filters` x `groups` sets of `high` filter rows by `wide` output rows; `folds` of filter
+    rows and `strips` of output rows run in sequence. A PE interleaves `reuse` = (input channels, filters).
     """
 
     high: int
@@ -35,7 +35,7 @@ class Mapping:
 
     @property
     def active(self) -> int:
-        """PEs that a full pass keeps busy."""
+        """PEs that are busy in a full pass."""
         return self.high * self.wide * self.channels * self.filters * self.groups
 
 
@@ -45,7 +45,7 @@ def place(layer: str, shape: Shape, hardware: Hardware) -> Mapping:
     (filter_rows, filter_width), out_rows = shape.kernel, shape.out_size[0]
     folds = math.ceil(filter_rows / rows)
     high = math.ceil(filter_rows / folds)
-    above = rows // high  # sets, or strips of one, on top of each other
+    above = rows // high  # sets, or strips of a set, that can be stacked
     pieces = math.ceil(out_rows / columns)
     stacked = min(above, pieces)
     strips = math.ceil(pieces / stacked)
@@ -72,7 +72,7 @@ def _passes(shape: Shape, channels: int, filters: int, groups: int) -> int:
 
 
 def _reuse(layer: str, width: int, most: tuple[int, int], hardware: Hardware) -> tuple[int, int]:
-    """Return how many input channels and filters the scratch pads of a PE hold rows of."""
+    """Return the numbers of input channels and filters whose rows fit into the scratch pads of a PE."""
     for field in ("ifmap_words", "filter_words"):
         if hardware.number(field) < width:
             raise too_small(layer, field, hardware.number(field), width, f"a filter row of {width} words")
@@ -86,22 +86,22 @@ def count(task: Task, hardware: Hardware) -> Counts:
     shape, layer = task.shape, task.layer
     mapping = place(layer.name, shape, hardware)
     passes = _passes(shape, mapping.channels, mapping.filters, mapping.groups) * mapping.folds * mapping.strips
-    cycles = passes * shape.kernel[1] * shape.out_size[1]  # a PE: S products for each of F outputs of its row
+    cycles = passes * shape.kernel[1] * shape.out_size[1]  # of a PE: S products for each of the F outputs of its row
     lanes = hardware.multipliers
     width, bits = hardware.count("bits") / 8, hardware.count("bits")
     density = layer.activations.share(exact=task.exact)
-    effective = round(shape.macs * density)  # MACs whose input is not zero; the others are held back
+    effective = round(shape.macs * density)  # MACs with a non-zero input; the others are gated
 
     q, p = mapping.reuse
-    input_turns = math.ceil(shape.outputs // shape.groups / (p * mapping.filters))  # readings of each input
-    sum_turns = math.ceil(shape.depth / (q * mapping.channels)) * mapping.folds  # visits to the buffer of each sum
+    input_turns = math.ceil(shape.outputs // shape.groups / (p * mapping.filters))  # buffer reads of each input
+    sum_turns = math.ceil(shape.depth / (q * mapping.channels)) * mapping.folds  # buffer accesses of each sum
     overlap = _overlap(shape, mapping)
     input_reads = shape.ifmap * overlap * input_turns
     filter_reads = shape.weights * mapping.strips
     per_pe = shape.outputs * shape.depth * shape.kernel[0] * shape.out_size[0]  # (filter row, output row) pairs
     noc = per_pe * (shape.kernel[1] + shape.size[1] / p + shape.out_size[1] / q)
     inputs = run_length(shape.ifmap, round(shape.ifmap * density), bits, hardware.count("run_bits"))
-    weights = shape.weights * width  # pruned weights are stored and fetched like the others
+    weights = shape.weights * width  # zero weights are stored and fetched too
     outputs = run_length(shape.ofmap, shape.ofmap * task.output_density, bits, hardware.count("run_bits"))
     pads = [hardware.number(field) * width for field in ("ifmap_words", "filter_words", "psum_words")]
     return Counts(
@@ -128,7 +128,7 @@ def count(task: Task, hardware: Hardware) -> Counts:
 
 
 def _overlap(shape: Shape, mapping: Mapping) -> float:
-    """Return how often an input row is read because neighbouring strips both need it, on average."""
+    """Return the mean number of reads of an input row, as neighbouring strips overlap."""
     rows, step, above = 0, shape.strides[0], shape.paddings[0]
     for first in range(0, shape.out_size[0], mapping.wide):
         last = min(first + mapping.wide, shape.out_size[0]) - 1

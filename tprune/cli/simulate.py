@@ -1,4 +1,4 @@
-"""The verb `simulate`: a network on ESCALATE and on the designs that it is held against."""
+"""The verb `simulate`: a network on ESCALATE and on the designs that it is compared with."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def simulate(
         str, typer.Option(help="exact, statistical, or auto: exact where there are masks, else statistical.")
     ] = "auto",
     validate: Annotated[
-        bool, typer.Option("--validate", help="Also hold SCNN and SparTen against their abstracts (seconds).")
+        bool, typer.Option("--validate", help="Also compare SCNN and SparTen with their abstracts (takes seconds).")
     ] = False,
     results: Annotated[Path | None, typer.Option(help="Also write the rows alone to this file.")] = None,
     seed: Seed = 0,
@@ -42,7 +42,7 @@ def simulate(
     dry_run: Dry = False,
 ) -> None:
     """Simulate ESCALATE beside Eyeriss, SCNN and SparTen: cycles, energy, DRAM traffic, compressed size."""
-    # Matrix products here are many and small: a second BLAS thread waits for the first far longer than it helps.
+    # There are many small matrix products, for which a second BLAS thread costs more than it saves.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from tprune.bench.accel import simulate as models
     from tprune.bench.accel import storage, validation

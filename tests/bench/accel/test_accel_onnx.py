@@ -84,5 +84,5 @@ def test_an_input_of_unknown_size_is_refused(tmp_path):
 
 def test_a_file_that_is_no_model_is_refused(tmp_path):
     (tmp_path / "net.onnx").write_bytes(b"not a model")
-    with pytest.raises(BadInput, match="is no ONNX model"):
+    with pytest.raises(BadInput, match="is not an ONNX model"):
         onnx_file.read(tmp_path / "net.onnx")
