@@ -1,10 +1,10 @@
-"""The one training loop for image networks: SGD or Adam, warm-up and linear decay, bf16, channels last, resumable.
+"""The training loop for image networks: SGD or Adam, warm-up and linear decay, bf16, channels last, resumable.
 
     fit(network, images, Recipe(epochs=10), penalty=deephoyer.penalty(...), run_dir=Path("run"))
 
-Nothing random survives a step: the order is drawn from (seed, epoch), the augmentation from (seed, step). So a run that
-was killed and resumed from its last state computes what the unbroken run would have. Runs under `accelerate launch` on
-several processes unchanged.
+No random state outlives a step: the order is seeded by (seed, epoch), the augmentation by (seed, step). A run that is
+killed and resumed therefore gives the same result as an uninterrupted one. The loop also runs under `accelerate launch`
+on several processes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FIRST_SAVE = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What came out: the mean loss of every epoch (nats an image), seconds, and the step it was resumed at."""
+    """Result of `fit`: mean loss of every epoch (nats per image), seconds, and the step it resumed at."""
 
     losses: tuple[float, ...]
     seconds: float
@@ -43,13 +43,13 @@ class Fitted:
 
 
 class Penalty(Protocol):
-    """What pulls at weights beside the task's loss; by its repr a killed run is known again."""
+    """A regularisation term; its repr identifies a run when it is resumed."""
 
     def backward(self) -> None:
-        """Add its gradient to the `.grad` of its weights."""
+        """Add the gradient to the `.grad` of the weights."""
 
 
-Frozen = Callable[[int], Collection[nn.Parameter]]  # epoch -> the parameters that rest in it; its repr counts, too
+Frozen = Callable[[int], Collection[nn.Parameter]]  # epoch -> parameters frozen in it; its repr identifies a run
 Watch = Callable[[int, int, float], None]  # (steps done, steps in all, loss)
 
 
@@ -65,11 +65,11 @@ def fit(
     run_dir: Path | None = None,
     watch: Watch | None = None,
 ) -> Fitted:
-    """Train the network's module in place; with `run_dir` the run can be killed and continued.
+    """Train the network's module in place; with `run_dir`, a killed run can be resumed.
 
-    keep_zeros: weights that are 0 at the start stay 0 (fine-tuning after pruning); teacher: distilled from. Raises
-    WorkFailed at the first step whose loss is not finite, BadInput when `run_dir` holds the state of another run.
-    Torch's global generator is seeded at every step.
+    keep_zeros: weights that are 0 at the start stay 0 (fine-tuning after pruning); teacher: network to distil from.
+    Raises WorkFailed at the first non-finite loss, BadInput when `run_dir` has the state of another run. Seeds torch's
+    global generator at every step.
     """
     network.check(images)
     recipe.check(network.image)
@@ -87,7 +87,7 @@ def fit(
     steps, began = an_epoch * recipe.epochs, time.monotonic()
     saved = began - SAVE_EVERY + FIRST_SAVE
     losses = _Losses(dict(at.losses), dict(at.memory))
-    do_step.bf16 = bool(losses.running.setdefault("bf16", float(do_step.bf16)))  # as the run began, not as measured now
+    do_step.bf16 = bool(losses.running.setdefault("bf16", float(do_step.bf16)))  # as at the start of the run
     for step, (pixels, labels) in enumerate(_stream(images, recipe, at.step, steps, rank, world), at.step):
         for group in optimiser.param_groups:
             group["lr"] = recipe.lr_at(step, steps)
@@ -109,7 +109,7 @@ def fit(
 
 
 class Step:
-    """One step of training: forward, backward with the penalty, the optimiser; what `fit` repeats.
+    """One training step: forward, backward including the penalty, optimiser.
 
     Puts the network's module into train mode, on the accelerator's device.
     """
@@ -123,7 +123,7 @@ class Step:
         keep_zeros: bool = False,
         teacher: Teacher | None = None,
     ) -> None:
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")  # the recipe says which
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")  # the recipe decides
         self._network, self._penalty, self._teacher = network, penalty, teacher
         parameters = list(network.module.train().parameters())
         self.optimiser = _optimiser(parameters, recipe)
@@ -144,15 +144,15 @@ class Step:
         self._plain.bf16 = wanted
 
     def __call__(self, pixels: Tensor, labels: Tensor, resting: Collection[nn.Parameter] = ()) -> float:
-        """Train on uint8 pixels (batch, channels, height, width) and labels (batch); `resting` parameters do not.
+        """Train on uint8 pixels (batch, channels, height, width) and labels (batch); `resting` parameters are frozen.
 
-        Returns the loss (nats an image) without the penalty; where it is not finite, the weights are left as they were.
+        Returns the loss (nats per image) without the penalty; if it is not finite, the weights are unchanged.
         """
         device = self.accelerator.device
         pixels, labels = pixels.to(device), labels.to(device)
         taught = self._teacher.logits(pixels, bf16=self.bf16) if self._teacher else None
         loss = self._objective(self._network.normalise(pixels), labels, taught)
-        loss.backward()  # not accelerate's: what its environment may scale it by, the penalty would not be
+        loss.backward()  # not accelerate's, which may scale the loss but not the penalty
         if self._penalty:
             self._penalty.backward()
         value = float(loss.detach())
@@ -169,16 +169,16 @@ class Step:
 
 
 class Objective(nn.Module):
-    """The task's loss of a network, computed in bf16 or in full precision whatever the caller's context says."""
+    """The loss of a network, in bf16 or full precision regardless of the caller's autocast context."""
 
     def __init__(self, module: nn.Module, smoothing: float, *, bf16: bool, teacher: Teacher | None = None) -> None:
         super().__init__()
         self.module, self.smoothing, self.bf16, self.teacher = module, smoothing, bf16, teacher
 
     def forward(self, inputs: Tensor, labels: Tensor, taught: Tensor | None = None) -> Tensor:
-        """Return the mean cross-entropy (nats an image) of (batch, channels, height, width) and labels (batch).
+        """Return the mean cross-entropy (nats per image) of (batch, channels, height, width) and labels (batch).
 
-        With a teacher's logits `taught` (batch, classes): what the teacher makes of it.
+        With a teacher's logits `taught` (batch, classes), return the distillation objective.
         """
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.module(inputs)
@@ -205,7 +205,7 @@ def _optimiser(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Op
     if recipe.optimiser == "adam":
         return torch.optim.Adam(groups, lr=recipe.lr, fused=True)
     sgd = torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True, fused=True)
-    for parameter in parameters:  # as a first step would leave them; the fused kernel takes all of them or none
+    for parameter in parameters:  # as after a first step; the fused kernel needs all or none
         sgd.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
     return sgd
 
@@ -221,7 +221,7 @@ def _stream(
             at = (step - epoch * an_epoch) * recipe.batch
             mine = order[at : at + recipe.batch][rank::world]
             chance = _generator(recipe.seed, step, 1 + rank)
-            torch.manual_seed(chance.initial_seed())  # dropout, say: nothing random survives a step
+            torch.manual_seed(chance.initial_seed())  # for dropout: no random state outlives a step
             yield augmented(images, mine, chance, shift=recipe.shift, flip=recipe.flip), images.labels[mine]
 
 

@@ -254,7 +254,7 @@ def test_a_network_remembers_its_method(resnet: Path):
             "there is no method 'magic'; legal are deephoyer, svd, penni",
         ),
         (("train", "--net", "lenet-5", "--method", "svd", "--bases", 3), "svd has no setting 'bases'"),
-        (("train", "--net", "lenet-5", "--method", "penni", "--bases", 26), "bases 26 must lie in 1 to 25"),
+        (("train", "--net", "lenet-5", "--method", "penni", "--bases", 26), "bases 26 must be 1 to 25"),
         (
             ("train", "--net", "lenet-5", "--method", "svd", "--scheme", "diagonal"),
             "scheme 'diagonal' must be channel or spatial",
@@ -270,7 +270,7 @@ def test_a_network_remembers_its_method(resnet: Path):
         (("compress", "LENET", "--cut", "0.1,0.10", "--method", "penni"), "--cut '0.1,0.10' names 0.1 twice"),
         (("compress", "LENET", "--cut", "1", "--method", "svd", "--structural"), "svd has no setting 'structural'"),
         (("compress", "LENET", "--cut", "0.1", "--method", "svd", "--keep-bases"), "only penni has bases to keep"),
-        (("compress", "LENET", "--cut", "0.1", "--method", "svd"), "no convolution that SVD training can treat"),
+        (("compress", "LENET", "--cut", "0.1", "--method", "svd"), "no convolution that SVD training supports"),
         (
             ("compress", "LENET", "--cut", "1", "--method", "deephoyer", "--rounds", 9, "--epochs", 2),
             "too few for 9 rounds",
@@ -348,7 +348,8 @@ def test_damaged_weights_are_told(lenet: Path, mnist: Path, tmp_path: Path):
     copy = tmp_path / "copy"
     shutil.copytree(lenet, copy)
     (copy / "model.safetensors").write_bytes(b"x" * 100)
-    tprune("cnn", "evaluate", copy, "--data", mnist, "--threads", 1).check_failed(2, "is damaged or belongs to another network")
+    told = tprune("cnn", "evaluate", copy, "--data", mnist, "--threads", 1)
+    told.check_failed(2, "is damaged or belongs to another network")
 
 
 def test_records_of_the_artefact_give_times_and_memory_to_the_table(

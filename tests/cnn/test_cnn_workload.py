@@ -183,7 +183,7 @@ class Twice(nn.Module):
         (nn.Sequential(nn.Conv2d(2, 3, 3, dilation=2), nn.Flatten()), r"layer '0' has dilation \(2, 2\)"),
         (nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), nn.Flatten()), "'0' pads by 'reflect'"),
         (nn.Sequential(nn.Conv2d(2, 3, 2, padding="same"), nn.Flatten()), "'0' pads one side more than the other"),
-        (nn.Sequential(nn.ConvTranspose2d(2, 3, 3), nn.Flatten()), "layer '0' is ConvTranspose2d; the simulator takes"),
+        (nn.Sequential(nn.ConvTranspose2d(2, 3, 3), nn.Flatten()), "layer '0' is ConvTranspose2d; the simulator"),
         (nn.Sequential(nn.Linear(6, 3), nn.Flatten()), "layer '0' is applied to 6 x 2 x 6 x 6 values"),
         (Twice(), "layer 'conv' runs twice for one image"),
     ],
