@@ -85,7 +85,7 @@ def test_a_workload_is_not_empty_and_its_names_are_unique():
     layer = Layer("a", Shape(2, 3, (4, 4), (3, 3)))
     with pytest.raises(BadInput, match="Workload.layers of 'net' is empty"):
         Workload("net", "trained", ())
-    with pytest.raises(BadInput, match="duplicate name 'a'; names must be unique"):
+    with pytest.raises(BadInput, match="the name 'a' appears twice"):
         Workload("net", "trained", (layer, layer))
     with pytest.raises(BadInput, match="Workload.source is 'guessed'; it must be 'trained' or 'synthetic'"):
         Workload("net", "guessed", (layer,))
