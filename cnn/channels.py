@@ -1,10 +1,10 @@
-"""Channels that must be cut together: which layers write them, carry them and read them.
+"""Groups of channels that must be cut together: the layers that write, pass on and read them.
 
     for space in spaces(module, (3, 32, 32)):
         print(space.size, [end.path for end in space.writers], [end.path for end in space.readers], space.fixed)
 
-The network is traced symbolically (torch.fx) and run once on zeros for its shapes. Whatever is not understood fixes the
-channels that it touches, and says so; it is never an error.
+The network is traced symbolically (torch.fx) and run once on zeros for its shapes. An unsupported operator fixes the
+channels that it touches, with a reason; it is never an error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tprune.base.errors import BadInput
 from tprune.cnn.forms import BasisConv2d, SvdConv2d
 from tprune.cnn.rounding import EightBit
 
-# Operators by the name that module, function and method share: `nn.ReLU6`, `functional.relu6`, `x.relu6_()` -> relu6.
+# Operators by the common name of module, function and method: `nn.ReLU6`, `functional.relu6`, `x.relu6_()` -> relu6.
 POINTWISE = frozenset(
     "identity eightbit clone contiguous detach dropout dropout1d dropout2d dropout3d alphadropout featurealphadropout "
     "relu relu6 leakyrelu elu selu celu gelu silu mish hardswish hardtanh tanh tanhshrink hardshrink softshrink "
@@ -35,19 +35,19 @@ POOLS = frozenset({"maxpool2d", "avgpool2d", "adaptivemaxpool2d", "adaptiveavgpo
 IN_PLACE = frozenset({"iadd", "isub", "imul", "itruediv"})
 REDUCTIONS = frozenset({"mean", "sum", "amax", "amin"})
 RESHAPES = frozenset({"flatten", "view", "reshape", "squeeze", "unsqueeze"})
-QUESTIONS = frozenset({"size", "dim", "getattr"})  # about a tensor's shape: they touch no channel
+QUERIES = frozenset({"size", "dim", "getattr"})  # of a tensor's shape: they touch no channel
 FORMS = (SvdConv2d, BasisConv2d)
 LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, *FORMS)
-BATCH = 2  # of the dry run: at 1, an image's channels could pass for the batch in a reshape
+BATCH = 2  # of the dry run: at 1, a reshape could confuse channels with the batch
 
 Shapes = dict[fx.Node, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A layer that writes a value's channels (they are its outputs) or reads them (they are its inputs).
+    """A layer that writes the channels of a value (its outputs) or reads them (its inputs).
 
-    repeat: how many inputs a channel has, one after the other: the positions of a map that was flattened.
+    repeat: consecutive inputs per channel, which are the positions of a flattened feature map.
     """
 
     path: str
@@ -57,8 +57,8 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Channel c of one value becomes channel c of another: in a batch norm, a depthwise convolution, or ("") a
-    sum or an activation."""
+    """Channel c of one value becomes channel c of another through a batch norm or depthwise convolution at `path`, or
+    (with an empty path) through a sum or an activation."""
 
     path: str
     source: int
@@ -67,10 +67,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Channels of one number and order in several values: cutting one cuts it everywhere here.
+    """Channels shared by several values: cutting one cuts it in all of them.
 
-    links stand in the order of the network. constants are the values whose channels are not zero where their source's
-    are (value -> why). `fixed` says why no channel may go; it is empty where they may.
+    `links` are in the order of the network. `constants`: values whose channels are non-zero where those of their source
+    are zero (value -> reason). `fixed`: the reason why no channel can be cut; empty if channels can be cut.
     """
 
     size: int
@@ -82,15 +82,15 @@ class Space:
 
     @property
     def values(self) -> set[int]:
-        """The numbers of its values."""
+        """The values of the space."""
         ends = {end.value for end in (*self.writers, *self.readers)}
         return ends | {value for link in self.links for value in (link.source, link.target)}
 
 
 def spaces(module: nn.Module, image: tuple[int, int, int]) -> tuple[Space, ...]:
-    """Return every space of a network that takes `image` (channels, height, width), in the order of the network.
+    """Return all spaces of a network with input `image` (channels, height, width), in the order of the network.
 
-    Raises BadInput when the network cannot be traced, naming the line, or does not take such an image.
+    Raises BadInput when the network cannot be traced, naming the line, or does not accept the image.
     """
     with evaluating(module):
         graph = _trace(module)
@@ -104,7 +104,7 @@ def spaces(module: nn.Module, image: tuple[int, int, int]) -> tuple[Space, ...]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Hold a module in eval mode and without gradients; every layer returns to the mode that it was in."""
+    """Put a module into eval mode without gradients for the block; restore the mode of every layer afterwards."""
     training = [one for one in module.modules() if one.training]
     try:
         module.eval()
@@ -116,7 +116,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def dry_run(module: nn.Module, image: tuple[int, int, int], run: Callable[[Tensor], object], *, batch: int = 1) -> None:
-    """Call `run` on zeros (batch, *image) as the module wants them; BadInput when it does not take such an image."""
+    """Call `run` on zeros (batch, *image) of the module's dtype and device; BadInput when it fails."""
     first = next(module.parameters(), torch.zeros(()))
     try:
         run(torch.zeros(batch, *image, dtype=first.dtype, device=first.device))
@@ -132,7 +132,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Shapes(fx.Interpreter):
-    """Runs a graph and notes the shape of every tensor that a node gives."""
+    """Runs a graph and records the shape of every tensor result."""
 
     def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
         super().__init__(module, graph=graph)
@@ -167,14 +167,14 @@ def _tied(module: nn.Module) -> set[str]:
 
 
 def _read_elsewhere(module: nn.Module, graph: fx.Graph) -> set[str]:
-    """Return the layers whose weights the network's own code uses, beside or instead of calling the layer."""
+    """Return the layers whose weights the network's code accesses directly."""
     read = {str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
     return {path for path, layer in module.named_modules() if path in read and type(layer) in LAYERS}
 
 
 @dataclass
 class _Flow:
-    """The spaces while the graph is followed: values in a union-find, and which of them every node carries."""
+    """State of the traversal: a union-find of values, and the value that each node carries."""
 
     module: nn.Module
     shapes: Shapes
@@ -186,9 +186,9 @@ class _Flow:
     links: list[Link] = field(default_factory=list)
     constants: dict[int, str] = field(default_factory=dict)
     fixed: dict[int, str] = field(default_factory=dict)
-    carried: dict[fx.Node, tuple[int, int]] = field(default_factory=dict)  # node -> value, entries a channel in dim 1
-    called: dict[str, tuple[End, End]] = field(default_factory=dict)  # layer -> its ends, where it was called before
-    failed: dict[str, str] = field(default_factory=dict)  # layer -> why one of its calls is not understood
+    carried: dict[fx.Node, tuple[int, int]] = field(default_factory=dict)  # node -> value, entries per channel in dim 1
+    called: dict[str, tuple[End, End]] = field(default_factory=dict)  # layer -> its ends in earlier calls
+    failed: dict[str, str] = field(default_factory=dict)  # layer -> reason why a call is unsupported
 
     def spaces(self) -> tuple[Space, ...]:
         members: dict[int, set[int]] = {}
@@ -220,7 +220,7 @@ class _Flow:
         return len(self.parents) - 1
 
     def after(self, node: fx.Node, sources: Sequence[int], path: str = "") -> int:
-        """Let `node` carry a new value whose channels are those of `sources`."""
+        """Let `node` carry a new value with the channels of `sources`."""
         _, repeat = self.carried[node.all_input_nodes[0]]
         target = self.new(self.sizes[sources[0]])
         for source in sources:
@@ -238,13 +238,13 @@ class _Flow:
             why = "the network's output"
         elif node.op == "call_module" and type(layer := self.module.get_submodule(str(node.target))) in LAYERS:
             why = self.layer(node, layer)
-            if why:  # what one call cannot take, no other call of the layer can
+            if why:  # one unsupported call fixes the layer in all calls
                 self.failed.setdefault(str(node.target), why)
                 for end in self.called.get(str(node.target), ()):
                     self.fixed.setdefault(end.value, why)
         elif inputs:
             why = self.operation(node, _name(node, self.module))
-            if not why and _is_in_place(node, self.module):  # who reads the old name reads what it became
+            if not why and _is_in_place(node, self.module):  # readers of the input get the result
                 self.carried[node.all_input_nodes[0]] = self.carried.get(node, self.carried[node.all_input_nodes[0]])
         for value, _ in inputs if why else ():
             self.fixed.setdefault(value, why)
@@ -255,7 +255,7 @@ class _Flow:
             self.fixed[value] = why or f"comes from {node.name}"
 
     def layer(self, node: fx.Node, layer: nn.Module) -> str:
-        """Note what a layer does to the channels; the reason where it is not understood."""
+        """Record the effect of a layer on the channels; return a reason if it is unsupported."""
         path, source = str(node.target), node.all_input_nodes[0]
         shape, (value, repeat) = self.shapes[source], self.carried[source]
         if path in self.failed:
@@ -265,7 +265,7 @@ class _Flow:
         if isinstance(layer, nn.Linear):
             if len(shape) != 2:
                 return f"layer {path!r} is applied to {len(shape)} dimensions"
-        elif repeat > 1:  # not the channels that there were before: what they were joined to is new, and fixed
+        elif repeat > 1:  # flattened channels are no longer the same; the new ones are fixed
             self.fixed.setdefault(value, f"its maps are joined before layer {path!r}")
             value, repeat = self.carried[source] = self.new(shape[1]), 1
             self.fixed[value] = f"comes from {source.name}"
@@ -286,19 +286,19 @@ class _Flow:
             why = f"layer {path!r} is called on maps of different sizes"
             self.fixed.setdefault(ends[1].value, why)
             return why
-        self.unite(before[0].value, ends[0].value)  # called twice: the same inputs and outputs are cut in both places
+        self.unite(before[0].value, ends[0].value)  # called twice: both calls must be cut alike
         self.unite(before[1].value, ends[1].value)
         return ""
 
     def operation(self, node: fx.Node, name: str) -> str:
-        """Note what an operator without weights does to the channels; the reason where it is not understood."""
+        """Record the effect of an operator without weights; return a reason if it is unsupported."""
         sources = node.all_input_nodes
         tensors = [one for one in sources if one in self.shapes]
         shape, out = self.shapes[tensors[0]], self.shapes.get(node, ())
-        if name in QUESTIONS and not out:
+        if name in QUERIES and not out:
             return ""
         if any(one not in self.carried for one in tensors) or not out:
-            return f"{name} ({node.name}) is not understood"
+            return f"{name} ({node.name}) is not supported"
         value, repeat = self.carried[tensors[0]]
         same = len(shape) > 1 and out[:2] == shape[:2]
         pools = (name in POOLS and len(shape) == 4) or (name in REDUCTIONS and _is_over_space(node, shape))
@@ -309,18 +309,18 @@ class _Flow:
         elif name in SUMS and len(tensors) == len(sources) == 2 and same and out[:2] == self.shapes[tensors[1]][:2]:
             values, repeats = zip(*(self.carried[one] for one in tensors), strict=True)
             if len(set(repeats)) > 1:
-                return f"{name} ({node.name}) of differently flattened maps is not understood"
+                return f"{name} ({node.name}) of differently flattened maps is not supported"
             self.after(node, values)
         elif pools and same:
             self.carried[node] = (value, repeat)
         elif name in RESHAPES and not _names_channels(node, name) and (entries := _flattened(shape, out)):
             self.carried[node] = (value, repeat * entries)
         else:
-            return f"{name} ({node.name}) is not understood"
+            return f"{name} ({node.name}) is not supported"
         return ""
 
     def keeps_zero(self, node: fx.Node) -> bool:
-        """Whether a pointwise operator gives 0 for 0: asked of the operator itself."""
+        """Return whether a pointwise operator maps 0 to 0, by running it."""
         zero = torch.zeros(self.shapes[node.all_input_nodes[0]])
         args = fx.map_arg(node.args, lambda _: zero.clone())
         kwargs = fx.map_arg(node.kwargs, lambda _: zero.clone())
@@ -334,7 +334,7 @@ class _Flow:
 
 
 def _name(node: fx.Node, module: nn.Module) -> str:
-    """Return an operator's name as the tables above have it; a function that is not torch's keeps its own."""
+    """Return an operator's name as in the tables above, qualified if it is not one of torch's."""
     if node.op == "call_module":
         name = type(module.get_submodule(str(node.target))).__name__
     elif node.op == "call_method":
@@ -352,7 +352,7 @@ def _is_depthwise(layer: nn.Module) -> bool:
 
 
 def _is_over_space(node: fx.Node, shape: Sequence[int]) -> bool:
-    """Whether a reduction leaves batch and channels alone."""
+    """Return whether a reduction keeps batch and channels."""
     dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
     dims = [dims] if isinstance(dims, int) else dims
     if not isinstance(dims, (list, tuple)) or not all(isinstance(dim, int) for dim in dims):
@@ -361,7 +361,7 @@ def _is_over_space(node: fx.Node, shape: Sequence[int]) -> bool:
 
 
 def _names_channels(node: fx.Node, name: str) -> bool:
-    """Whether a reshape is written for one number of channels: `view(n, 256)`, or a `squeeze` of all ones."""
+    """Return whether a reshape depends on the number of channels: `view(n, 256)`, or a `squeeze` of all ones."""
     args = node.args[1:]
     sizes = args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
     if name in ("view", "reshape"):
@@ -370,7 +370,7 @@ def _names_channels(node: fx.Node, name: str) -> bool:
 
 
 def _is_in_place(node: fx.Node, module: nn.Module) -> bool:
-    """Whether a node changes its first input: `x.add_(y)`, `x += y`, `ReLU(inplace=True)`, `relu(x, inplace=True)`."""
+    """Return whether a node changes its first input: `x.add_(y)`, `x += y`, `relu(x, inplace=True)`."""
     if node.op == "call_module":
         return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
     name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
@@ -379,6 +379,6 @@ def _is_in_place(node: fx.Node, module: nn.Module) -> bool:
 
 
 def _flattened(before: Sequence[int], after: Sequence[int]) -> int:
-    """Return how many entries of dimension 1 a reshape makes of each one there was; 0: it mixes them."""
+    """Return the number of entries of dimension 1 after a reshape per entry before; 0 if it mixes them."""
     kept = len(after) > 1 and after[0] == before[0] and after[1] % before[1] == 0
     return after[1] // before[1] if kept else 0

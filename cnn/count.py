@@ -1,9 +1,9 @@
-"""How large a network is: weights, and multiply-accumulates for one image, layer by layer and in all.
+"""Size of a network: weights, and multiply-accumulates for one image, by layer and in total.
 
     count(module, (3, 32, 32)).macs
 
-One multiply-accumulate (MAC) counts 1. Batch norms, biases, activations and pooling count none. `macs` is what a dense
-run of the layer's form costs, `effective_macs` what is left where products with a weight of zero are free.
+A multiply-accumulate (MAC) counts 1; batch norms, biases, activations and pooling count 0. `macs` is the cost of a
+dense run of the layer's form, `effective_macs` excludes products with zero weights.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from tprune.cnn.structure import describe
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One layer: its path and kind (of `tprune.cnn.structure`), sizes, and its output without the batch.
+    """One layer: its path and kind (see `tprune.cnn.structure`), sizes, and the shape of its output without batch.
 
-    weights and nonzero leave out biases and batch norms, which `others` (and `nonzero_others`) are. A basis-conv's
-    weights are its coefficients and its basis kernels, of which `coefficients` (`nonzero_coefficients`) are the former.
-    An svd-conv's are those of its two thin convolutions at its rank.
+    `weights` and `nonzero` exclude biases and batch norms, which are `others` and `nonzero_others`. The weights of a
+    basis-conv are its coefficients (also in `coefficients`) and its basis kernels, those of an svd-conv its two thin
+    convolutions at its rank.
     """
 
     path: str
@@ -44,17 +44,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """The layers in the order of the network, and their sums."""
+    """The layers in the order of the network, and their totals."""
 
     rows: tuple[Row, ...]
 
     def of(self, kinds: Collection[str]) -> Count:
-        """Return the layers of some kinds alone."""
+        """Return the layers of the given kinds."""
         return Count(tuple(row for row in self.rows if row.kind in kinds))
 
     @property
     def convs(self) -> Count:
-        """The convolutions alone, in whatever form."""
+        """The convolutions, in any form."""
         return self.of(("conv", "svd-conv", "basis-conv"))
 
     @property
@@ -64,17 +64,17 @@ class Count:
 
     @property
     def nonzero(self) -> int:
-        """Those of `weights` that are not zero."""
+        """Non-zero `weights`."""
         return sum(row.nonzero for row in self.rows)
 
     @property
     def parameters(self) -> int:
-        """All that is trained: weights, biases, batch norms."""
+        """Trained parameters: weights, biases, batch norms."""
         return self.weights + sum(row.others for row in self.rows)
 
     @property
     def nonzero_parameters(self) -> int:
-        """Those of `parameters` that are not zero."""
+        """Non-zero `parameters`."""
         return self.nonzero + sum(row.nonzero_others for row in self.rows)
 
     @property
@@ -84,33 +84,35 @@ class Count:
 
     @property
     def nonzero_coefficients(self) -> int:
-        """Those of `coefficients` that are not zero."""
+        """Non-zero `coefficients`."""
         return sum(row.nonzero_coefficients for row in self.rows)
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates for one image, every weight counted."""
+        """Multiply-accumulates for one image, including zero weights."""
         return sum(row.macs for row in self.rows)
 
     @property
     def effective_macs(self) -> int:
-        """Multiply-accumulates for one image, products with a weight of zero left out."""
+        """Multiply-accumulates for one image, excluding zero weights."""
         return sum(row.effective_macs for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The share of the parameters that PENNI leaves, on the three bases that are in use (papers differ in theirs)."""
+    """The share of the parameters that PENNI keeps, in the three definitions used in papers."""
 
-    of_convolutions: float  # coefficients and basis kernels left, of the weights of the original convolutions
-    of_coefficients: float  # coefficients left, of all the coefficients right after the decomposition
-    of_network: float  # all parameters left, of all of the original network: linear layers, biases and batch norms too
+    of_convolutions: float  # coefficients and basis kernels kept, relative to the weights of the original convolutions
+    of_coefficients: float  # coefficients kept, relative to those right after the decomposition
+    of_network: (
+        float  # all parameters kept, relative to the original network, including linear layers, biases and batch norms
+    )
 
 
 def kept(dense: Count, decomposed: Count, left: Mapping[str, int]) -> Kept:
-    """Return the shares left of a network that was `dense`, and `decomposed` before anything was pruned.
+    """Return the shares kept of a network that was `dense`, and `decomposed` before any pruning.
 
-    left: `totals` of what it is now.
+    left: its current `totals`.
     """
     return Kept(
         left["convolutions"] / dense.convs.weights,
@@ -120,7 +122,7 @@ def kept(dense: Count, decomposed: Count, left: Mapping[str, int]) -> Kept:
 
 
 def totals(counted: Count) -> dict[str, int]:
-    """Return weights, products, and what is not zero: of all weights, of convolutions, coefficients, parameters."""
+    """Return weights, products, and non-zero weights, convolutions, coefficients and parameters."""
     return {
         "weights": counted.weights,
         "nonzero": counted.nonzero,
@@ -133,9 +135,9 @@ def totals(counted: Count) -> dict[str, int]:
 
 
 def count(module: nn.Module, image: tuple[int, int, int]) -> Count:
-    """Count a network that takes `image` (channels, height, width); layers that a run does not reach have no MACs.
+    """Count a network with input `image` (channels, height, width); layers that a run does not reach have no MACs.
 
-    Raises BadInput for a layer with weights that is of no known kind, or when the network does not take the image.
+    Raises BadInput for a layer with weights of an unknown kind, or when the network does not accept the image.
     """
     kinds = {path: str(entry["kind"]) for path, entry in describe(module).items()}
     calls: dict[str, list[_Call]] = {path: [] for path in kinds}
@@ -166,7 +168,7 @@ def _row(path: str, kind: str, layer: nn.Module, calls: list[_Call]) -> Row:
         coefficients, nonzero_coefficients = layer.coefficients.numel(), _nonzero(layer.coefficients)
         weights, nonzero = coefficients + layer.basis.numel(), nonzero_coefficients + _nonzero(layer.basis)
         planes = sum(math.prod(output[2:]) for _, output in calls)
-        stage = planes * layer.inputs * layer.basis.numel()  # every input channel with every basis kernel
+        stage = planes * layer.inputs * layer.basis.numel()  # every input channel times every basis kernel
         macs, effective = stage + planes * coefficients, stage + planes * nonzero_coefficients
     elif isinstance(layer, (nn.Conv2d, nn.Linear)):
         weights, nonzero = layer.weight.numel(), _nonzero(layer.weight)
@@ -181,10 +183,10 @@ def _row(path: str, kind: str, layer: nn.Module, calls: list[_Call]) -> Row:
 
 
 def _svd(layer: SvdConv2d, calls: list[_Call]) -> _Sizes:
-    """Size an SvdConv2d as the two thin convolutions that it stands for (section 3.1 and 3.3).
+    """Return the sizes of an SvdConv2d as two thin convolutions (sections 3.1 and 3.3).
 
-    channel: both at the output's places. spatial: the vertical one strides over rows only, so it runs at the output's
-    rows and the input's columns.
+    channel: both run at the output's positions. spatial: the vertical one strides over rows only, so it runs at the
+    output's rows and the input's columns.
     """
     live = layer.scale != 0
     first, second = _nonzero(layer.first[live]), _nonzero(layer.second[:, live])

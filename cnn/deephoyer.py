@@ -1,18 +1,18 @@
-"""DeepHoyer (Yang, Wen and Li, ICLR 2020): train under a measure of density, then cut what became small.
+"""DeepHoyer (Yang, Wen and Li, ICLR 2020): train with a sparsity-inducing penalty, then cut small weights.
 
-    penalty(module, "hoyer-square", 1e-4).backward()   # every step, after the loss's own
+    penalty(module, "hoyer-square", 1e-4).backward()   # every step, after that of the loss
     cut(module, 0.5, structural=False, image=(1, 28, 28))
 
-Only weights of `Conv2d` and `Linear`, and the coefficients of a layer in PENNI's form, which then lose whole channels
-too; each tensor W by itself and all at one strength. Biases, norms and bases are neither penalised nor cut.
-Element-wise, with sums over the entries w of W:
+Weights of `Conv2d` and `Linear` and the coefficients of layers in PENNI's form are penalised and cut, each tensor W
+separately and all with the same strength; biases, norms and bases are not. Element-wise measures, with sums over the
+entries w of W:
 
     l1               sum |w|
     transformed-l1   sum (a + 1) |w| / (a + |w|) with a = 1   (Zhang and Xin, 2018)
     hoyer            sum |w| / sqrt(sum w^2)
     hoyer-square     (sum |w|)^2 / sum w^2
 
-and structural, over the norms of the filters (rows) W[f] and of the input channels (columns) W[:, c] of W:
+Structural measures, over the norms of the filters (rows) W[f] and of the input channels (columns) W[:, c] of W:
 
     group-lasso      sum_f ||W[f]|| + sum_c ||W[:, c]||
     group-hs         ((sum_f ||W[f]||)^2 + (sum_c ||W[:, c]||)^2) / ||W||^2
@@ -36,12 +36,12 @@ from tprune.cnn.forms import BasisConv2d
 
 Image = tuple[int, int, int]  # channels, height, width
 LAYERS = (nn.Conv2d, nn.Linear, BasisConv2d)
-Mask = Callable[[float], Tensor]  # level -> what stays, broadcasting over a weight
+Mask = Callable[[float], Tensor]  # level -> mask of the kept entries, broadcasting over a weight
 
 
 @dataclass(frozen=True, slots=True)
 class Penalty:
-    """`strength` times the measure `name` of the weights that train: called, it returns its value, a scalar."""
+    """`strength` times the measure `name` of the trainable weights; calling it returns the value, a scalar."""
 
     name: str
     strength: float
@@ -53,20 +53,20 @@ class Penalty:
         return self.strength * self.measure()
 
     def backward(self) -> None:
-        """Add its gradient to that of the weights: what autograd would find, in closed form."""
+        """Add the gradient, in closed form, to that of the weights."""
         self.pull(self.strength)
 
 
 def penalty(module: nn.Module, name: str, strength: float, image: Image | None = None) -> Penalty:
-    """Return the penalty `name` on all weights of `module` that train.
+    """Return the penalty `name` on all trainable weights of `module`.
 
-    The groups of a structural one are, with an `image`, those that `cut` looks at: what can be cut for real. Without it
-    they are all rows and columns of every weight, as in the paper. BadInput lists the legal names and strengths.
+    The groups of a structural penalty are, given an `image`, those that `cut` can remove; otherwise all rows and
+    columns of every weight, as in the paper. BadInput lists the legal names and strengths.
     """
     if name not in ELEMENTWISE and name not in STRUCTURAL:
         raise BadInput(f"penalty {name!r} is not known; legal are {', '.join((*ELEMENTWISE, *STRUCTURAL))}")
     if not 0 <= strength < math.inf:
-        raise BadInput(f"strength {strength} of the penalty must be a number from 0")
+        raise BadInput(f"strength {strength} of the penalty must be a number, 0 or more")
     if name in ELEMENTWISE:
         weights = [weight for weight in _weights(module).values() if weight.requires_grad]
         if not weights:
@@ -80,7 +80,7 @@ def penalty(module: nn.Module, name: str, strength: float, image: Image | None =
 
 
 def none(weights: Sequence[Tensor]) -> Tensor:
-    """Return 0: training as it is without a penalty."""
+    """Return 0: no penalty."""
     return weights[0].new_zeros(())
 
 
@@ -90,7 +90,7 @@ def l1(weights: Sequence[Tensor]) -> Tensor:
 
 
 def transformed_l1(weights: Sequence[Tensor]) -> Tensor:
-    """Return the sum of 2 |w| / (1 + |w|), a scalar: as 2 |w| near 0, and at most 2 for however large an entry."""
+    """Return the sum of 2 |w| / (1 + |w|), a scalar: about 2 |w| near 0, at most 2 per entry."""
     return torch.stack([2 * (size / (1 + size)).sum() for size in (w.abs() for w in weights)]).sum()
 
 
@@ -141,7 +141,7 @@ def _structural(of_groups: Callable[[Tensor], Tensor], lines: Sequence[_Lines]) 
 
 @torch.no_grad()
 def _pull_lines(slopes: _Slopes, lines: Sequence[_Lines], strength: float) -> None:
-    """Add 2 w times the slope of the w's filter plus that of its input channel."""
+    """Add 2 w times the sum of the derivatives for w's filter and input channel."""
     for _, group in itertools.groupby(lines, lambda one: one.path):
         own = list(group)
         weight = own[0].weight
@@ -152,7 +152,7 @@ def _pull_lines(slopes: _Slopes, lines: Sequence[_Lines], strength: float) -> No
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """How many of a layer's `of` weights, filters or inputs are zero after a cut."""
+    """Number of zero weights, filters or inputs of a layer after a cut, out of `of`."""
 
     path: str
     what: str  # "weights", "filters" or "inputs"
@@ -162,7 +162,7 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What a cut at `level` left zero, in the order of the network, and the layers that it left alone (path -> why)."""
+    """Result of a cut at `level`: zeros in the order of the network, and the layers left alone (path -> why)."""
 
     level: float
     gone: tuple[Gone, ...]
@@ -171,16 +171,16 @@ class Cut:
 
 @torch.no_grad()
 def cut(module: nn.Module, level: float, *, structural: bool, image: Image) -> Cut:
-    """Zero in place what is small within its own tensor.
+    """Zero small weights in place, relative to their tensor.
 
-    Element-wise: an entry below `level` standard deviations of its tensor. Structural: a filter whose norm is below
-    `level` times the root mean square over its layer's filters, and an input channel likewise, where
-    `tprune.cnn.channels` says that it can go; the channels of a map are the inputs of a Linear that reads it
-    flattened. What is zero already counts for neither, so a later cut is the same before and after shrinking. Raises
-    BadInput, with nothing cut, for a level that would empty a layer.
+    Element-wise: entries below `level` standard deviations of the tensor. Structural: filters whose norm is below
+    `level` times the root mean square over the layer's filters, and input channels likewise, if `tprune.cnn.channels`
+    allows it; a Linear that reads a flattened map has the map's channels as inputs. Zeros are excluded from the
+    statistics, so that a later cut is the same before and after shrinking. Raises BadInput, before any cut, for a level
+    that would empty a layer.
     """
     if not 0 <= level < math.inf:
-        raise BadInput(f"cut level {level} must be a number from 0")
+        raise BadInput(f"cut level {level} must be a number, 0 or more")
     weights, (lines, left) = _weights(module), _lines(module, image) if structural else ([], {})
     masks: dict[str, Mask] = {
         path: functools.partial(_mask, weight, [one for one in lines if one.path == path] if structural else None)
@@ -212,17 +212,17 @@ class _Lines:
         return norms if self.repeat == 1 else norms.view(-1, self.repeat).sum(1)
 
     def spread(self, values: Tensor) -> Tensor:
-        """Return `values`, one a filter or channel, so that they broadcast over the weight."""
+        """Return `values`, one per filter or channel, in a shape that broadcasts over the weight."""
         values = values if self.repeat == 1 else values.repeat_interleave(self.repeat)
         return values.view([-1 if dim == self.dim else 1 for dim in range(self.weight.ndim)])
 
     def keep(self, level: float) -> Tensor:
-        """Return the mask of what is large enough to stay, broadcasting over the weight."""
+        """Return the mask of the filters or channels to keep, broadcasting over the weight."""
         squares = self.squares(self.weight.square())
         return self.spread(squares.sqrt() >= level * squares[squares > 0].mean().sqrt())
 
     def gone(self) -> Gone:
-        """Return how many of them are zero."""
+        """Return the number of zero filters or channels."""
         squares = self.squares(self.weight.square())
         return Gone(self.path, ("filters", "inputs")[self.dim], int((squares == 0).sum()), len(squares))
 
@@ -239,7 +239,7 @@ def _weights(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _lines(module: nn.Module, image: Image | None) -> tuple[list[_Lines], dict[str, str]]:
-    """Return the lines of every weight, in the order of the network, and {path: why} of the layers without any."""
+    """Return the filters and channels of every weight in network order, and {path: why} of layers without any."""
     weights = _weights(module)
     if image is None:
         return [_Lines(path, weight, dim) for path, weight in weights.items() for dim in (0, 1)], {}
@@ -248,13 +248,13 @@ def _lines(module: nn.Module, image: Image | None) -> tuple[list[_Lines], dict[s
     for space in found:
         ends = [(end.path, 0, 1) for end in space.writers] + [(link.path, 0, 1) for link in space.links]
         ends += [(end.path, 1, end.repeat) for end in space.readers]
-        for path, dim, repeat in dict.fromkeys(ends):  # once, however often the layer is called
+        for path, dim, repeat in dict.fromkeys(ends):  # once, even if the layer is called several times
             if space.fixed:
                 reasons.setdefault(path, space.fixed)
             elif path in weights:
                 lines.append(_Lines(path, weights[path], dim, repeat))
-    for path in weights.keys() - reasons.keys():  # no end of any channels; the spaces that it touches say why
-        reasons[path] = next((one.fixed for one in found if repr(path) in one.fixed), "its channels are not understood")
+    for path in weights.keys() - reasons.keys():  # in no space; the spaces that it touches have the reason
+        reasons[path] = next((one.fixed for one in found if repr(path) in one.fixed), "its channels are not supported")
     left = {path: reasons[path] for path in weights if path not in {one.path for one in lines}}
     return sorted(lines, key=lambda one: list(weights).index(one.path)), left
 

@@ -1,16 +1,16 @@
 """The algorithm of ESCALATE (Li et al., MICRO-54, 2021): ternary coefficients on an 8-bit basis, 8-bit activations.
 
-    convert(module)                                # quantisers on the weights of a network in PENNI's form
-    round_inputs(network, images)                  # where activations are to have 8 bits too
+    convert(module)                                # adds quantisers to the weights of a network in PENNI's form
+    round_inputs(network, images)                  # optional: 8-bit activations
     fit(network, images, recipe, keep_zeros=True)
-    harden(module)                                 # weights are what the quantisers made of them: a plain network
+    harden(module)                                 # replaces weights by their quantised values: a plain network
 
-`quantise` does all this and writes the network's history.
+`quantise` runs these steps and updates the network's history.
 
 A layer's coefficients become -n, 0 and +p with two learned scales (Zhu et al., 2017, "Trained Ternary Quantization");
 an entry is 0 up to 0.7 times the mean magnitude of its sign (Li and Liu, 2016, "Ternary Weight Networks"). 1 x 1
-kernels are ternary, with no basis. The first layer, depthwise and fully connected ones keep plain 8-bit weights, with a
-scale for every output; the first one gets its whole kernels back. The paper's own settings are not known.
+kernels are ternary, without a basis. The first layer, depthwise and fully connected layers have plain 8-bit weights
+with a scale per output; the kernels of the first one are recomposed. The paper's own settings are not known.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,29 +26,30 @@ from torch.nn.utils import parametrize
 
 from tprune.base import stamp
 from tprune.base.errors import BadInput
-from tprune.cnn.evaluate import evaluate
 from tprune.cnn.forms import BasisConv2d, SvdConv2d
 from tprune.cnn.images import Images
-from tprune.cnn.network import Network
+from tprune.cnn.network import Entry, Network
 from tprune.cnn.rounding import EightBit, rounded
+from tprune.cnn.score import evaluate
+from tprune.cnn.settings import Recipe
 from tprune.cnn.structure import place
-from tprune.cnn.train import Recipe, fit
+from tprune.cnn.training import fit
 
-SHARE = 0.7  # of the mean magnitude: the threshold below which an entry becomes 0
-CALIBRATION = 10  # batches that the ranges of activations are taken from
+SHARE = 0.7  # threshold relative to the mean magnitude; smaller entries become 0
+CALIBRATION = 10  # batches used to calibrate the ranges of activations
 BATCH = 100  # images in each
 
 
 class Levels(torch.autograd.Function):
     """Three levels: scale p above the positive threshold, -n below the negative one, 0 between them.
 
-    Backward: the values' gradient is passed straight through; a scale gets the sum of its places' gradients (with its
-    sign) over the root of their number, so that many places do not make it leap (Esser et al., 2020, "LSQ").
+    Backward: straight-through for the values; the gradient of a scale is the signed sum over its entries, divided by
+    the square root of their number to keep its steps small (Esser et al., 2020, "LSQ").
     """
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, values: Tensor, scales: Tensor) -> Tensor:
-        """Return `values` on three levels; `scales` are (p, n)."""
+        """Return `values` rounded to three levels; `scales` are (p, n)."""
         above, below = places(values)
         ctx.save_for_backward(above, below)
         return scales[0] * above - scales[1] * below
@@ -63,7 +63,7 @@ class Levels(torch.autograd.Function):
 
 
 def places(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return 1.0 where an entry is above `SHARE` of the mean positive one, and where it is so far below 0."""
+    """Return two masks: entries above `SHARE` of the mean positive entry, and the same for negative entries."""
     return tuple(  # type: ignore[return-value]
         (side > SHARE * side.sum() / side.count_nonzero().clamp(min=1)).to(values)
         for side in (values.clamp(min=0), (-values).clamp(min=0))
@@ -71,7 +71,7 @@ def places(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Ternary(nn.Module):
-    """The quantiser of a layer's coefficients: its two scales are learned, and start at the mean of their places."""
+    """Quantiser of a layer's coefficients with two learned scales, initialised to the mean of their entries."""
 
     def __init__(self, values: Tensor) -> None:
         super().__init__()
@@ -80,19 +80,19 @@ class Ternary(nn.Module):
         self.scales = nn.Parameter(torch.stack(means).to(values))
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return the values on their three levels."""
+        """Return the values rounded to three levels."""
         return Levels.apply(values, self.scales.abs())
 
 
 class Rounded(nn.Module):
-    """The quantiser of an 8-bit basis (one scale), or of plain 8-bit weights (a scale for every output)."""
+    """Quantiser of an 8-bit basis (one scale) or of plain 8-bit weights (one scale per output)."""
 
     def __init__(self, *, by_output: bool) -> None:
         super().__init__()
         self.by_output = by_output
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return the values on their grid."""
+        """Return the rounded values."""
         return rounded(values, by_output=self.by_output)
 
 
@@ -105,16 +105,16 @@ def quantise(
     activations: bool = False,
     run_dir: Path | None = None,
     watch: Callable[[int, int, float], None] | None = None,
-) -> dict[str, Any]:
-    """Give a network in PENNI's form ESCALATE's weights, and 8-bit `activations` if asked, in place; fine-tune; harden.
+) -> Entry:
+    """Quantise a network in PENNI's form in place: ESCALATE's weights, and 8-bit `activations` on request; fine-tune.
 
-    Zeros stay zeros. Returns the entry of its history; `held` are the images on which accuracy is told. Raises BadInput
-    for a network without a basis, which ESCALATE has nothing for.
+    Zeros stay zeros. Returns the new entry of its history; `held`: images used to report accuracy. Raises BadInput for
+    a network without a basis.
     """
     if not any(isinstance(layer, (SvdConv2d, BasisConv2d)) for layer in network.module.modules()):
         raise BadInput(
-            f"{network.net} has no layer in PENNI's form; `tprune cnn train --method penni`, then `compress "
-            "--keep-bases` make one"
+            f"{network.net} has no layer in PENNI's form; create one with `tprune cnn train --method penni`, then "
+            "`compress --keep-bases`"
         )
     network.check(images)
     network.check(held)
@@ -124,28 +124,28 @@ def quantise(
     before = evaluate(network, held).accuracy
     fitted = fit(network, images, recipe, keep_zeros=True, run_dir=run_dir, watch=watch) if recipe else None
     harden(network.module)
-    facts = {
-        "verb": "quantise",
-        "images": images.id,
-        "activations": activations,
-        "epochs": recipe.epochs if recipe else 0,
-        "recipe": recipe and asdict(recipe),
-        "left_alone": left,
-        "losses": [round(loss, 4) for loss in fitted.losses] if fitted else [],
-        "accuracy_converted": before,
-        "accuracy_held_out": evaluate(network, held).accuracy,
-        "seconds": round(time.monotonic() - began),
-        "argv": stamp.argv(),
-    }
+    facts = Entry(
+        verb="quantise",
+        images=images.id,
+        activations=activations,
+        epochs=recipe.epochs if recipe else 0,
+        recipe=recipe and asdict(recipe),
+        left_alone=left,
+        losses=[round(loss, 4) for loss in fitted.losses] if fitted else [],
+        accuracy_converted=before,
+        accuracy_held_out=evaluate(network, held).accuracy,
+        seconds=round(time.monotonic() - began),
+        argv=stamp.argv(),
+    )
     network.history.append(facts)
     return facts
 
 
 def convert(module: nn.Module) -> dict[str, str]:
-    """Put quantisers on the weights in place; returns {path: why} of layers that keep more bits than ESCALATE wants.
+    """Add quantisers to the weights in place; return {path: why} of layers with more bits than ESCALATE specifies.
 
-    The first layer is the first one that the module lists. Raises BadInput for a network in SVD's form, one that has
-    quantisers already, and one without weights.
+    The first layer is the first in the module's order. Raises BadInput for a network in SVD's form, with quantisers, or
+    without weights.
     """
     layers = {
         path: layer for path, layer in module.named_modules() if isinstance(layer, (*PLAIN, SvdConv2d, BasisConv2d))
@@ -180,7 +180,7 @@ PLAIN = (nn.Conv2d, nn.Linear)
 
 
 def harden(module: nn.Module) -> None:
-    """Take the quantisers off in place: every weight stays what its quantiser made of it."""
+    """Remove the quantisers in place; every weight keeps its quantised value."""
     for layer in list(module.modules()):
         for name in list(getattr(layer, "parametrizations", ())) if parametrize.is_parametrized(layer) else ():
             parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
@@ -188,10 +188,10 @@ def harden(module: nn.Module) -> None:
 
 @torch.no_grad()
 def round_inputs(network: Network, images: Images) -> None:
-    """Give every layer an 8-bit input in place, with the range that it takes on the first images.
+    """Round the input of every layer to 8 bits in place; ranges are calibrated on the first images.
 
-    A layer at PATH becomes PATH.0, the rounding, and PATH.1. Training goes on with the ranges following; a network
-    that has roundings gets new ranges.
+    A layer at PATH becomes PATH.0, the rounding, and PATH.1. Training continues to update the ranges. Existing
+    roundings are recalibrated.
     """
     module = network.module
     there = dict(module.named_modules())
@@ -212,7 +212,7 @@ def round_inputs(network: Network, images: Images) -> None:
 
 
 def whole(layer: BasisConv2d) -> nn.Conv2d:
-    """Return the plain convolution with the kernels that basis and coefficients make."""
+    """Return the plain convolution with the kernels composed from basis and coefficients."""
     bias = layer.bias is not None
     plain = nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.padding, bias=bias)
     with torch.no_grad():
@@ -223,10 +223,10 @@ def whole(layer: BasisConv2d) -> nn.Conv2d:
 
 
 def is_pointwise(layer: nn.Module) -> bool:
-    """Whether a layer is a 1 x 1 convolution over all its inputs."""
+    """Return whether a layer is an ungrouped 1 x 1 convolution."""
     return isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
 
 
 def is_ternary(values: Tensor) -> bool:
-    """Whether all positive entries are the same number, and all negative ones."""
+    """Return whether all positive entries are equal, and all negative ones."""
     return all(len(values[sign * values > 0].unique()) <= 1 for sign in (1, -1))

@@ -1,7 +1,7 @@
-"""The forms that training gives a convolution: by its singular vectors and values, or by a shared kernel basis.
+"""Training forms of a convolution: singular vectors and values, or a shared kernel basis.
 
-Both compose the kernel from their factors and run one ordinary convolution. That is the same function as running the
-factors one after the other, at about the dense layer's cost: full-rank factors would be up to twice as many products.
+Both compose the kernel from their factors and run one ordinary convolution. This computes the same function as the
+factors in sequence, at about the cost of the dense layer; full-rank factors would need up to twice as many products.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tprune.base.errors import BadInput
+from tprune.cnn import strided  # noqa: F401 - replaces a broken operator of torch
 
-SCHEMES = ("channel", "spatial")
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
@@ -56,11 +56,11 @@ class SvdConv2d(nn.Module):
             return torch.einsum("orx,riy->oiyx", second[:, :, 0, :], self.first[..., 0])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, inputs, height, width) as the convolution with `weight()` does."""
+        """Convolve (batch, inputs, height, width) with `weight()`."""
         return functional.conv2d(x, self.weight(), self.bias, self.stride, self.padding)
 
     def about(self) -> dict[str, Any]:
-        """Return what rebuilds this layer."""
+        """Return the arguments that rebuild this layer."""
         geometry = {"kernel": list(self.kernel), "stride": list(self.stride), "padding": list(self.padding)}
         return {
             "inputs": self.inputs, "outputs": self.outputs, "rank": self.rank, "scheme": self.scheme, **geometry,
@@ -69,7 +69,7 @@ class SvdConv2d(nn.Module):
 
 
 class BasisConv2d(nn.Module):
-    """A convolution whose kernels are combinations of `bases` kernels that the layer shares (PENNI, section 3.1).
+    """A convolution whose kernels are combinations of `bases` kernels shared by the layer (PENNI, section 3.1).
 
     W[o, i] = sum_b coefficients[o, i, b] · basis[b], with coefficients (outputs, inputs, bases), basis (bases, k, k).
     """
@@ -98,20 +98,20 @@ class BasisConv2d(nn.Module):
             return (self.coefficients @ self.basis.flatten(1)).view(self.outputs, self.inputs, *self.kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, inputs, height, width) as the convolution with `weight()` does."""
+        """Convolve (batch, inputs, height, width) with `weight()`."""
         return functional.conv2d(x, self.weight(), self.bias, self.stride, self.padding)
 
     def about(self) -> dict[str, Any]:
-        """Return what rebuilds this layer."""
+        """Return the arguments that rebuild this layer."""
         geometry = {"kernel": list(self.kernel), "stride": list(self.stride), "padding": list(self.padding)}
         sizes = {"inputs": self.inputs, "outputs": self.outputs, "bases": self.bases}
         return {**sizes, **geometry, "bias": self.bias is not None}
 
 
 def plain_convolutions(module: nn.Module) -> tuple[dict[str, nn.Conv2d], dict[str, str]]:
-    """Return the convolutions of a network that can be given another form, and {path: why not} of all others.
+    """Return the convolutions of a network that can be decomposed, and {path: why not} of all others.
 
-    Raises BadInput for weights that are not finite, which no decomposition survives.
+    Raises BadInput for non-finite weights.
     """
     found: dict[str, nn.Conv2d] = {}
     notes: dict[str, str] = {}
@@ -123,7 +123,7 @@ def plain_convolutions(module: nn.Module) -> tuple[dict[str, nn.Conv2d], dict[st
         elif reason := _why_not(layer) if path else "is the whole network; put it into a Sequential":
             notes[path] = reason
         elif not bool(torch.isfinite(layer.weight).all()):
-            raise BadInput(f"layer {path!r} has weights that are not finite; there is nothing to decompose")
+            raise BadInput(f"layer {path!r} has weights that are not finite; it cannot be decomposed")
         else:
             found[path] = layer
     return found, notes
@@ -136,7 +136,7 @@ def because(notes: dict[str, str]) -> str:
 
 @torch.no_grad()
 def filled(layer: Layer, like: Tensor, **values: Tensor | None) -> Layer:
-    """Return the layer with the device and dtype of `like` and the named parameters copied in; those None are left."""
+    """Return the layer with the device and dtype of `like` and the given parameters copied in; None is skipped."""
     layer = layer.to(like.device, like.dtype)
     for name, value in values.items():
         if value is not None:
@@ -152,7 +152,7 @@ def dense(layer: SvdConv2d | BasisConv2d) -> nn.Conv2d:
 
 
 def geometry(layer: nn.Conv2d) -> dict[str, Any]:
-    """Return what a form takes over from a plain convolution: sizes, stride, padding, whether it has a bias."""
+    """Return the arguments of a form that equal those of a plain convolution."""
     return {
         "inputs": layer.in_channels, "outputs": layer.out_channels, "kernel": layer.kernel_size,
         "stride": layer.stride, "padding": layer.padding, "bias": layer.bias is not None,
@@ -160,7 +160,7 @@ def geometry(layer: nn.Conv2d) -> dict[str, Any]:
 
 
 def replace(module: nn.Module, forms: Mapping[Layer, nn.Module]) -> None:
-    """Put each value where its key is, at all its paths, in the mode (train or eval) of the key."""
+    """Replace each key by its value, at all its paths and in the same mode (train or eval)."""
     places = [(path, one) for path, one in module.named_modules(remove_duplicate=False) if one in forms]
     for path, layer in places:
         module.set_submodule(path, forms[layer].train(layer.training))
@@ -175,15 +175,15 @@ def layers(module: nn.Module, form: type[Layer]) -> dict[str, Layer]:
 
 
 def only(given: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> Tensor:
-    """Return the one input of a layer, given by its place or by its name, as a hook sees them."""
+    """Return the single input of a layer, positional or by name, from the arguments of a hook."""
     return (*given, *named.values())[0]
 
 
 @torch.no_grad()
 def inputs(module: nn.Module, image: Sequence[int], form: type[Layer]) -> dict[Layer, list[Tensor]]:
-    """Return what every layer of one form is given when the network sees one image (channels, height, width).
+    """Return the inputs of every layer of one form when the network runs on one image (channels, height, width).
 
-    Raises BadInput when the network takes no such image.
+    Raises BadInput when the network does not accept the image.
     """
     seen: dict[Layer, list[Tensor]] = {}
     modes = {layer: layer.training for layer in module.modules()}
@@ -200,7 +200,7 @@ def inputs(module: nn.Module, image: Sequence[int], form: type[Layer]) -> dict[L
         module.eval()(picture.contiguous(memory_format=torch.channels_last))
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise BadInput(f"the network takes no image of {' x '.join(map(str, image))}: {reason}") from None
+        raise BadInput(f"the network does not accept an image of {' x '.join(map(str, image))}: {reason}") from None
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,7 +1,7 @@
-"""Labelled images of one size in memory: from a folder of parquet files or a hub dataset, as batches for training.
+"""Labelled images of one size in memory, from a folder of parquet files or a hub dataset, and their batches.
 
-Pixels stay uint8 until a batch is made; augmentation (shift and flip) is drawn from a generator that the caller seeds,
-so that any batch of any epoch can be made again.
+Pixels stay uint8 until a batch is made. Augmentation (shift and flip) uses a generator seeded by the caller, so that
+any batch of any epoch can be reproduced.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from torch.nn import functional
 
 from tprune.base import pixels
 from tprune.base.errors import BadInput
+from tprune.cnn import strided  # noqa: F401 - replaces a broken operator of torch
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images (count, channels, height, width) as uint8, their labels (count) as int64, and the names of the classes."""
+    """Images (count, channels, height, width) as uint8, labels (count) as int64, and the names of the classes."""
 
     pixels: Tensor
     labels: Tensor
@@ -33,6 +34,9 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"Images({self.name}: {len(self)} of {' x '.join(map(str, self.shape))}, {len(self.classes)} classes)"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -55,9 +59,9 @@ class Images:
         return self.take(slice(limit)) if limit is not None else self
 
     def hold_out(self, count: int) -> tuple[Images, Images]:
-        """Return (the rest, `count` images drawn by a fixed seed): every run of every method holds out the same ones.
+        """Return (the rest, `count` images drawn with a fixed seed): every run holds out the same images.
 
-        Raises BadInput unless both parts keep at least one image.
+        Raises BadInput unless both parts have at least one image.
         """
         if not 0 < count < len(self):
             raise BadInput(
@@ -70,7 +74,7 @@ class Images:
         )
 
     def sample(self, count: int) -> Images:
-        """Return `count` images drawn by a fixed seed; all of them where there are no more."""
+        """Return `count` images drawn with a fixed seed, or all of them if there are not more."""
         if count >= len(self):
             return self
         _, drawn = self.hold_out(count)
@@ -83,7 +87,7 @@ class Images:
         means = [float((count * level).sum() / count.sum()) for count in counts]
         squares = [float((count * level.square()).sum() / count.sum()) for count in counts]
         deviations = [max(square - mean**2, 0.0) ** 0.5 for mean, square in zip(means, squares, strict=True)]
-        # a constant channel, but for rounding, is only shifted
+        # a channel that is constant up to rounding is only shifted
         return tuple(round(mean, 4) for mean in means), tuple(round(deviation, 4) or 1.0 for deviation in deviations)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -93,10 +97,7 @@ class Images:
 
 
 def augmented(images: Images, indices: Tensor, generator: torch.Generator, *, shift: int, flip: bool) -> Tensor:
-    """Return the uint8 images at `indices`, each shifted by up to `shift` pixels at random, and mirrored or not.
-
-    What is shifted in is 0.
-    """
+    """Return the uint8 images at `indices`, shifted by up to `shift` pixels (padded with 0) and mirrored at random."""
     if not (shift or flip):
         return images.pixels[indices]
     count, (_, height, width) = len(indices), images.shape
@@ -109,6 +110,6 @@ def augmented(images: Images, indices: Tensor, generator: torch.Generator, *, sh
 
 
 def load(data: str, *, split: str) -> Images:
-    """Read one split of `data`, a folder of parquet files, one parquet file, or a hub id: `pixels.load`."""
+    """Read one split of `data`: a folder of parquet files, one parquet file, or a hub id (see `base.pixels.load`)."""
     found = pixels.load(data, split=split)
     return Images(torch.from_numpy(found.data), torch.from_numpy(found.labels), found.classes, found.name)

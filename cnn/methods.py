@@ -1,46 +1,55 @@
-"""The methods behind one interface: a training form and a penalty, a cut, and a plain network in the end.
+"""The compression methods behind one interface: a training form and a penalty, a cut, and a plain network at the end.
 
-A method is its settings, a frozen dataclass; `METHODS` is the table of them. What a network was trained with stands in
-its history, so that `of(network)` gives the method back.
+A method is a frozen dataclass of its settings; `METHODS` is the table. A network's history holds the method it was
+trained with; `of(network)` reads it. Torch-free: each step imports what it needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Protocol
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from tprune.base.errors import BadInput
-from tprune.cnn import deephoyer, penni, svd
-from tprune.cnn.network import Network
-from tprune.cnn.train import Frozen, Penalty
+from tprune.cnn.settings import SCHEMES
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tprune.cnn.training import Frozen, Penalty
 
 Image = tuple[int, int, int]  # channels, height, width
-Seconds = Callable[[nn.Module, Tensor], float]  # how long a layer takes on an input
+Seconds = Callable[["nn.Module", "Tensor"], float]  # latency of a layer on an input
+
+
+class Recorded(Protocol):
+    """Anything with a history: a network in memory, or the contents of its folder."""
+
+    @property
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """The steps, oldest first."""
 
 
 class Method(Protocol):
-    """What a method does to a module, in place."""
+    """The steps of a method; each changes a module in place."""
 
     name: ClassVar[str]
-    below: ClassVar[float]  # what a level must stay under
+    below: ClassVar[float]  # upper bound (exclusive) of a level
 
     def convert(self, module: nn.Module) -> dict[str, str]:
-        """Give the layers their training form; returns {path: why} of those left as they are."""
+        """Convert the layers to their training form; return {path: why} of those left unchanged."""
 
     def penalty(self, module: nn.Module, image: Image) -> Penalty | None:
-        """Return what pulls at the weights beside the loss."""
+        """Return the regularisation term of the loss."""
 
     def frozen(self, module: nn.Module) -> Frozen | None:
-        """Return which parameters rest in which epoch."""
+        """Return which parameters are frozen in which epoch."""
 
     def cut(self, module: nn.Module, level: float, image: Image) -> None:
-        """Take away what training made small."""
+        """Remove what training made small."""
 
     def finish(self, module: nn.Module, image: Image, seconds: Seconds | None) -> dict[str, Any]:
-        """Leave plain layers only; returns what was chosen and why."""
+        """Convert to plain layers; return what was chosen and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +63,27 @@ class DeepHoyer:
     structural: bool = False
 
     def convert(self, module: nn.Module) -> dict[str, str]:
-        """Leave every layer as it is."""
+        """Convert nothing: plain layers are trained."""
         return {}
 
     def penalty(self, module: nn.Module, image: Image) -> Penalty | None:
         """Return the named penalty over all weights."""
+        from tprune.cnn import deephoyer
+
         return deephoyer.penalty(module, self.penalised, self.strength, image)
 
     def frozen(self, module: nn.Module) -> Frozen | None:
-        """Let every parameter train."""
+        """Freeze nothing."""
         return None
 
     def cut(self, module: nn.Module, level: float, image: Image) -> None:
         """Zero weights or whole filters below the level."""
+        from tprune.cnn import deephoyer
+
         deephoyer.cut(module, level, structural=self.structural, image=image)
 
     def finish(self, module: nn.Module, image: Image, seconds: Seconds | None) -> dict[str, Any]:
-        """Leave the layers, which are plain already."""
+        """Change nothing: the layers are plain already."""
         return {}
 
 
@@ -85,25 +98,35 @@ class Svd:
     scheme: str = "channel"
     orthogonality: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.scheme not in SCHEMES:
+            raise BadInput(f"scheme {self.scheme!r} must be {' or '.join(SCHEMES)}")
+
     def convert(self, module: nn.Module) -> dict[str, str]:
-        """Factor every convolution at full rank; one that is factored already stays."""
+        """Factor every convolution at full rank; skip those that are factored already."""
+        from tprune.cnn import svd
+
         return svd.convert(module, self.scheme)
 
     def penalty(self, module: nn.Module, image: Image) -> Penalty | None:
         """Return the sparsity of the singular values and the orthogonality of the vectors."""
+        from tprune.cnn import svd
+
         return svd.penalty(module, self.penalised, self.strength, self.orthogonality)
 
     def frozen(self, module: nn.Module) -> Frozen | None:
-        """Let every parameter train."""
+        """Freeze nothing."""
         return None
 
     def cut(self, module: nn.Module, level: float, image: Image) -> None:
-        """Remove ranks, then run each layer as two thin convolutions."""
+        """Remove ranks, then replace each layer by two thin convolutions."""
+        from tprune.cnn import svd
+
         svd.cut(module, level)
         svd.thin(module, image)
 
     def finish(self, module: nn.Module, image: Image, seconds: Seconds | None) -> dict[str, Any]:
-        """Leave the layers, which the cut made plain."""
+        """Change nothing: the cut left plain layers."""
         return {}
 
 
@@ -119,24 +142,34 @@ class Penni:
     centred: bool = False
 
     def convert(self, module: nn.Module) -> dict[str, str]:
-        """Give each convolution larger than 1 x 1 a basis; one that has it already stays."""
+        """Decompose each convolution larger than 1 x 1; skip those that are decomposed already."""
+        from tprune.cnn import penni
+
         return penni.convert(module, self.bases, centred=self.centred)
 
     def penalty(self, module: nn.Module, image: Image) -> Penalty | None:
         """Return the l1 norm of the coefficients and of 1 x 1 convolutions."""
+        from tprune.cnn import penni
+
         return penni.penalty(module, self.strength)
 
     def frozen(self, module: nn.Module) -> Frozen | None:
-        """Let coefficients and bases rest by turns."""
+        """Freeze coefficients and bases in turn."""
+        from tprune.cnn import penni
+
         return penni.frozen(module, self.interval)
 
     def cut(self, module: nn.Module, level: float, image: Image) -> None:
         """Zero small coefficients; level 0: none."""
+        from tprune.cnn import penni
+
         if level:
             penni.cut(module, level)
 
     def finish(self, module: nn.Module, image: Image, seconds: Seconds | None) -> dict[str, Any]:
-        """Run each layer in the faster of its two forms."""
+        """Replace each layer by the faster of its two plain forms."""
+        from tprune.cnn import penni
+
         return penni.execute(module, image, *([seconds] if seconds else []))
 
 
@@ -146,29 +179,29 @@ METHODS: dict[str, type[DeepHoyer] | type[Svd] | type[Penni]] = {
 
 
 def named(name: str, **settings: Any) -> Method:
-    """Return a method with its settings; those left None keep their default. BadInput for what does not exist."""
+    """Return a method with its settings; None keeps the default. BadInput for an unknown method or setting."""
     if name not in METHODS:
         raise BadInput(f"there is no method {name!r}; legal are {', '.join(METHODS)}")
     method = METHODS[name]
     given = {key: value for key, value in settings.items() if value is not None}
     legal = set(asdict(method()))
     if unknown := sorted(set(given) - legal):
-        raise BadInput(f"{name} knows no {unknown[0].replace('_', '-')!r}; its settings are {', '.join(sorted(legal))}")
+        raise BadInput(f"{name} has no setting {unknown[0].replace('_', '-')!r}; legal are {', '.join(sorted(legal))}")
     return method(**given)
 
 
-def of(network: Network) -> Method | None:
-    """Return the method that the network was last trained with, or cut by; None for a dense one."""
+def of(network: Recorded) -> Method | None:
+    """Return the method that the network was last trained or cut with; None for a dense network."""
     for step in reversed(network.history):
         if step.get("method"):
             return named(step["method"], **step["settings"])
     return None
 
 
-def to_cut(network: Network, name: str, *, structural: bool = False) -> Method:
-    """Return the method `name` to cut a network by, with the settings that the network was trained with for it.
+def to_cut(network: Recorded, name: str, *, structural: bool = False) -> Method:
+    """Return the method `name` for cutting a network, with the settings that the network was trained with.
 
-    Without penalty where it was trained for another method or for none: nothing pulled at its weights.
+    If it was trained with another method or with none, the method has no penalty.
     """
     trained = of(network)
     settings: dict[str, Any] = {"structural": True} if structural else {}

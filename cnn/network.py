@@ -1,13 +1,12 @@
-"""A trained image network in memory and on disk: the layers, how its images are scaled, and what was done to it.
+"""A trained image network in memory and on disk: its layers, the scaling of its images, and its history.
 
-A folder holds `network.json` (structure and history) and `model.safetensors` (weights): no pickle, and nothing of the
-command that trained it is needed to load it.
+A folder holds `network.json` (structure and history) and `model.safetensors` (weights), without pickle. It loads
+without the command that trained it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +19,19 @@ from torch import Tensor, nn
 
 from tprune.base import stamp
 from tprune.base.errors import BadInput
+from tprune.cnn import folder as folders
 from tprune.cnn import nets
+from tprune.cnn.folder import DOCUMENT, FIELDS, KIND, WEIGHTS
 from tprune.cnn.images import Images
 from tprune.cnn.structure import describe, rebuild
 
-KIND = "network"
-DOCUMENT, WEIGHTS = "network.json", "model.safetensors"
+
+class Entry(dict[str, Any]):
+    """One step of a network's history, as it is written to `network.json`, with a short repr."""
+
+    def __repr__(self) -> str:
+        epochs, right = self.get("epochs", 0), 100 * self.get("accuracy_held_out", 0.0)
+        return f"<{self.get('verb')}: {epochs} epochs, {right:.2f} % of the held-out images right>"
 
 
 @dataclass
@@ -33,25 +39,29 @@ class Network:
     """An image classifier: `module` maps normalised images (batch, channels, height, width) to logits."""
 
     module: nn.Module
-    net: str  # its name in `nets.NETS`, or what the caller calls it
+    net: str  # its name in `nets.NETS`, or the caller's own
     classes: tuple[str, ...]
     image: tuple[int, int, int]  # channels, height, width
     mean: tuple[float, ...]  # per channel, on the scale 0 to 1
     std: tuple[float, ...]
-    history: list[dict[str, Any]] = field(default_factory=list)  # what was done to it, oldest first
+    history: list[dict[str, Any]] = field(default_factory=list)  # the steps that made it, oldest first
 
     def __post_init__(self) -> None:
         if len(self.image) != 3 or not len(self.mean) == len(self.std) == self.image[0]:
             means = f"{len(self.mean)} means and {len(self.std)} deviations"
             raise BadInput(f"{self.net}: an image of {self.image} (channels, height, width) and {means} do not fit")
 
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.image))
+        return f"Network({self.net}, images {size}, {len(self.classes)} classes, {len(self.history)} steps)"
+
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Return uint8 pixels (batch, channels, height, width) as the module wants them, channels last."""
+        """Return uint8 pixels (batch, channels, height, width) as the module's input, channels last."""
         mean, std = (torch.tensor(one, device=pixels.device)[:, None, None] for one in (self.mean, self.std))
         return ((pixels / 255.0 - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def check(self, images: Images) -> None:
-        """Raise BadInput unless the images are of the size and the classes that the network was made for."""
+        """Raise BadInput unless the images have the size and the classes of the network."""
         if images.shape != self.image:
             here, mine = (" x ".join(map(str, one)) for one in (images.shape, self.image))
             raise BadInput(f"{images.name}: images are {here} (channels, height, width); {self.net} takes {mine}")
@@ -69,7 +79,7 @@ class Network:
 
 
 def fresh(net: str, images: Images, *, seed: int = 0) -> Network:
-    """Return a named network with random weights for `images`, scaled as the table of networks says."""
+    """Return a named network with random weights; the scaling of `images` follows the table of networks."""
     row = nets.named(net)
     torch.manual_seed(seed)
     as_they_are = (0.0,) * row.image[0], (1.0,) * row.image[0]
@@ -81,7 +91,7 @@ def fresh(net: str, images: Images, *, seed: int = 0) -> Network:
 
 
 def save(network: Network, out: Path | str, *, inputs: Mapping[str, str] | None = None) -> None:
-    """Write the folder `out`, whole or not at all; raises BadInput when it exists and is not empty."""
+    """Write the folder `out` atomically; raise BadInput when it exists and is not empty."""
     weights = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in network.module.state_dict().items()
@@ -97,34 +107,22 @@ def save(network: Network, out: Path | str, *, inputs: Mapping[str, str] | None 
         stamp.write_json(folder / DOCUMENT, document | {"weights": {WEIGHTS: stamp.file_sha256(folder / WEIGHTS)}})
 
 
-FIELDS = ("net", "classes", "image", "mean", "std")
-
-
 def load(path: Path | str, *, build: Callable[[int], nn.Module] | None = None) -> Network:
-    """Load a folder that `save` wrote, in eval mode.
+    """Load a folder written by `save`, in eval mode.
 
-    `build(classes)` makes the network that is no named one, with so many classes and as it was before anything was cut.
-    Raises BadInput when a file is missing, damaged, or belongs to another network.
+    `build(classes)` constructs a network that is not in the table, before any cut. Raises BadInput when a file is
+    missing or damaged, or belongs to another network.
     """
     path = Path(path)
-    document = _document(path)
+    saved = folders.read(path)
     try:
-        found: dict[str, Any] = {name: document[name] for name in FIELDS}
-        layers, history = document["layers"], list(document["history"])
-        known: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in found.items()
-        }
-        module = _built(path, found["net"], len(found["classes"]), build)
-        rebuild(module, layers)
-        if path.joinpath(WEIGHTS).is_file() and stamp.file_sha256(path / WEIGHTS) != document["weights"][WEIGHTS]:
-            raise BadInput(
-                f"{str(path / WEIGHTS)!r} is damaged or of another network: its SHA-256 is not the one noted"
-            )
+        module = _built(path, saved.net, len(saved.classes), build)
+        rebuild(module, saved.layers)
         module.load_state_dict(load_file(path / WEIGHTS))
         module = module.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return Network(module, **known, history=history)
+        return Network(module, **{name: getattr(saved, name) for name in (*FIELDS, "history")})
     except (KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"{str(path / DOCUMENT)!r} is not as it was written: {error}") from None
+        raise BadInput(f"{str(path / DOCUMENT)!r} is malformed: {error}") from None
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"weights {str(path / WEIGHTS)!r} cannot be loaded: {reason}") from None
@@ -134,23 +132,11 @@ def _built(path: Path, net: str, classes: int, build: Callable[[int], nn.Module]
     if build is None:
         if net not in nets.NETS:
             raise BadInput(
-                f"{str(path)!r} holds {net!r}, which is no network of ours ({', '.join(nets.NETS)}): "
-                "only tprune.cnn.network.load(path, build=...) can build it"
+                f"{str(path)!r} holds {net!r}, which is not a named network ({', '.join(nets.NETS)}): "
+                "load it in Python with tprune.cnn.load(path, build=...)"
             )
         return nets.named(net).build(classes)
     try:
         return build(classes)
     except (KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"build({classes}), the number of classes, did not make a network: {error}") from error
-
-
-def _document(path: Path) -> Mapping[str, Any]:
-    if not (path / DOCUMENT).is_file():
-        raise BadInput(f"{str(path)!r} is no folder of a trained network: it has no {DOCUMENT}")
-    try:
-        document = json.loads((path / DOCUMENT).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{str(path / DOCUMENT)!r} cannot be read: {error}") from None
-    if not isinstance(document, dict) or document.get("kind") != KIND or document.get("schema") != stamp.SCHEMA:
-        raise BadInput(f"{str(path / DOCUMENT)!r} is no network (kind must be {KIND!r}, schema {stamp.SCHEMA})")
-    return document
+        raise BadInput(f"build({classes}) failed to return a network of {classes} classes: {error}") from error

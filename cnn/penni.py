@@ -1,11 +1,11 @@
-"""PENNI (Li et al., 2020): kernels as sparse combinations of a few basis kernels that a layer shares.
+"""PENNI (Li et al., 2020): kernels as sparse combinations of a few basis kernels shared by a layer.
 
     convert(module, 5)                                # once: W[o, i] ~ sum_b coefficients[o, i, b] basis[b]
-    penalty(module, 1e-4).backward()                  # every step, while frozen(module, 2) lets one half rest
-    cut(module, 1.0)                                  # small coefficients become 0
-    execute(module, image)                            # plain layers, in the faster of two forms
+    penalty(module, 1e-4).backward()                  # every step; frozen(module, 2) freezes one half
+    cut(module, 1.0)                                  # zero small coefficients
+    execute(module, image)                            # replace by plain layers, in the faster of two forms
 
-1 x 1 convolutions have nothing to share; they are penalised and cut as they are.
+1 x 1 convolutions are not decomposed; their weights are penalised and cut directly.
 """
 
 from __future__ import annotations
@@ -24,30 +24,29 @@ from tprune.base.errors import BadInput
 from tprune.cnn import forms
 from tprune.cnn.forms import BasisConv2d
 
-ROUNDS = 5  # both executable forms are timed by turns, so that what else runs slows both
+ROUNDS = 5  # both executable forms are timed in turn, so that other load slows both
 
 
 def convert(module: nn.Module, bases: int, *, centred: bool = False) -> dict[str, str]:
-    """Give every convolution larger than 1 x 1 its best `bases` shared kernels, and the coefficients that go with them.
+    """Decompose every convolution larger than 1 x 1 into its best `bases` shared kernels and their coefficients.
 
-    The best are the first right singular vectors of the kernels as a (outputs inputs) x (k k) matrix.
-    centred: what the authors' code does instead, the principal components of the kernels with the mean kernel thrown
-    away. Returns {path: why} of the convolutions that are left as they are; layers that have this form already stay.
-    Raises BadInput when a kernel has fewer than `bases` entries, for weights that are not finite, and when there is
-    nothing to treat.
+    The best are the first right singular vectors of the kernels as a (outputs inputs) x (k k) matrix. centred: the
+    variant of the authors' code, principal components of the kernels with the mean kernel discarded. Returns {path:
+    why} of the convolutions left unchanged; layers in this form already are skipped. Raises BadInput when a kernel has
+    fewer than `bases` entries, for non-finite weights, and when there is nothing to decompose.
     """
     found, notes = forms.plain_convolutions(module)
     small = [path for path, layer in found.items() if layer.kernel_size == (1, 1)]
-    notes |= dict.fromkeys(small, "is 1 x 1: penalised and cut as it is")
+    notes |= dict.fromkeys(small, "is 1 x 1: penalised and cut without decomposition")
     large = {path: layer for path, layer in found.items() if path not in small}
     there = {path: layer for path, layer in module.named_modules() if isinstance(layer, BasisConv2d)}
     notes |= {path: f"has {one.bases} bases already" for path, one in there.items() if one.bases != bases}
     if not large and not there:
-        raise BadInput("the network has no convolution that PENNI can treat" + forms.because(notes))
+        raise BadInput("the network has no convolution that PENNI supports" + forms.because(notes))
     for path, layer in large.items():
         most = layer.weight[0, 0].numel()
         if not 1 <= bases <= most:
-            raise BadInput(f"bases {bases} must lie in 1 to {most}: the kernels of layer {path!r} have {most} entries")
+            raise BadInput(f"bases {bases} must be 1 to {most}: the kernels of layer {path!r} have {most} entries")
     forms.replace(module, {layer: _based(layer, bases, centred) for layer in large.values()})
     return notes
 
@@ -60,17 +59,17 @@ class SparseCoefficients:
     layers: tuple[BasisConv2d | nn.Conv2d, ...] = field(repr=False)
 
     def __call__(self) -> Tensor:
-        """Return the penalty as the layers now are, a scalar."""
+        """Return the current value of the penalty, a scalar."""
         norms = [torch.linalg.vector_norm(_cuttable(layer), 1) for layer in self.layers]
         return self.strength * torch.stack(norms).sum()
 
     def backward(self) -> None:
-        """Add its gradient to that of what it penalises."""
+        """Add the gradient to that of the weights."""
         self().backward()
 
 
 def penalty(module: nn.Module, strength: float) -> SparseCoefficients:
-    """Return the l1 penalty; BadInput for a negative or infinite strength, and a network without basis layers."""
+    """Return the l1 penalty; BadInput for a negative or infinite strength, or a network without basis layers."""
     if not (math.isfinite(strength) and strength >= 0):
         raise BadInput(f"strength {strength} must be 0 or a positive number")
     return SparseCoefficients(strength, tuple(_cuttables(module).values()))
@@ -78,18 +77,18 @@ def penalty(module: nn.Module, strength: float) -> SparseCoefficients:
 
 @dataclass(frozen=True)
 class Alternation:
-    """Which half rests in an epoch: coefficients train first, and the halves change places every `interval` epochs.
+    """Which half is frozen in an epoch: coefficients train first, and the halves swap every `interval` epochs.
 
-    The change comes at the start of epoch e when e + 1 is a multiple of the interval, as in the authors' code: with 2,
-    coefficients train in epoch 0, bases in 1 and 2, coefficients in 3 and 4. With an interval above all epochs
-    the bases rest throughout: right for a training too short for turns, as bases hold few of the weights.
+    They swap at the start of epoch e when e + 1 is a multiple of the interval, as in the authors' code: with 2,
+    coefficients train in epoch 0, bases in 1 and 2, coefficients in 3 and 4. With an interval above the number of
+    epochs the bases are always frozen, which suits short training, as bases are few of the weights.
     """
 
     interval: int
     layers: tuple[BasisConv2d, ...] = field(repr=False)
 
     def __call__(self, epoch: int) -> list[nn.Parameter]:
-        """Return the parameters that rest in 0-based `epoch`."""
+        """Return the parameters that are frozen in 0-based `epoch`."""
         bases_train = (epoch + 1) // self.interval % 2 == 1
         return [one.coefficients if bases_train else one.basis for one in self.layers]
 
@@ -105,9 +104,9 @@ def frozen(module: nn.Module, interval: int) -> Alternation:
 def cut(module: nn.Module, level: float) -> dict[str, tuple[int, int]]:
     """Zero each coefficient, and weight of a 1 x 1 convolution, below `level` standard deviations of its layer.
 
-    The deviation is that of the entries that are not 0: the first time of all, as in the paper; later rounds would
-    otherwise stand still, as the zeros they made lower the threshold. Returns {path: (left, of how many)}. Raises
-    BadInput, before anything is cut, for a level that is negative or would empty a layer.
+    The deviation is that of the non-zero entries: in the first round all entries, as in the paper; in later rounds the
+    zeros would lower the threshold and nothing would be cut. Returns {path: (left, total)}. Raises BadInput, before any
+    cut, for a level that is negative or would empty a layer.
     """
     if not (math.isfinite(level) and level >= 0):
         raise BadInput(f"level {level} must be a number of standard deviations, 0 or more")
@@ -129,7 +128,7 @@ def cut(module: nn.Module, level: float) -> dict[str, tuple[int, int]]:
 
 
 class Choice(TypedDict):
-    """The form that a layer got, dense or basis, and the seconds that both took on one image."""
+    """The chosen form of a layer, dense or basis, and the seconds of both on one image."""
 
     form: str
     dense: float
@@ -138,7 +137,7 @@ class Choice(TypedDict):
 
 @torch.inference_mode()
 def torch_seconds(layer: nn.Module, x: Tensor) -> float:
-    """Return the seconds that torch takes for a layer on one thread, the median of 10 after a warm-up."""
+    """Return the latency of a layer in torch on one thread in seconds: the median of 10 after a warm-up."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -162,9 +161,9 @@ def execute(
 ) -> dict[str, Choice]:
     """Replace every basis layer by plain ones: a dense kernel, or depthwise bases and pointwise coefficients.
 
-    The faster one as `seconds(layer, input)` finds on what the layer is given for one image (channels, height, width):
-    the median of some rounds by turns. The function stays; bases that no coefficient uses are left out of the second
-    form. Returns {path: what was chosen}; BadInput when the network takes no such image.
+    The faster form is chosen by `seconds(layer, input)` on the layer's input for one image (channels, height, width),
+    as the median of interleaved rounds. The function is unchanged; unused bases are dropped from the second form.
+    Returns {path: choice}; BadInput when the network does not accept the image.
     """
     found = forms.layers(module, BasisConv2d)
     seen = forms.inputs(module, image, BasisConv2d)
@@ -186,7 +185,7 @@ def _based(layer: nn.Conv2d, bases: int, centred: bool) -> BasisConv2d:
     if centred:
         kernels = kernels - kernels.mean((0, 1))
     rows = kernels.flatten(0, 1)
-    # Right singular vectors by the small Gram matrix: all k k of them, also where there are fewer kernels than that.
+    # Right singular vectors from the small Gram matrix: all k k of them, even if there are fewer kernels.
     _, vectors = torch.linalg.eigh(rows.T @ rows)
     basis = vectors.T.flip(0)[:bases]
     form = BasisConv2d(bases=bases, **forms.geometry(layer))
@@ -205,9 +204,9 @@ def _cuttable(layer: BasisConv2d | nn.Conv2d) -> Tensor:
 
 
 def _separate(layer: BasisConv2d) -> nn.Sequential:
-    """Return the depthwise convolution whose map i bases + b is input i under basis b, and the pointwise one."""
+    """Return a depthwise convolution, whose output i bases + b is input i with basis b, and a pointwise one."""
     used = (layer.coefficients != 0).any(0).any(0).nonzero()[:, 0]
-    used = used if len(used) else used.new_zeros(1)  # a dead layer keeps one basis
+    used = used if len(used) else used.new_zeros(1)  # a layer of zeros keeps one basis
     maps = layer.inputs * len(used)
     depthwise = nn.Conv2d(
         layer.inputs, maps, layer.kernel, layer.stride, layer.padding, groups=layer.inputs, bias=False

@@ -1,6 +1,6 @@
-"""Eight bits: numbers rounded to a grid of 256 levels, straight through in the backward pass.
+"""8-bit rounding with straight-through gradients.
 
-A rounded value is the number that an 8-bit machine would compute with, held as a float; 0 stays exactly 0.
+A rounded value is a float with the value that 8-bit hardware would use; 0 stays exactly 0.
 """
 
 from __future__ import annotations
@@ -10,22 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-LEVELS = 127  # either side of 0 for weights
+from tprune.cnn import strided  # noqa: F401 - replaces a broken operator of torch
+
+LEVELS = 127  # of weights, on each side of 0
 STEPS = 255  # from the lowest activation to the highest
-MEMORY = 0.9  # of the range seen so far, at every batch of training
+MEMORY = 0.9  # decay of the moving average of the range, per training batch
 
 
 class Straight(torch.autograd.Function):
-    """Gives the second tensor for the first; the gradient goes to the first as if nothing had happened."""
+    """Returns the second tensor; the gradient passes to the first unchanged."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, instead: Tensor) -> Tensor:
-        """Return what is to stand for `values`."""
+        """Return `instead`."""
         return instead.view_as(values)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient as it came."""
+        """Return the gradient unchanged."""
         return gradient, None
 
 
@@ -35,9 +37,9 @@ def straight(values: Tensor, instead: Tensor) -> Tensor:
 
 
 def rounded(values: Tensor, *, by_output: bool = False) -> Tensor:
-    """Return `values` on a symmetric grid of 255 levels up to their largest magnitude: of all, or of each `values[o]`.
+    """Return `values` on a symmetric grid of 255 levels up to the largest magnitude of all, or of each `values[o]`.
 
-    The gradient is passed straight through.
+    The gradient is straight-through.
     """
     magnitudes = values.detach().abs()
     most = magnitudes.amax(tuple(range(1, values.ndim)), keepdim=True) if by_output else magnitudes.amax()
@@ -46,9 +48,9 @@ def rounded(values: Tensor, *, by_output: bool = False) -> Tensor:
 
 
 class EightBit(nn.Module):
-    """Rounds a layer's input to 256 levels between the lowest and the highest value seen in training, 0 among them.
+    """Rounds a layer's input to 256 levels (0 included) between the lowest and the highest value seen in training.
 
-    Values outside are clipped and get no gradient. Until it has seen a batch in training mode it lets all pass.
+    Values outside are clipped and get no gradient. Before the first batch in training mode, values are unchanged.
     """
 
     range: Tensor
@@ -58,23 +60,23 @@ class EightBit(nn.Module):
         self.register_buffer("range", torch.zeros(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map a tensor to one of the same shape; in training the range follows its values."""
+        """Round a tensor; in training mode, update the range first."""
         if self.training:
             self.follow(x.detach())
         low, high = self.range.unbind()
         scale = torch.where(high > low, (high - low) / STEPS, 1.0)
-        zero = (-low / scale).round()  # the level that stands for 0
+        zero = (-low / scale).round()  # the level of 0
         steps = x / scale
         steps = (straight(steps, steps.detach().round()) + zero).clamp(0, STEPS) - zero
         return torch.where(high > low, steps * scale, x)
 
     @torch.no_grad()
     def follow(self, x: Tensor) -> None:
-        """Widen or narrow the range a little towards that of `x`."""
+        """Update the moving average of the range with that of `x`."""
         seen = torch.stack([x.min().clamp(max=0), x.max().clamp(min=0)]).to(self.range)
         known = bool((self.range != 0).any())
         self.range.copy_(MEMORY * self.range + (1 - MEMORY) * seen if known else seen)
 
     def about(self) -> dict[str, Any]:
-        """Return what rebuilds it: nothing; its range is a weight of the network."""
+        """Return the arguments that rebuild this layer: none; its range is a buffer."""
         return {}

@@ -1,4 +1,4 @@
-"""One line of a result table: a network, how well it classifies, how large and how fast it is, and how it was made."""
+"""Rows of the result table: accuracy, size, latency and origin of a network."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rich.table import Table
 from tprune.base.errors import BadInput
 from tprune.cnn import methods
 from tprune.cnn.count import Count, count, kept, totals
-from tprune.cnn.evaluate import Score
 from tprune.cnn.network import Network
+from tprune.cnn.score import Score
 
 
 def row(
@@ -28,11 +28,11 @@ def row(
     median_ms: float | None = None,
     peak_mib: float | None = None,
 ) -> dict[str, Any]:
-    """Return the row of one network, not yet compared with a dense one.
+    """Return the row of one network, before comparison with a dense one.
 
-    `weights` and `macs` are of the network as it is stored; `nonzero` and `effective_macs` are what its method left
-    (PENNI: coefficients and bases), with zero weights free; `converted` counts the training form before any cut.
-    median_ms and peak_mib: of one image and of the process, as a runtime was measured.
+    `weights` and `macs` count the network as stored; `nonzero` and `effective_macs` what its method left (PENNI:
+    coefficients and bases), without zero weights; `converted` the training form before any cut. median_ms: measured
+    latency of one image; peak_mib: peak memory of the process.
     """
     counted = count(network.module, network.image)
     last = network.history[-1] if network.history else {}
@@ -72,15 +72,15 @@ DENSE = {
 def against(
     one: Mapping[str, Any], dense: Mapping[str, Any], *, p_value: float, kept: Mapping[str, float] | None = None
 ) -> dict[str, Any]:
-    """Return the row with the dense network's figures beside its own, as `dense_...`, `Score.p_value` and `shares`."""
+    """Return the row with the dense network's values as `dense_...`, `Score.p_value` and `shares` added."""
     return {**one, "p_value": p_value, "kept": kept, **{name: dense[field] for name, field in DENSE.items()}}
 
 
 def shares(network: Network, dense: Network) -> dict[str, float] | None:
-    """Return what PENNI left of the parameters of `dense`, on three bases (`tprune.cnn.count.Kept`); else None.
+    """Return the shares of the parameters of `dense` that PENNI kept (`tprune.cnn.count.Kept`), or None.
 
-    None too where the coefficients are multiplied out and no step of the history counted them, and where `dense` is no
-    network that PENNI could have started from.
+    None also if the coefficients are multiplied out and were not counted in the history, or if PENNI cannot have
+    started from `dense`.
     """
     method, left = methods.of(network), _left(network, count(network.module, network.image))
     if not isinstance(method, methods.Penni) or not left["coefficients"] or network.net != dense.net:
@@ -95,23 +95,23 @@ def shares(network: Network, dense: Network) -> dict[str, float] | None:
 
 
 def _left(network: Network, counted: Count) -> Mapping[str, int]:
-    """Return what a network's last step left, before bases were multiplied out; else what it holds."""
+    """Return the counts of a network's last step, before bases were multiplied out, or its current counts."""
     last = network.history[-1] if network.history else {}
     return {**totals(counted), **(last.get("counts") or {})}
 
 
 def names(folders: Sequence[Path]) -> list[str]:
-    """Return what the rows are called: the last part of each path, and as many before it as tell them apart."""
+    """Return the names of the rows: the last part of each path, and as many before it as make them unique."""
     whole = [folder.parts or Path.cwd().parts[-1:] for folder in folders]  # "." has no parts
     most = max(map(len, whole))
-    told = (["/".join(one[-parts:]) for one in whole] for parts in range(1, most + 1))
-    return next(found for found in told if len(set(found)) == len(set(whole)))
+    candidates = (["/".join(one[-parts:]) for one in whole] for parts in range(1, most + 1))
+    return next(found for found in candidates if len(set(found)) == len(set(whole)))
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the rows as a table for a terminal; shares and ratios are to the first row, the dense network.
+    """Return the rows as a table for a terminal; shares and ratios are relative to the first row, the dense network.
 
-    "Left" counts without zeros, "stored" and "computed" with those that a plain runtime stores and multiplies by.
+    "Left" excludes zeros, "stored" and "computed" include the zeros that a plain runtime stores and multiplies by.
     """
     timed = any(row["median_ms"] for row in rows)
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -142,7 +142,7 @@ def _short(weights: int) -> str:
 
 
 def _with(value: float | None, form: str, dense: float | None) -> str:
-    """Return the value and how many times smaller than the dense network's it is."""
+    """Return the value and the ratio of the dense network's value to it."""
     if not value:
         return "-"
     return f"{value:{form}} {dense / value:6.2f}x" if dense else f"{value:{form}}"

@@ -1,12 +1,12 @@
-"""Cutting channels for real: what the zeros of a masked network make superfluous goes, and its outputs stay.
+"""Structural removal of channels that the zeros of a masked network make superfluous; the outputs are unchanged.
 
-    settle(module, image)            # the masked network: a dead channel is dead in every layer that touches it
+    settle(module, image)            # masks a dead channel in every layer that touches it
     fit(..., keep_zeros=True)        # (fine-tuning)
     print(shrink(module, image))     # the same function with smaller layers
 
-A channel lives where it is both written (a weight that is not zero, of any layer that writes it) and read; through a
-batch norm, a depthwise convolution and a residual sum alike. So a channel that several layers write into one sum goes
-only when none of them writes it, or nobody reads it (PENNI's union rule, section 2.1).
+A channel is alive if it is both written (by a non-zero weight of any layer that writes it) and read, also through
+batch norms, depthwise convolutions and residual sums. A channel of a sum of several layers is therefore removed only
+if none of them writes it, or nothing reads it (PENNI's union rule, section 2.1).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tprune.cnn.forms import BasisConv2d, SvdConv2d
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A space as it was, and which of its channels stayed."""
+    """A space before shrinking, and the channels that were kept."""
 
     space: Space
     kept: tuple[int, ...]
@@ -30,35 +30,35 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Shrunk:
-    """What became of every space, in the order of the network."""
+    """The cuts of every space, in the order of the network."""
 
     cuts: tuple[Cut, ...]
 
     @property
     def before(self) -> int:
-        """Channels of all spaces before."""
+        """Channels of all spaces before shrinking."""
         return sum(cut.space.size for cut in self.cuts)
 
     @property
     def after(self) -> int:
-        """Channels of all spaces now."""
+        """Channels of all spaces after shrinking."""
         return sum(len(cut.kept) for cut in self.cuts)
 
 
 def settle(module: nn.Module, image: tuple[int, int, int]) -> None:
-    """Zero, in place and to a fixed point, all that belongs to a dead channel: weights, biases, batch norms, readers.
+    """Zero all weights, biases and batch norm entries of dead channels in place, until a fixed point.
 
-    The masked network is then the definition of the function, which `shrink` keeps. A dead channel's constant (the bias
-    of a layer or a batch norm whose weights were cut) is dropped here. Every space keeps at least one channel, the one
-    of the largest norm. Raises BadInput as `tprune.cnn.channels.spaces` does.
+    The result defines the function that `shrink` preserves: the constant of a dead channel (the bias of a layer or
+    batch norm whose weights were cut) is dropped here. Every space keeps at least the channel of the largest norm.
+    Raises BadInput as `tprune.cnn.channels.spaces` does.
     """
     _settled(module, image)
 
 
 def shrink(module: nn.Module, image: tuple[int, int, int]) -> Shrunk:
-    """Cut in place every dead channel, unused basis kernel and unused rank, after settling the network.
+    """Settle the network, then remove every dead channel, unused basis kernel and unused rank in place.
 
-    Layers stay the same objects, their parameters become new ones: optimisers must be made anew.
+    Layers stay the same objects, but their parameters are replaced: optimisers must be recreated.
     """
     cuts = tuple(Cut(space, tuple(alive.nonzero().flatten().tolist())) for space, alive in _settled(module, image))
     keep_outputs: dict[str, Tensor] = {}
@@ -77,7 +77,7 @@ def shrink(module: nn.Module, image: tuple[int, int, int]) -> Shrunk:
 
 @torch.no_grad()
 def _settled(module: nn.Module, image: tuple[int, int, int]) -> list[tuple[Space, Tensor]]:
-    """Settle the network; return every space with a mask of its channels that live."""
+    """Settle the network; return every space with a mask of its live channels."""
     found = spaces(module, image)
     net = _Net(dict(module.named_modules()))
     alive = {number: torch.ones(space.size, dtype=torch.bool) for number, space in enumerate(found)}
@@ -101,24 +101,24 @@ def _settled(module: nn.Module, image: tuple[int, int, int]) -> list[tuple[Space
 
 @dataclass
 class _Net:
-    """The layers, and which of their weights are not zero as (outputs, inputs): all that the fixed point needs."""
+    """The layers, and masks (outputs, inputs) of their non-zero weights."""
 
     layers: dict[str, nn.Module]
     used: dict[str, Tensor] = field(default_factory=dict)
 
     def uses(self, path: str) -> Tensor:
-        """Return (outputs, inputs) of a layer, or (channels) of a batch norm or depthwise convolution."""
+        """Return the mask (outputs, inputs) of a layer, or (channels) of a batch norm or depthwise convolution."""
         if path not in self.used:
             self.used[path] = _used(self.layers[path]).cpu().contiguous()
         return self.used[path]
 
     def reads(self, path: str, size: int) -> Tensor:
-        """Return a reader's uses as (outputs, channels, entries a channel), a view."""
+        """Return a reader's mask as (outputs, channels, entries per channel), a view."""
         uses = self.uses(path)
         return uses.view(len(uses), size, -1)
 
     def alive(self, space: Space) -> Tensor:
-        """Return which channels somebody writes into a value that somebody reads."""
+        """Return the mask of channels that are both written and read."""
         written = {number: torch.zeros(space.size, dtype=torch.bool) for number in space.values}
         for end in space.writers:
             written[end.value] |= self.uses(end.path).any(1)
@@ -130,21 +130,21 @@ class _Net:
         return torch.stack(read).any(0) if read else torch.zeros(space.size, dtype=torch.bool)
 
     def largest(self, space: Space, among: Tensor) -> int:
-        """Return the channel of the largest norm over all weights that touch it."""
+        """Return the channel with the largest norm over all weights that touch it."""
         owned = [one for path in _paths(space) for one in _out_tensors(self.layers[path])]
         owned += [_in_tensor(self.layers[end.path]).transpose(0, 1) for end in space.readers]
         total = sum(one.double().square().reshape(space.size, -1).sum(1).cpu() for one in owned)
         return int(torch.where(among, total, -1.0).argmax())
 
     def forget(self, space: Space, dead: Tensor) -> None:
-        """Note that dead channels are used no more."""
+        """Clear dead channels in the masks."""
         for path in _paths(space):
             self.uses(path)[dead] = False
         for end in space.readers:
             self.reads(end.path, space.size)[:, dead] = False
 
     def clear(self, space: Space, dead: Tensor) -> None:
-        """Zero in the layers all that belongs to dead channels."""
+        """Zero the weights of dead channels in the layers."""
         for path in _paths(space):
             for weight in _out_tensors(self.layers[path]):
                 weight[dead.to(weight.device)] = 0
@@ -154,7 +154,7 @@ class _Net:
 
 
 def _paths(space: Space) -> set[str]:
-    """Return the layers whose outputs are the space's channels."""
+    """Return the paths of the layers whose outputs are the space's channels."""
     return {end.path for end in space.writers} | {link.path for link in space.links if link.path}
 
 
@@ -174,21 +174,21 @@ def _used(layer: nn.Module) -> Tensor:
 
 
 def _out_tensors(layer: nn.Module) -> list[Tensor]:
-    """Return the tensors whose dimension 0 are the layer's outputs."""
+    """Return the tensors whose dimension 0 is the layer's outputs."""
     weight = {SvdConv2d: "second", BasisConv2d: "coefficients"}.get(type(layer), "weight")
     both = (getattr(layer, weight), getattr(layer, "bias", None))
     return [one for one in both if one is not None]
 
 
 def _in_tensor(layer: nn.Module) -> Tensor:
-    """Return the tensor whose dimension 1 are the layer's inputs."""
+    """Return the tensor whose dimension 1 is the layer's inputs."""
     weight = {SvdConv2d: "first", BasisConv2d: "coefficients"}.get(type(layer), "weight")
     tensor: Tensor = getattr(layer, weight)
     return tensor
 
 
 def _slice(layer: nn.Module, outputs: Tensor | None, inputs: Tensor | None) -> None:
-    """Keep the outputs and inputs (indices; None: all) of a layer, and of a factored one only the factors in use."""
+    """Keep the given outputs and inputs (indices; None: all) of a layer, and the used factors of a factored one."""
     if isinstance(layer, nn.BatchNorm2d):
         if outputs is not None:
             _take(layer, ("weight", "bias", "running_mean", "running_var"), 0, outputs)
@@ -223,13 +223,13 @@ def _slice(layer: nn.Module, outputs: Tensor | None, inputs: Tensor | None) -> N
 
 
 def _some(used: Tensor) -> Tensor:
-    """Return the indices of what is used; the first where nothing is, as no layer is empty."""
+    """Return the indices of used entries, or the first if there are none: no layer may be empty."""
     found = used.nonzero().flatten()
     return found if len(found) else found.new_zeros(1)
 
 
 def _take(layer: nn.Module, names: tuple[str, ...], dim: int, keep: Tensor | None) -> None:
-    """Replace parameters and buffers by their slices `keep` along `dim`, in their memory format."""
+    """Replace parameters and buffers by their slices `keep` along `dim`, preserving the memory format."""
     for name in names:
         tensor = getattr(layer, name)
         if tensor is None or keep is None or len(keep) == tensor.shape[dim]:

@@ -1,10 +1,10 @@
-"""The two steps of a compressed network's life: train it for a method, then cut, fine-tune and shrink it.
+"""The two steps of compression: train a network for a method, then cut, fine-tune and shrink it.
 
     train(network, images, Recipe(epochs=15), held=held, method=methods.Svd())
-    compress(network, images, methods.Svd(), Settings(0.01, Recipe(epochs=15)), held=held)
+    compress(network, images, methods.Svd(), Compression(0.01, Recipe(epochs=15)), held=held)
 
-Each step adds an entry to the network's history. The masked network and the shrunk one are compared on real images
-before any fine-tuning: shrinking must not change what the network computes.
+Each step appends an entry to the network's history. Before any fine-tuning, the outputs of the masked and the shrunk
+network are compared on real images: shrinking must not change the function.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import copy
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -24,43 +23,19 @@ from tprune.base import stamp
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.cnn.channels import evaluating
 from tprune.cnn.count import count, totals
-from tprune.cnn.evaluate import evaluate
 from tprune.cnn.images import Images
 from tprune.cnn.methods import Method, Seconds
-from tprune.cnn.network import Network
+from tprune.cnn.network import Entry, Network
+from tprune.cnn.score import evaluate
+from tprune.cnn.settings import Compression, Recipe
 from tprune.cnn.shrink import settle, shrink
 from tprune.cnn.teacher import Teacher
-from tprune.cnn.train import Recipe, fit
+from tprune.cnn.training import fit
 
-TOLERANCE = 1e-4  # of the largest logit: masked against shrunk
-PROBES = 64  # images that both see
+TOLERANCE = 1e-4  # relative to the largest logit, between masked and shrunk network
+PROBES = 64  # images of that comparison
 
-Watch = Callable[[str, int, int, float], None]  # (what, done, of how many, loss)
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How far to cut and how to recover: `level` means what the method says it means."""
-
-    level: float
-    recipe: Recipe | None  # of the fine-tuning, all rounds together; None: none
-    rounds: int = 1  # cut and fine-tune, again and again
-    keep_bases: bool = False  # PENNI: leave bases and coefficients instead of plain layers
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise BadInput(f"rounds {self.rounds} must be at least 1")
-        if self.recipe and self.recipe.epochs < self.rounds:
-            raise BadInput(f"{self.recipe.epochs} epochs are too few for {self.rounds} rounds of at least one each")
-
-    def check(self, method: Method) -> None:
-        """Raise BadInput for what the method cannot do."""
-        if not 0 <= self.level < method.below:
-            raise BadInput(f"cut {self.level:g} must lie in [0, {method.below:g}) for {method.name}")
-        if self.rounds > 1 and method.name == "svd":
-            raise BadInput(f"rounds {self.rounds}: svd cuts once, as its layers are plain afterwards; only 1 is legal")
-        if self.keep_bases and method.name != "penni":
-            raise BadInput(f"only penni has bases to keep; {method.name} has none")
+Watch = Callable[[str, int, int, float], None]  # (phase, steps done, steps in all, loss)
 
 
 def train(
@@ -73,10 +48,10 @@ def train(
     teacher: Teacher | None = None,
     run_dir: Path | None = None,
     watch: Watch | None = None,
-) -> dict[str, Any]:
-    """Train the network in place, in the training form and under the penalty of `method` if there is one.
+) -> Entry:
+    """Train the network in place, in the training form and with the penalty of `method` if given.
 
-    Returns the entry of its history. `held` are the images on which accuracy is told; `teacher` is distilled from.
+    Returns the new entry of its history. `held`: images used to report accuracy; `teacher`: network to distil from.
     """
     network.check(images)
     network.check(held)
@@ -92,20 +67,20 @@ def train(
         run_dir=run_dir,
         watch=watch and functools.partial(watch, "train"),
     )
-    facts = {
-        "verb": "train",
-        "images": images.id,
-        "method": method and method.name,
-        "settings": method and asdict(method),  # type: ignore[call-overload]
-        "epochs": recipe.epochs,
-        "recipe": asdict(recipe),
-        "teacher": teacher and teacher.facts(),
-        "left_alone": left,
-        "losses": [round(loss, 4) for loss in fitted.losses],
-        "accuracy_held_out": evaluate(network, held).accuracy,
-        "seconds": round(fitted.seconds),
-        "argv": stamp.argv(),
-    }
+    facts = Entry(
+        verb="train",
+        images=images.id,
+        method=method and method.name,
+        settings=method and asdict(method),  # type: ignore[call-overload]
+        epochs=recipe.epochs,
+        recipe=asdict(recipe),
+        teacher=teacher and teacher.facts(),
+        left_alone=left,
+        losses=[round(loss, 4) for loss in fitted.losses],
+        accuracy_held_out=evaluate(network, held).accuracy,
+        seconds=round(fitted.seconds),
+        argv=stamp.argv(),
+    )
     network.history.append(facts)
     return facts
 
@@ -114,79 +89,73 @@ def compress(
     network: Network,
     images: Images,
     method: Method,
-    settings: Settings,
+    settings: Compression,
     *,
     held: Images,
     seconds: Seconds | None = None,
     teacher: Teacher | None = None,
     run_dir: Path | None = None,
     watch: Watch | None = None,
-) -> dict[str, Any]:
-    """Compress the network in place and return what was done, the entry of its history.
+) -> Entry:
+    """Compress the network in place and return the new entry of its history.
 
-    `held` are the images on which accuracy is told; `teacher` is distilled from in the fine-tuning. Raises WorkFailed
-    when shrinking changed the function.
+    `held`: images used to report accuracy; `teacher`: network to distil from in fine-tuning; `seconds`: latency of a
+    layer on an input, by default measured here. Raises WorkFailed when shrinking changed the function.
     """
     network.check(images)
     network.check(held)
-    settings.check(method)
+    settings.check(method.name, method.below)
     _try(network, images)
     began, left = time.monotonic(), method.convert(network.module)
     whole = totals(count(network.module, network.image))
     rounds: list[dict[str, float]] = []
     for number in range(settings.rounds):
-        told = {"difference": _cut(network, images, method, settings.level)}
-        told["accuracy_cut"] = evaluate(network, held).accuracy
+        cut = {"difference": _cut(network, images, method, settings.level)}
+        cut["accuracy_cut"] = evaluate(network, held).accuracy
         if settings.recipe:
-            fit(
-                network,
-                images,
-                _share(settings.recipe, number, settings.rounds),
-                keep_zeros=True,
-                teacher=teacher,
-                run_dir=run_dir and run_dir / f"round-{number}",
-                watch=watch and functools.partial(watch, f"round {number + 1}"),
-            )
-            told["accuracy_held_out"] = evaluate(network, held).accuracy
-        rounds.append(told)
+            recipe, name = _share(settings.recipe, number, settings.rounds), f"round {number + 1}"
+            home, show = run_dir and run_dir / f"round-{number}", watch and functools.partial(watch, name)
+            fit(network, images, recipe, keep_zeros=True, teacher=teacher, run_dir=home, watch=show)
+            cut["accuracy_held_out"] = evaluate(network, held).accuracy
+        rounds.append(cut)
     counted = totals(count(network.module, network.image))  # before a basis is multiplied out again
     forms = {} if settings.keep_bases else method.finish(network.module, network.image, seconds)
-    facts = {
-        "verb": "compress",
-        "images": images.id,
-        "method": method.name,
-        "settings": asdict(method),  # type: ignore[call-overload]
-        "level": settings.level,
-        "epochs": settings.recipe.epochs if settings.recipe else 0,
-        "recipe": settings.recipe and asdict(settings.recipe),
-        "teacher": teacher and teacher.facts(),
-        "rounds": rounds,
-        "left_alone": left,
-        "converted": whole,
-        "counts": counted,
-        "forms": forms,
-        "accuracy_held_out": rounds[-1].get("accuracy_held_out", rounds[-1]["accuracy_cut"]),
-        "seconds": round(time.monotonic() - began),
-        "argv": stamp.argv(),
-    }
+    facts = Entry(
+        verb="compress",
+        images=images.id,
+        method=method.name,
+        settings=asdict(method),  # type: ignore[call-overload]
+        level=settings.level,
+        epochs=settings.recipe.epochs if settings.recipe else 0,
+        recipe=settings.recipe and asdict(settings.recipe),
+        teacher=teacher and teacher.facts(),
+        rounds=rounds,
+        left_alone=left,
+        converted=whole,
+        counts=counted,
+        forms=forms,
+        accuracy_held_out=rounds[-1].get("accuracy_held_out", rounds[-1]["accuracy_cut"]),
+        seconds=round(time.monotonic() - began),
+        argv=stamp.argv(),
+    )
     network.history.append(facts)
     return facts
 
 
 def _try(network: Network, images: Images) -> None:
-    """Run the network on one image, so that what it cannot take is told before anything is done to it."""
+    """Run the network on one image, to refuse a network or image that does not fit before anything is changed."""
     try:
         with evaluating(network.module):
             network.module(network.normalise(images.pixels[:1]))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         if "view size is not compatible" in reason:
-            reason = "it calls x.view on a map, but maps lie channels last here; x.flatten(1) does the same on any map"
-        raise BadInput(f"{network.net} does not take an image of {images.name}: {reason}") from None
+            reason = "it calls x.view on a map, but maps are channels last here; use x.flatten(1) instead"
+        raise BadInput(f"{network.net} does not accept an image of {images.name}: {reason}") from None
 
 
 def _cut(network: Network, images: Images, method: Method, level: float) -> float:
-    """Cut and shrink; return by how much shrinking changed the logits, in shares of the largest."""
+    """Cut and shrink; return `difference`."""
     method.cut(network.module, level, network.image)
     settle(network.module, network.image)
     masked = copy.deepcopy(network.module)
@@ -196,7 +165,7 @@ def _cut(network: Network, images: Images, method: Method, level: float) -> floa
 
 @torch.inference_mode()
 def difference(network: Network, masked: nn.Module, images: Images) -> float:
-    """Return the largest difference of logits between the network and `masked`, in shares of the largest logit.
+    """Return the largest difference of logits between the network and `masked`, relative to the largest logit.
 
     Raises WorkFailed when it is above `TOLERANCE`.
     """
@@ -204,11 +173,11 @@ def difference(network: Network, masked: nn.Module, images: Images) -> float:
     want, got = masked.eval()(pixels), network.module.eval()(pixels)
     found = float((want - got).abs().max() / want.abs().max().clamp(min=1e-12))
     if not found <= TOLERANCE:
-        raise WorkFailed(f"shrinking changed the logits by {found:.2g} of the largest: a bug; nothing is written")
+        raise WorkFailed(f"shrinking changed the logits by {found:.2g} of the largest: a bug; nothing was written")
     return found
 
 
 def _share(recipe: Recipe, number: int, rounds: int) -> Recipe:
-    """Return the part of the recipe that round `number` of `rounds` gets; the last one gets what is left over."""
+    """Return the recipe of round `number` of `rounds`; the last round gets the remaining epochs."""
     each, rest = divmod(recipe.epochs, rounds)
     return replace(recipe, epochs=each + (rest if number == rounds - 1 else 0), seed=recipe.seed + number)

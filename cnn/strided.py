@@ -1,12 +1,12 @@
-"""A mend for oneDNN: the gradient of a strided 1 x 1 convolution, without the kernel that writes past its buffer.
+"""A workaround for oneDNN: the gradient of a strided 1 x 1 convolution, without the kernel that writes past its buffer.
 
 With AVX2 and no AVX-512, oneDNN 3.12 (torch 2.13) computes the gradient of the weights of a 1 x 1 convolution of
 stride above 1, channels last, by `jit_1x1:avx2`, which writes past a buffer unless the input channels fill its vectors.
-The process dies, or its heap is silently damaged. Such a convolution reads each pixel once or never, so its gradient is
-that of the same convolution with stride 1 on the pixels that are read.
+The process crashes, or its heap is silently corrupted. Such a convolution reads each pixel once or never, so its
+gradient equals that of the same convolution with stride 1 on the pixels that it reads.
 
-Every shrunk ResNet has such layers, and so may the caller's own network; `mend` therefore replaces the operator that
-all of them end in, `aten::convolution_backward` on the CPU.
+Every shrunk ResNet has such layers, and so may the caller's own network. Importing this module therefore replaces
+`aten::convolution_backward` on the CPU; every module of `tprune.cnn` that imports torch imports this one.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from torch import Tensor
 from tprune.base import processor
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
-"""Of the input, the weight and the bias; None where it was not asked for."""
+"""Gradients of the input, the weight and the bias; None where not requested."""
 
 
 @functools.cache
 def mend() -> bool:
-    """Replace the operator in this process where oneDNN would take the broken kernel; return whether it would."""
+    """Replace the operator in this process where oneDNN would select the broken kernel; return whether it would."""
     if not is_needed(processor.here(), os.environ, torch.backends.cpu.get_cpu_capability()):
         return False
     _library().impl("convolution_backward", functools.partial(_backward, _original()), "CPU", with_keyset=True)
@@ -35,22 +35,22 @@ def mend() -> bool:
 
 
 def is_needed(here: processor.Processor, environment: Mapping[str, str], capability: str) -> bool:
-    """Return whether oneDNN may take the broken kernel; `capability` is what torch finds the processor to have.
+    """Return whether oneDNN may select the broken kernel; `capability` is the instruction set that torch detected.
 
-    Where the system does not list the processor's instruction sets, or lists another's (an emulator), torch knows.
+    It decides where the system does not list the processor's instruction sets, or lists another's (an emulator).
     """
     chosen = processor.engines(here, environment)["onednn"]
     return here.x86 and (chosen in {*processor.WRITES_PAST, processor.UNKNOWN} or capability != "AVX512")
 
 
 def reads_once(weight: Tensor, stride: Sequence[int], padding: Sequence[int], *, transposed: bool) -> bool:
-    """Return whether a convolution with `weight` (outputs, inputs, *kernel) reads single pixels, some of them not."""
+    """Return whether a convolution with `weight` (outputs, inputs, *kernel) reads single pixels and skips some."""
     return not transposed and not any(padding) and max(stride) > 1 and set(weight.shape[2:]) == {1}
 
 
 @functools.cache
 def _library() -> torch.library.Library:
-    return torch.library.Library("aten", "IMPL")  # what it replaces stays replaced as long as it lives
+    return torch.library.Library("aten", "IMPL")  # the replacement lasts as long as this object lives
 
 
 @functools.cache
@@ -59,13 +59,13 @@ def _original() -> Any:
 
 
 def _backward(original: Any, keys: Any, *arguments: Any) -> Gradients:
-    """Return what `aten::convolution_backward` returns for the same arguments."""
+    """Compute the same as `aten::convolution_backward`."""
     gradient, inputs, weight, bias, stride, padding, dilation, transposed, *rest = arguments
     if not reads_once(weight, stride, padding, transposed=transposed):
         whole: Gradients = original.call_boxed(keys, *arguments)
         return whole
     dimensions = weight.ndim - 2
-    steps = [*stride] * dimensions if len(stride) == 1 else stride  # one number stands for all
+    steps = [*stride] * dimensions if len(stride) == 1 else stride  # one number for all dimensions
     read: Any = (..., *(slice(None, None, step) for step in steps))
     ones = [1] * dimensions
     found = original.call_boxed(keys, gradient, inputs[read], weight, bias, ones, padding, dilation, transposed, *rest)
@@ -75,3 +75,6 @@ def _backward(original: Any, keys: Any, *arguments: Any) -> Gradients:
     of_inputs = torch.zeros_like(inputs)
     of_inputs[read] = of_read
     return of_inputs, of_weight, of_bias
+
+
+mend()

@@ -1,7 +1,7 @@
-"""What a network's layers are, as plain data: written beside its weights, so that a shrunk network loads by itself.
+"""The layers of a network as plain data, saved beside its weights, so that a shrunk network can be rebuilt.
 
-`describe` gives one entry for every layer with weights; `rebuild` gives a freshly built network those layers. A layer
-that became two is `PATH.0` and `PATH.1`.
+`describe` returns one entry for every layer with weights; `rebuild` puts those layers into a freshly built network. A
+layer that became two is `PATH.0` and `PATH.1`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from typing import Any
 from torch import nn
 
 from tprune.base.errors import BadInput
-from tprune.cnn.forms import SCHEMES, BasisConv2d, SvdConv2d
+from tprune.cnn.forms import BasisConv2d, SvdConv2d
 from tprune.cnn.rounding import EightBit
+from tprune.cnn.settings import SCHEMES
 
 Layers = dict[str, dict[str, Any]]
 
 
 def describe(module: nn.Module) -> Layers:
-    """Return {path: {"kind": ..., sizes}} of every layer that has weights, in the order of the network.
+    """Return {path: {"kind": ..., sizes}} of every layer with weights, in the order of the network.
 
-    Raises BadInput for a layer with weights of its own that is none of the known kinds.
+    Raises BadInput for a layer with weights of an unknown kind.
     """
     found: Layers = {}
     for path, layer in module.named_modules():
@@ -34,9 +35,9 @@ def describe(module: nn.Module) -> Layers:
 
 
 def rebuild(module: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
-    """Replace in place every layer of `module` that is not as `layers` says.
+    """Replace in place every layer of `module` that differs from `layers`.
 
-    Raises BadInput when an entry is malformed, or when the network has other places for layers.
+    Raises BadInput when an entry is malformed, or when the network has other paths.
     """
     there = describe(module)
     first = {one: path for path, one in module.named_modules()}
@@ -44,7 +45,7 @@ def rebuild(module: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
     for path, entry in layers.items():
         if there.get(path) != entry:
             place(module, path, _build(path, entry).train(module.training))
-    for alias, path in every:  # a layer under two names stays one layer
+    for alias, path in every:  # a layer with two names stays shared
         if alias != path:
             module.set_submodule(alias, module.get_submodule(path))
     if missing := [path for path in describe(module) if path not in layers]:
@@ -54,10 +55,10 @@ def rebuild(module: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def place(module: nn.Module, path: str, layer: nn.Module) -> None:
-    """Put `layer` at `path`, in the place of another one.
+    """Replace the layer at `path` by `layer`.
 
-    A layer that stands at PATH when PATH.0 is to be placed becomes a sequence, which PATH.1 then makes a pair; each of
-    the two may be a pair again. Raises BadInput when the network has no such place.
+    Placing PATH.0 turns a layer at PATH into a sequence, to which PATH.1 is appended; each of the two may be a pair
+    again. Raises BadInput when the network has no such path.
     """
     parent_path, _, name = path.rpartition(".")
     try:
@@ -129,7 +130,7 @@ def _new_svd(*, inputs: int, outputs: int, kernel: list[int], rank: int, scheme:
     return SvdConv2d(inputs, outputs, kernel, rank, scheme=scheme, **rest)
 
 
-# kind -> (class, its description, how to build it again)
+# kind -> (class, its description, its constructor from the description)
 KINDS: dict[str, tuple[type[nn.Module], Callable[[Any], dict[str, Any]], Callable[..., nn.Module]]] = {
     "conv": (nn.Conv2d, _conv, _new_conv),
     "linear": (nn.Linear, _linear, _new_linear),

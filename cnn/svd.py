@@ -1,11 +1,11 @@
 """SVD training (Yang et al., 2020): train the singular vectors and values of every convolution, and cut small values.
 
-    convert(module, "channel")                        # once; the function stays
+    convert(module, "channel")                        # once; the function is unchanged
     penalty(module, "hoyer", 0.03, 1.0).backward()    # every step; no decomposition is computed
     cut(module, 0.01); thin(module, image)            # two thin convolutions a layer
 
-W = N diag(|s|) C with N and C kept near-orthonormal by the penalty ||N^T N - I||^2 + ||C C^T - I||^2, so that s stays
-what it is called.
+W = N diag(|s|) C, where the penalty ||N^T N - I||^2 + ||C C^T - I||^2 keeps N and C nearly orthonormal, so that s
+approximates the singular values.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from torch.autograd.function import once_differentiable
 from tprune.base.errors import BadInput
 from tprune.base.hoyer import hoyer, hoyer_square
 from tprune.cnn import forms
-from tprune.cnn.forms import SCHEMES, SvdConv2d
+from tprune.cnn.forms import SvdConv2d
+from tprune.cnn.settings import SCHEMES
 
-# name -> sparsity of a layer's singular values, 0 where it is greatest
+# name -> measure of a layer's singular values, smallest where they are sparsest
 SPARSITY: dict[str, Callable[[Tensor], Tensor]] = {
     "hoyer": lambda s: hoyer(s) - 1,
     "hoyer-square": lambda s: hoyer_square(s) - 1,
@@ -34,11 +35,11 @@ PENALTIES = ("none", *SPARSITY)
 
 
 def convert(module: nn.Module, scheme: str) -> dict[str, str]:
-    """Give every convolution of the network its singular vectors and values, all of them; the function stays.
+    """Factor every convolution into singular vectors and values at full rank; the function is unchanged.
 
-    scheme: channel or spatial, see `SvdConv2d`. Returns {path: why} of the convolutions that are left as they are.
-    Layers that have this form already stay. Raises BadInput for an unknown scheme, weights that are not finite, and a
-    network without any convolution that can be treated.
+    scheme: channel or spatial, see `SvdConv2d`. Returns {path: why} of the convolutions left unchanged. Layers in this
+    form already are skipped. Raises BadInput for an unknown scheme, non-finite weights, and a network without a
+    suitable convolution.
     """
     if scheme not in SCHEMES:
         raise BadInput(f"scheme {scheme!r} must be {' or '.join(SCHEMES)}")
@@ -46,7 +47,7 @@ def convert(module: nn.Module, scheme: str) -> dict[str, str]:
     there = {path: layer for path, layer in module.named_modules() if isinstance(layer, SvdConv2d)}
     notes |= {path: f"is factored already, by {one.scheme}" for path, one in there.items() if one.scheme != scheme}
     if not found and not there:
-        raise BadInput("the network has no convolution that SVD training can treat" + forms.because(notes))
+        raise BadInput("the network has no convolution that SVD training supports" + forms.because(notes))
     forms.replace(module, {layer: _factored(layer, scheme) for layer in found.values()})
     return notes
 
@@ -55,8 +56,8 @@ def convert(module: nn.Module, scheme: str) -> dict[str, str]:
 class LowRank:
     """strength x sum of R(s) + orthogonality x sum of (||N^T N - I||_F^2 + ||C C^T - I||_F^2) / rank^2, over layers.
 
-    R: hoyer ||s||_1 / ||s||_2 - 1, hoyer-square its square form ||s||_1^2 / ||s||_2^2 - 1, l1 ||s||_1. Where a factor
-    has fewer entries along its other side than ranks, the identity is asked of that side.
+    R: hoyer ||s||_1 / ||s||_2 - 1, hoyer-square ||s||_1^2 / ||s||_2^2 - 1, l1 ||s||_1. If the other side of a factor
+    is shorter than the rank, orthonormality is required along that side.
     """
 
     name: str
@@ -65,7 +66,7 @@ class LowRank:
     layers: tuple[SvdConv2d, ...] = field(repr=False)
 
     def __call__(self) -> Tensor:
-        """Return the penalty as the layers now are, a scalar."""
+        """Return the current value of the penalty, a scalar."""
         total = self.layers[0].scale.new_zeros(())
         if self.strength and self.name != "none":
             total = total + self.strength * torch.stack([SPARSITY[self.name](one.scale) for one in self.layers]).sum()
@@ -99,14 +100,14 @@ def penalty(module: nn.Module, name: str, strength: float, orthogonality: float)
 
 @torch.no_grad()
 def cut(module: nn.Module, energy: float) -> dict[str, tuple[int, int]]:
-    """Remove the singular values that a layer can lose with at most the share `energy` of its sum of squares.
+    """Remove the smallest singular values of each layer, up to the share `energy` of their sum of squares.
 
-    The values are those that were trained, |s|, as in the paper: how well they stand for the composed kernel's own is
-    what the orthogonality penalty decides. The largest one always stays. Parameters are replaced, so an optimiser has
-    to be made anew. Returns {path: (rank before, rank after)}; BadInput unless energy lies in [0, 1).
+    As in the paper, the trained values |s| are used; how well they approximate those of the composed kernel depends on
+    the orthogonality penalty. The largest one is always kept. Parameters are replaced, so optimisers must be recreated.
+    Returns {path: (rank before, rank after)}; BadInput unless energy is in [0, 1).
     """
     if not 0 <= energy < 1:
-        raise BadInput(f"energy {energy} must lie in [0, 1): the share of the squared singular values that may go")
+        raise BadInput(f"energy {energy} must be in [0, 1): the share of the squared singular values to remove")
     ranks = {}
     for path, layer in forms.layers(module, SvdConv2d).items():
         kept = _kept(layer.scale, energy)
@@ -120,11 +121,11 @@ def cut(module: nn.Module, energy: float) -> dict[str, tuple[int, int]]:
 
 @torch.no_grad()
 def thin(module: nn.Module, image: tuple[int, int, int]) -> dict[str, Literal["pair", "dense"]]:
-    """Replace every factored layer by two thin convolutions, or by a dense one where that takes no more products.
+    """Replace every factored layer by two thin convolutions, or by a dense one if that needs no more products.
 
-    channel: k x k to `rank` channels, then 1 x 1; spatial: k x 1, then 1 x k. Each gets half of |s|, as square root,
-    the second the bias. The function stays. image: channels, height, width. Returns {path: which}; BadInput when the
-    network takes no such image.
+    channel: k x k to `rank` channels, then 1 x 1; spatial: k x 1, then 1 x k. Both are scaled by the square root of
+    |s|, and the second has the bias. The function is unchanged. image: channels, height, width. Returns {path: which};
+    BadInput when the network does not accept the image.
     """
     found = forms.layers(module, SvdConv2d)
     seen = forms.inputs(module, image, SvdConv2d)
@@ -151,7 +152,7 @@ def _factored(layer: nn.Conv2d, scheme: str) -> SvdConv2d:
 
 
 def _factors(layers: Sequence[SvdConv2d]) -> Iterator[tuple[int, Tensor]]:
-    """Yield (rank, factor) twice a layer, the factor's first dimension its shorter side."""
+    """Yield two (rank, factor) pairs per layer; the first dimension of a factor is its shorter side."""
     for layer in layers:
         for factor in (layer.first, layer.second.transpose(0, 1)):
             tall = layer.rank > factor[0].numel()
@@ -161,7 +162,7 @@ def _factors(layers: Sequence[SvdConv2d]) -> Iterator[tuple[int, Tensor]]:
 class _Orthogonality(torch.autograd.Function):
     """scale x sum over equally shaped A of ||A A^T - I||_F^2, and its gradient 4 scale (A A^T - I) A.
 
-    All of one shape together and the gradient in closed form: half the time of autograd's chain, layer by layer.
+    Factors of one shape are batched and the gradient is in closed form: half the time of autograd layer by layer.
     """
 
     @staticmethod
@@ -181,7 +182,7 @@ class _Orthogonality(torch.autograd.Function):
 
 
 def _kept(scale: Tensor, energy: float) -> Tensor:
-    """Return the indices, rising, of the fewest values that hold (1 - energy) of the sum of squares."""
+    """Return the sorted indices of the fewest values with (1 - energy) of the sum of squares."""
     squares, order = scale.double().square().sort(descending=True, stable=True)
     held = squares.cumsum(0)
     count = 1 + int((held < (1 - energy) * held[-1]).sum())
@@ -204,7 +205,7 @@ def _thinner(layer: SvdConv2d, inputs: Sequence[Tensor]) -> nn.Conv2d | nn.Seque
 
 
 def _products(layer: nn.Module, x: Tensor) -> int:
-    """Return the multiplications of one or more convolutions in a row on the input."""
+    """Return the multiplications of a sequence of convolutions on the input."""
     total = 0
     for one in (one for one in layer.modules() if isinstance(one, nn.Conv2d)):
         x = one(x)

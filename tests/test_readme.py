@@ -37,7 +37,7 @@ def test_the_python_example_runs(tiny_config, tiny_tokenizer_folder, tmp_path, m
 def test_the_python_example_of_an_image_network_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pictures.write(tmp_path / "cifar10", (3, 32, 32), train=60, test=10)
-    code = next(block for block in blocks("python") if block.startswith("from tprune.cnn"))
+    code = next(block for block in blocks("python") if block.startswith("from tprune import cnn"))
     code = code.replace("hold_out(5000)", "hold_out(20)").replace("epochs=12", "epochs=1")
     names: dict[str, object] = {"my_module": nets.NETS["resnet20"].build(10)}
     exec(code, names)  # noqa: S102 - the README's own lines

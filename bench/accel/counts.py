@@ -1,4 +1,4 @@
-"""What a model counts for one layer; the books must balance, or the model is wrong."""
+"""Event counts of one layer, with assertions that they are consistent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tprune.base.errors import BadInput
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Traffic of one memory level in bytes; `capacity` (bytes of one instance) decides what a byte costs."""
+    """Traffic of one memory level in bytes; `capacity` (bytes of one instance) determines the energy per byte."""
 
     level: str
     capacity: float
@@ -21,11 +21,11 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Events of one layer: compute `cycles` of `lanes` arithmetic units, what they did, and the traffic it took.
+    """Events of one layer: compute `cycles` of `lanes` arithmetic units, their use, and the traffic.
 
-    `useful` lane-cycles did an effective operation; `losses` name what the others were lost to, and both sum to
-    lanes * cycles. `operations` are counts by kind (energy.OPERATIONS), `noc` bytes between units,
-    `dram` bytes of inputs, weights and outputs with re-fetching, `compulsory` the same moved once.
+    `useful`: lane-cycles with an effective operation; `losses`: the other lane-cycles by cause; both sum to
+    lanes * cycles. `operations`: counts by kind (energy.OPERATIONS); `noc`: bytes between units; `dram`: bytes of
+    inputs, weights and outputs including re-fetches; `compulsory`: the same without re-fetches.
     """
 
     cycles: int
@@ -45,20 +45,20 @@ class Counts:
 
     @property
     def dram_bytes(self) -> int:
-        """Bytes to and from DRAM."""
+        """DRAM traffic in bytes."""
         return sum(self.dram.values())
 
     @property
     def utilisation(self) -> float:
-        """Share of the lane-cycles that did an effective operation."""
+        """Share of the lane-cycles with an effective operation."""
         return self.useful / (self.lanes * self.cycles)
 
 
 def dram(*, inputs: float, weights: float, outputs: float, buffer: int) -> dict[str, int]:
-    """Return DRAM bytes of one layer that keeps one operand in half the buffer and streams the other past it.
+    """Return DRAM bytes of a layer that keeps one operand in half of the buffer and streams the other.
 
-    Where the resident operand needs several fillings the other is fetched as often; the cheaper order is taken.
-    Outputs leave once: partial sums stay on the chip.
+    If the resident operand does not fit, the other is fetched once per part; the cheaper order is chosen. Outputs are
+    written once: partial sums stay on the chip.
     """
     half = buffer / 2
     by_inputs = weights * max(1, math.ceil(inputs / half))
@@ -71,25 +71,25 @@ def dram(*, inputs: float, weights: float, outputs: float, buffer: int) -> dict[
 
 
 def once(*, inputs: float, weights: float, outputs: float) -> dict[str, int]:
-    """Return the bytes of a layer that cross the DRAM at least."""
+    """Return the compulsory DRAM bytes of a layer."""
     return {name: math.ceil(size) for name, size in (("inputs", inputs), ("weights", weights), ("outputs", outputs))}
 
 
 def masked(positions: float, nonzero: float, bits: int) -> float:
-    """Return bytes of a bit mask and the packed non-zeros."""
+    """Return the bytes of a bit mask and the packed non-zeros."""
     return (positions + nonzero * bits) / 8
 
 
 def run_length(positions: float, nonzero: float, bits: int, run_bits: int) -> float:
-    """Return bytes of non-zeros with a zero run each, or of the plain tensor where that is smaller.
+    """Return the bytes of the non-zeros with a zero run each, or of the plain tensor if that is smaller.
 
-    Zeros that a run longer than 2**run_bits - 1 would store are left out.
+    Padding zeros for runs longer than 2**run_bits - 1 are ignored.
     """
     return min(positions * bits, nonzero * (bits + run_bits)) / 8
 
 
 def too_small(layer: str, field: str, value: float, needed: float, what: str) -> BadInput:
-    """Return the error of a memory that cannot hold one tile."""
+    """Return the error for a memory that cannot hold one tile."""
     return BadInput(
-        f"layer {layer!r}: {field} = {value:g} is too small for one tile ({what}); it takes at least {needed:g}"
+        f"layer {layer!r}: {field} = {value:g} is too small for one tile ({what}); it must be at least {needed:g}"
     )

@@ -1,7 +1,7 @@
-"""Energy: prices of events, and what a layer's events cost by component.
+"""Energy model: prices of events, and the energy of a layer by component.
 
-Two tables, because conclusions must hold under both: absolute picojoules of a 45 nm process, and the normalised costs
-of the Eyeriss analysis (ISCA'16), in units of one 16-bit multiply-accumulate.
+There are two tables, because conclusions must hold under both: absolute picojoules of a 45 nm process, and the
+normalised costs of the Eyeriss analysis (ISCA'16), in units of one 16-bit multiply-accumulate.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from tprune.bench.accel.counts import Counts
 
 COMPONENTS = ("arithmetic", "control", "local", "network", "buffer", "dram")
-LOCAL_BYTES = 4096  # memories up to here belong to one unit; larger ones are shared buffers (our line between them)
+LOCAL_BYTES = 4096  # memories up to this size are local to a unit, larger ones are shared buffers (our choice)
 
-# operation -> component; `mac8`, `mac16`: multiply and accumulate; `gated`: a MAC that a zero held back
+# operation -> component; `mac8`, `mac16`: multiply and accumulate; `gated`: a MAC skipped because of a zero
 OPERATIONS = {
     "mac8": "arithmetic",
     "mac16": "arithmetic",
@@ -29,7 +29,7 @@ OPERATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """A price list: by operation, and per byte by memory capacity, between units and from DRAM."""
+    """Energy per operation, and per byte of a memory by its capacity, of the network between units, and of DRAM."""
 
     name: str
     unit: str
@@ -40,16 +40,16 @@ class Prices:
 
 
 def sram(capacity: float) -> float:
-    """Return pJ a byte of a memory of `capacity` bytes.
+    """Return pJ per byte of a memory of `capacity` bytes.
 
-    8 kB cost 10 pJ per 64 bits (Horowitz), scaled by the square root of the size (our rule; recalled 1 MB value:
-    within 15 %); never below a small scratch pad's 0.197 pJ per 16 bits (Sparseloop's Eyeriss table).
+    8 kB cost 10 pJ per 64 bits (Horowitz), scaled with the square root of the size (our rule; within 15 % of the
+    recalled 1 MB value), at least a small scratch pad's 0.197 pJ per 16 bits (Sparseloop's Eyeriss table).
     """
     return max(0.0985, 1.25 * math.sqrt(capacity / 8192))
 
 
 def normalised(capacity: float) -> float:
-    """Return the Eyeriss analysis' cost of a byte: register file 1, global buffer 6 per 16-bit word."""
+    """Return the cost of a byte in the Eyeriss analysis: register file 1, global buffer 6 per 16-bit word."""
     return 0.5 if capacity <= LOCAL_BYTES else 3.0
 
 
@@ -63,7 +63,7 @@ FORTY_FIVE = Prices(
         "add": 0.05,  # 16-bit add: Horowitz [seen]
         "prefix_sum": 1.88,  # SparTen's 48 mW over 32 units at 800 MHz [inferred]
         "encode": 0.25,  # SparTen's 6.4 mW over 32 units at 800 MHz [inferred]
-        "select": 0.25,  # ESCALATE's mask AND and select: taken like an encoder [chosen, swept]
+        "select": 0.25,  # ESCALATE's mask AND and select: priced like an encoder [chosen, swept]
     },
     sram,
     0.2,  # two register accesses a byte, the ratio of the Eyeriss analysis [inferred]
@@ -76,7 +76,7 @@ NORMALISED = Prices(
         "mac8": 1.0,
         "mac16": 1.0,
         "gated": 0.03,
-        "add": 0.2,  # the ratios of the 45 nm table: the analysis prices no such thing [inferred]
+        "add": 0.2,  # ratios of the 45 nm table: not in the analysis [inferred]
         "prefix_sum": 7.5,
         "encode": 1.0,
         "select": 1.0,
@@ -85,11 +85,10 @@ NORMALISED = Prices(
     1.0,  # inter-PE 2 per 16-bit word [seen]
     100.0,  # DRAM 200 per 16-bit word [seen]
 )
-TABLES = {prices.name: prices for prices in (FORTY_FIVE, NORMALISED)}
 
 
 def spent(counts: Counts, prices: Prices) -> dict[str, float]:
-    """Return the energy of a layer by component, in the price list's unit; the components sum to the whole."""
+    """Return the energy of a layer by component, in the unit of `prices`."""
     parts = dict.fromkeys(COMPONENTS, 0.0)
     for operation, number in counts.operations.items():
         parts[OPERATIONS[operation]] += number * prices.operations[operation]

@@ -1,13 +1,13 @@
-"""ESCALATE (Li et al., MICRO-54, 2021) as far as its abstract tells; what it does not tell is our choice, and swept.
+"""ESCALATE (Li et al., MICRO-54, 2021) as described in its abstract; undocumented details are our choice, and swept.
 
 The decomposed convolution runs in the reorganised order. Stage 1 sums input channels with ternary coefficients into M
 intermediate maps of one output channel, I[k, m] = sum over c of Ce[k, c, m] X[c]: additions only, zeros skipped.
-Stage 2 convolves these maps with the M basis kernels and adds them up, Y[k] = sum over m of B[m] (*) I[k, m]: dense.
-A block takes output channels in turn, its slices one basis each (our reading of "Basis-First"), row by row; while
-stage 2 works on a row, stage 1 makes what the next one needs.
+Stage 2 convolves these maps with the M basis kernels and sums them, Y[k] = sum over m of B[m] (*) I[k, m]: dense.
+Output channels are distributed over blocks, bases over the slices of a block (our reading of "Basis-First"), row by
+row; while stage 2 processes a row, stage 1 computes the inputs of the next.
 
-What is not decomposed (first layer, depthwise, fully connected) runs dense on the multipliers, each slice on its own;
-a 1x1 layer (M = 1) has no second stage: every slice takes output channels of its own, and only the adders work.
+Layers that are not decomposed (first, depthwise, fully connected) run dense on the multipliers, slices independently.
+A 1x1 layer (M = 1) has no second stage: output channels are distributed over all slices, and only the adders work.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tprune.bench.accel.counts import Access, Counts, dram, masked, once, too_small
-from tprune.bench.accel.hardware import Hardware
+from tprune.bench.accel.hardware import CHOSEN, EQUAL, RECALLED, Constant, Hardware, Model
 from tprune.bench.accel.layer import Mask, Shape
 from tprune.bench.accel.storage import BITMASK, weight_bits
 from tprune.bench.accel.task import Task
 
 Numbers = NDArray[np.int64]
 INTERMEDIATE_BYTES = 2  # a sum of ternary products of 8-bit activations; our choice
-MOST_COEFFICIENTS = 1 << 20  # (channel, basis, pixel) sums at a time: they stay in a cache
+MOST_COEFFICIENTS = 1 << 20  # (channel, basis, pixel) sums at a time, to fit into a cache
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Cycles, what they were worth on `lanes` units, and the additions and products done."""
+    """Cycles, their use on `lanes` units, and the numbers of additions and products."""
 
     cycles: int
     lanes: int
@@ -54,10 +54,10 @@ def count(task: Task, hardware: Hardware) -> Counts:
 
 
 def additions(task: Task, coefficients: Mask, hardware: Hardware) -> tuple[Numbers, Numbers]:
-    """Return additions and stage-1 cycles of every intermediate row: both (K, M, rows), cycles of one slice.
+    """Return additions and stage-1 cycles of one slice for every intermediate row: both (K, M, rows).
 
-    A pixel costs one cycle a mask word, or one for each addition in it where there are more; the adders of a slice
-    share the pixels of a row.
+    A pixel takes one cycle per mask word, or one per addition if there are more; the adders of a slice share the
+    pixels of a row.
     """
     shape, word = task.shape, hardware.count("word")
     outputs, depth, bases = coefficients.shape
@@ -79,19 +79,19 @@ def additions(task: Task, coefficients: Mask, hardware: Hardware) -> tuple[Numbe
                 found = (held[:, part] @ seen[part]).reshape(-1, bases, high, wide)
                 matches[own] += found.sum(3, dtype=np.float64).astype(np.int64)
                 looks[own] += np.maximum(1, found).sum(3, dtype=np.float64).astype(np.int64)
-    looks[np.logical_not(np.any(coefficients, axis=1))] = 0  # (K, M) without a coefficient: nothing to look for
+    looks[np.logical_not(np.any(coefficients, axis=1))] = 0  # (K, M) without coefficients take no cycle
     return matches, -(-looks // hardware.count("adders"))
 
 
 def pipeline(first: Numbers, second: Numbers) -> int:
-    """Return cycles of two stages in a row: `first` of the next item runs while `second` of this one does."""
+    """Return the cycles of a two-stage pipeline: `first` of the next item overlaps `second` of this one."""
     if not len(first):
         return 0
     return int(first[0] + np.maximum(second, np.append(first[1:], 0)).sum())
 
 
 def rows_ahead(shape: Shape) -> list[slice]:
-    """Return for each output row the new intermediate rows that it needs."""
+    """Return the new intermediate rows that each output row needs."""
     step, above = shape.strides[0], shape.paddings[0]
     ends = [min(shape.size[0], max(0, row * step - above + shape.kernel[0])) for row in range(shape.out_size[0])]
     return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
@@ -131,7 +131,7 @@ def _decomposed(task: Task, coefficients: Mask, hardware: Hardware) -> Work:
 def _pointwise(task: Task, coefficients: Mask, hardware: Hardware) -> Work:
     slices, adders = hardware.count("blocks") * hardware.count("slices"), hardware.count("adders")
     matches, looks = additions(task, coefficients, hardware)
-    rows = looks.sum(1).ravel()  # (output channel, row) items, dealt out to the slices in turn
+    rows = looks.sum(1).ravel()  # (output channel, row) items, distributed over the slices in turn
     busy = np.bincount(np.arange(len(rows)) % slices, rows, slices).astype(np.int64)
     cycles = max(1, int(busy.max()))
     useful = int(matches.sum())
@@ -163,10 +163,10 @@ def _counts(task: Task, hardware: Hardware, work: Work) -> Counts:
     inputs = masked(shape.ifmap, float(task.activations.sum()), bits)
     outputs = masked(shape.ofmap, shape.ofmap * task.output_density, bits)
     at_once = hardware.count("blocks") * (1 if streamed else hardware.count("slices"))
-    broadcasts = inputs * math.ceil(shape.outputs / shape.groups / at_once)  # inputs pass all blocks at the same time
+    broadcasts = inputs * math.ceil(shape.outputs / shape.groups / at_once)  # inputs are broadcast to all blocks
     bases = split.shape[2] if split is not None else 1
     between = shape.outputs * bases * shape.size[0] * shape.size[1] * INTERMEDIATE_BYTES if streamed else 0
-    sums = shape.ofmap * bases  # each slice's share of an output
+    sums = shape.ofmap * bases  # partial sums of the slices
     operand = width + (INTERMEDIATE_BYTES if streamed else width)
     registers = work.additions * (width + INTERMEDIATE_BYTES) + work.products * (operand + psum)
     return Counts(
@@ -185,3 +185,21 @@ def _counts(task: Task, hardware: Hardware, work: Work) -> Counts:
         dram(inputs=inputs, weights=weights, outputs=outputs, buffer=buffer),
         once(inputs=inputs, weights=weights, outputs=outputs),
     )
+
+
+ESCALATE = Hardware(
+    "escalate",
+    Model("escalate", count, ("blocks", "slices", "multipliers"), switches=("skip_zero_activations",), decomposed=True),
+    {
+        **EQUAL,
+        "blocks": Constant(32, "near 1,024 multipliers with 6 slices of 5", CHOSEN),
+        "slices": Constant(6, "M slices of a block, one a basis kernel (recalled), M = 6", RECALLED),
+        "multipliers": Constant(5, "multipliers of a slice: 32 x 6 x 5 = 960", CHOSEN),
+        "adders": Constant(4, "adders of a slice in stage 1; nothing is documented", CHOSEN),
+        "word": Constant(64, "channels of a coefficient mask word, looked at in one cycle", CHOSEN),
+        "skip_zero_activations": Constant(1, "stage 1 skips zero activations too ('dilution-concentration')", RECALLED),
+        "line_bytes": Constant(1536, "line buffer of a slice: R rows of 16-bit intermediate values", CHOSEN),
+        "psum_bytes": Constant(3, "24-bit partial sums", CHOSEN),
+    },
+    "#0072B2",
+)

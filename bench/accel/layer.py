@@ -1,7 +1,7 @@
-"""A layer of a workload as the simulator sees it: its shape, how sparse its operands are, how it was decomposed.
+"""The layers of a workload: their shapes, the sparsity of their operands, and their decomposition.
 
-Everything is batch 1. A fully connected layer is a 1x1 convolution on a 1x1 image. Values are checked when they are
-made; every complaint begins with the class and the field.
+Everything is batch 1. A fully connected layer is a 1x1 convolution on a 1x1 image. Values are checked on construction;
+every error begins with the class and the field.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from tprune.base.errors import BadInput
 
 Mask = NDArray[np.bool_]
-Sides = int | tuple[int, int]  # one number for height and width, or one for each
+Sides = int | tuple[int, int]  # one number for both height and width, or a pair
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """Sizes of one convolution: `inputs` (C) channels of `size` (H, W) to `outputs` (K) through `kernel` (R, S).
 
-    `stride` and `padding` may differ between height and width, as in the R x 1 and 1 x S halves of a split kernel.
+    `stride` and `padding` may differ between height and width, as in the R x 1 and 1 x S factors of a kernel.
     """
 
     inputs: int
@@ -62,17 +62,17 @@ class Shape:
 
     @property
     def strides(self) -> tuple[int, int]:
-        """Steps of the kernel down and across."""
+        """Vertical and horizontal stride."""
         return _sides("Shape.stride", self.stride)
 
     @property
     def paddings(self) -> tuple[int, int]:
-        """Zeros above and below, and left and right."""
+        """Vertical and horizontal padding."""
         return _sides("Shape.padding", self.padding)
 
     @property
     def out_size(self) -> tuple[int, int]:
-        """Height and width of an output map (E, F)."""
+        """Height and width of the output (E, F)."""
         high, wide = (
             (side + 2 * border - length) // step + 1
             for side, length, step, border in zip(self.size, self.kernel, self.strides, self.paddings, strict=True)
@@ -81,45 +81,45 @@ class Shape:
 
     @property
     def depth(self) -> int:
-        """Input channels that one filter sees (C / groups)."""
+        """Input channels of one filter (C / groups)."""
         return self.inputs // self.groups
 
     @property
     def area(self) -> int:
-        """Positions of a kernel (R x S)."""
+        """Positions of the kernel (R x S)."""
         return self.kernel[0] * self.kernel[1]
 
     @property
     def pixels(self) -> int:
-        """Positions of an output map (E x F)."""
+        """Positions of an output channel (E x F)."""
         return self.out_size[0] * self.out_size[1]
 
     @property
     def weights(self) -> int:
-        """Weights of the layer, biases not counted."""
+        """Number of weights, without biases."""
         return self.outputs * self.depth * self.area
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of the dense layer, padding counted as work."""
+        """Multiply-accumulates of the dense layer, including those on padding."""
         return self.weights * self.pixels
 
     @property
     def ifmap(self) -> int:
-        """Input activations."""
+        """Number of input activations."""
         return self.inputs * self.size[0] * self.size[1]
 
     @property
     def ofmap(self) -> int:
-        """Output activations."""
+        """Number of output activations."""
         return self.outputs * self.pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor of which only the zeros matter: the share that is not zero and, where known, which ones (`mask`).
+    """The sparsity of a tensor: its density (share of non-zeros) and, where known, the mask of its non-zeros.
 
-    Activations change with the image: their mask is one image's, their density may be the mean over many.
+    For activations, which depend on the image, the mask is that of one image and the density may be a mean.
     """
 
     density: float
@@ -131,12 +131,12 @@ class Operand:
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> Operand:
-        """Return the operand whose non-zeros are those of `values`."""
+        """Return the operand with the non-zeros of `values`."""
         mask = np.asarray(values) != 0
         return cls(float(mask.mean()), mask)
 
     def share(self, *, exact: bool) -> float:
-        """Return the share that is not zero: the mask's own where events are counted one by one (`exact`)."""
+        """Return the density: that of the mask if events are counted one by one (`exact`)."""
         return float(self.mask.mean()) if exact and self.mask is not None else self.density
 
 
@@ -158,8 +158,8 @@ DENSE = Operand(1.0)
 class Layer:
     """One layer; masks are (K, C/groups, R, S) weights, (C, H, W) activations and (K, C/groups, M) coefficients.
 
-    `weights` describe the pruned, un-decomposed layer that the baselines run, `decomposition` what ESCALATE runs.
-    `dense` are the input and output channels before channels were cut away, where some were.
+    `weights` describe the pruned, undecomposed layer of the baselines, `decomposition` that of ESCALATE. `dense`: input
+    and output channels before channels were removed, if any were.
     """
 
     name: str
@@ -177,34 +177,34 @@ class Layer:
             bases = self.decomposition.bases
             if bases > shape.area:
                 raise BadInput(
-                    f"layer {self.name!r}: {bases} bases; a {shape.area}-weight kernel has no more than that"
+                    f"layer {self.name!r}: {bases} bases; a kernel of {shape.area} weights has at most {shape.area}"
                 )
             _fits(self.name, "coefficients", self.decomposition.coefficients, (shape.outputs, shape.depth, bases))
         if self.dense and (self.dense[0] < shape.inputs or self.dense[1] < shape.outputs):
             raise BadInput(
-                f"layer {self.name!r}: dense is {list(self.dense)}; it must not be below the channels that are left, "
+                f"layer {self.name!r}: dense is {list(self.dense)}; it must not be below the remaining channels, "
                 f"[{shape.inputs}, {shape.outputs}]"
             )
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Input channels that one filter saw, and filters, before channels were cut away."""
+        """Input channels of one filter and number of filters, before channels were removed."""
         inputs, outputs = self.dense or (self.shape.inputs, self.shape.outputs)
-        depthwise = self.shape.depth == 1  # its groups are cut with its channels
+        depthwise = self.shape.depth == 1  # its groups are removed with its channels
         return (1 if depthwise and self.shape.groups > 1 else inputs // self.shape.groups), outputs
 
     @property
     def dense_weights(self) -> int:
-        """Weights of the layer before anything was removed."""
+        """Number of weights before anything was removed."""
         return math.prod(self.widths) * self.shape.area
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A network's layers in the order they run; `source` is "trained" or "synthetic"; `accuracy` a share of 1.
+    """A network's layers in execution order; `source` is "trained" or "synthetic", `accuracy` is from 0 to 1.
 
-    `plain` is the network that designs without bases run, of the same layers: pruned, not decomposed. Without it they
-    run this one's un-decomposed kernels.
+    `plain`: the network, with the same layers but pruned instead of decomposed, for designs without bases. By default
+    they run this network's undecomposed kernels.
     """
 
     network: str
@@ -215,6 +215,9 @@ class Workload:
     id: str = ""
     plain: Workload | None = None
 
+    def __repr__(self) -> str:
+        return f"Workload({self.network}, {self.source}, {len(self.layers)} layers)"
+
     def __post_init__(self) -> None:
         if self.source not in ("trained", "synthetic"):
             raise BadInput(f"Workload.source is {self.source!r}; it must be 'trained' or 'synthetic'")
@@ -222,7 +225,9 @@ class Workload:
             raise BadInput(f"Workload.layers of {self.network!r} is empty; there is nothing to simulate")
         names = [layer.name for layer in self.layers]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise BadInput(f"Workload.layers of {self.network!r}: the name {twice[0]!r} stands twice; make them unique")
+            raise BadInput(
+                f"Workload.layers of {self.network!r}: the name {twice[0]!r} appears twice; names must be unique"
+            )
         others = [layer.name for layer in self.plain.layers] if self.plain else names
         if odd := [pair for pair in zip_longest(names, others) if pair[0] != pair[1]]:
             raise BadInput(
@@ -232,7 +237,7 @@ class Workload:
 
     @property
     def masked(self) -> bool:
-        """Whether any layer comes with real masks."""
+        """Whether any layer has masks."""
         operands = [operand for layer in self.layers for operand in (layer.weights, layer.activations)]
         operands += [layer.decomposition.coefficients for layer in self.layers if layer.decomposition]
         return any(operand.mask is not None for operand in operands)

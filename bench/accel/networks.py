@@ -1,7 +1,7 @@
-"""Named networks as literal tables, with stated synthetic densities: for shapes without a trained model at hand.
+"""Named networks with synthetic densities, for simulations without a trained model: `named("resnet18-32")`.
 
-Shapes are the published networks'. Densities are not: they are our choice, one set a network, and every output that
-rests on them says SYNTHETIC. `named("resnet18-32")`.
+The shapes are those of the published networks. The densities are our choice, one set per network, and every output
+based on them is marked SYNTHETIC.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tprune.base.errors import BadInput
 from tprune.bench.accel.layer import DENSE, Decomposition, Layer, Operand, Shape, Workload
 
 BASES = 6  # M of every decomposed layer larger than 1x1; our choice
-SMALLEST_DEPTH = 8  # below it M bases are no fewer products than the dense layer (M / C per MAC), so it stays dense
+SMALLEST_DEPTH = 8  # with fewer channels, M bases save no products (M / C per MAC), so the layer stays dense
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ Rows = Iterator[tuple[str, Shape]]
 
 
 def conv(name: str, io: tuple[int, int], size: int, kernel: int, stride: int = 1, groups: int = 1) -> tuple[str, Shape]:
-    """Return a square convolution that pads by half its kernel."""
+    """Return a square convolution padded by half its kernel."""
     return name, Shape(*io, (size, size), (kernel, kernel), stride, kernel // 2, groups)
 
 
@@ -40,7 +40,7 @@ def linear(name: str, inputs: int, outputs: int) -> tuple[str, Shape]:
 
 
 def vgg16(size: int, classifier: tuple[int, ...]) -> Rows:
-    """Yield VGG16: five stages of 3x3 convolutions, each ended by a halving, then the classifier's widths."""
+    """Yield VGG16: five stages of 3x3 convolutions, each followed by 2x2 pooling, then the classifier."""
     channels = 3
     for stage, (width, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1):
         for number in range(1, count + 1):
@@ -54,12 +54,12 @@ def vgg16(size: int, classifier: tuple[int, ...]) -> Rows:
 
 
 def stem(size: int) -> Iterator[tuple[str, Shape, int]]:
-    """Yield a ResNet's first layer and the size behind it: 3x3 for small images, 7x7 and a pooling for large ones."""
+    """Yield a ResNet's first layer and its output size: 3x3 for small images, 7x7 and pooling for large ones."""
     yield (*conv("conv1", (3, 64), size, 3), size) if size <= 64 else (*conv("conv1", (3, 64), size, 7, 2), size // 4)
 
 
 def basic_resnet(size: int, blocks: tuple[int, ...], classes: int) -> Rows:
-    """Yield a ResNet of two 3x3 convolutions a block (18, 34)."""
+    """Yield a ResNet with two 3x3 convolutions per block (18, 34)."""
     for name, shape, behind in stem(size):
         size = behind
         yield name, shape
@@ -78,7 +78,7 @@ def basic_resnet(size: int, blocks: tuple[int, ...], classes: int) -> Rows:
 
 
 def bottleneck_resnet(size: int, blocks: tuple[int, ...], classes: int) -> Rows:
-    """Yield a ResNet of 1x1, 3x3, 1x1 blocks (50, 101, 152); the 3x3 carries the stride."""
+    """Yield a ResNet of 1x1, 3x3, 1x1 blocks (50, 101, 152); the 3x3 has the stride."""
     for name, shape, behind in stem(size):
         size = behind
         yield name, shape
@@ -98,7 +98,7 @@ def bottleneck_resnet(size: int, blocks: tuple[int, ...], classes: int) -> Rows:
 
 
 def mobilenet(size: int, classes: int) -> Rows:
-    """Yield MobileNet (v1): depthwise 3x3 and 1x1 in turn."""
+    """Yield MobileNet (v1): alternating depthwise 3x3 and 1x1."""
     yield conv("conv1", (3, 32), size, 3, 2)
     channels, size = 32, size // 2
     widths = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
@@ -111,7 +111,7 @@ def mobilenet(size: int, classes: int) -> Rows:
 
 
 def mobilenet_v2(size: int, classes: int) -> Rows:
-    """Yield MobileNetV2 as it is used on 32x32 images: the first two strides are 1."""
+    """Yield MobileNetV2 for 32x32 images: the first two strides are 1."""
     yield conv("conv1", (3, 32), size, 3)
     channels = 32
     stages = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -139,8 +139,8 @@ def alexnet() -> Rows:
     yield linear("fc3", 4096, 1000)
 
 
-# Coefficients of vgg16-32: the 1.66 % that PENNI's released VGG16 keeps (its notebook). All other numbers: our choice,
-# denser for nets with fewer spare weights and for 1000 classes.
+# vgg16-32 has the 1.66 % of coefficients of PENNI's released VGG16 (its notebook). All other numbers are our choice:
+# denser for smaller networks and for 1000 classes.
 NETWORKS: Mapping[str, tuple[Callable[[], Rows], Densities]] = {
     "vgg16-32": (lambda: vgg16(32, (512, 512, 10)), Densities(0.06, 0.3, 0.40, 0.0166)),
     "resnet18-32": (lambda: basic_resnet(32, (2, 2, 2, 2), 10), Densities(0.08, 0.3, 0.45, 0.03)),
@@ -172,7 +172,7 @@ def named(name: str) -> Workload:
 
 
 def synthetic(name: str, shape: Shape, densities: Densities, *, first: bool) -> Layer:
-    """Return a layer with the densities that its kind gets; the first sees an image: nothing in it is zero."""
+    """Return a layer with the densities of its kind; the input of the first, an image, has no zeros."""
     activations = DENSE if first else Operand(densities.activations)
     if first or (shape.depth == 1 and shape.groups > 1):
         return Layer(name, shape, DENSE, activations)
@@ -181,18 +181,13 @@ def synthetic(name: str, shape: Shape, densities: Densities, *, first: bool) -> 
 
 
 def decomposition(shape: Shape, density: float) -> Decomposition | None:
-    """Return how ESCALATE takes a layer of this shape: M bases, one (1x1), or not decomposed (None).
+    """Return ESCALATE's decomposition of a layer of this shape: M bases, one (1x1), or None.
 
-    Fully connected layers (1x1 on 1x1), depthwise ones and those with very few inputs stay at 8 bits
-    (M bases on C inputs take M / C of the dense products).
+    Fully connected layers (1x1 on 1x1), depthwise layers and those with very few inputs are not decomposed but stored
+    with 8 bits (M bases on C inputs take M / C of the dense products).
     """
     if shape.depth < SMALLEST_DEPTH or shape.size == (1, 1):
         return None
     if shape.area == 1:
-        return Decomposition(1, Operand(min(1.0, 2 * density)))  # one coefficient stands for the only weight
+        return Decomposition(1, Operand(min(1.0, 2 * density)))  # one coefficient per weight
     return Decomposition(min(BASES, shape.area), Operand(density))
-
-
-def total_macs(workload: Workload) -> int:
-    """Return the dense multiply-accumulates of a network."""
-    return sum(layer.shape.macs for layer in workload.layers)

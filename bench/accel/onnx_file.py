@@ -1,7 +1,7 @@
-"""Any ONNX CNN as a workload: its Conv, Gemm and MatMul nodes with the masks of their stored weights.
+"""An ONNX CNN as a workload: its Conv, Gemm and MatMul nodes with the masks of their stored weights.
 
-Weights tell their own zeros; activations are not in the file, so their density is our choice, and the workload is
-synthetic. The `onnx` package is imported here only, when a file is read.
+Activations are not in the file, so their density is our choice and the workload is marked synthetic. The `onnx`
+package is imported when a file is read.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tprune.base.errors import BadInput
 from tprune.bench.accel.layer import DENSE, Layer, Operand, Shape, Workload
 from tprune.bench.accel.networks import decomposition
 
-ACTIVATIONS = 0.5  # density of every layer's input but the first one's; our choice, the file cannot tell
-COEFFICIENTS = 0.25  # density of the ternary coefficients; our choice, the file holds no decomposition
+ACTIVATIONS = 0.5  # density of every layer's input except the first one's; our choice
+COEFFICIENTS = 0.25  # density of the ternary coefficients; our choice
 
-# Operators that move, pool, normalise or squash: no products with weights, so no layer of the workload.
+# Operators without products with weights, which are not layers of the workload.
 FREE = frozenset(
     "Add AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape DequantizeLinear Div Dropout Flatten "
     "Gather GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish Identity LRN LeakyRelu MaxPool Mul Pad PRelu "
@@ -31,7 +31,7 @@ FREE = frozenset(
 
 
 def read(path: Path | str) -> Workload:
-    """Return the workload of an ONNX file; BadInput names the node that is of no known type or has no known shape."""
+    """Return the workload of an ONNX file; BadInput names a node of unsupported type or unknown shape."""
     try:
         import onnx
         from onnx import numpy_helper, shape_inference
@@ -41,7 +41,7 @@ def read(path: Path | str) -> Workload:
     try:
         model = shape_inference.infer_shapes(onnx.load(path))
     except Exception as error:  # noqa: BLE001  # protobuf, onnx and OS errors share no base; all mean: not a model
-        raise BadInput(f"{str(path)!r} is no ONNX model: {' '.join(str(error).split())[:200]}") from None
+        raise BadInput(f"{str(path)!r} is not an ONNX model: {' '.join(str(error).split())[:200]}") from None
     weights = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     sizes = {value.name: _size(value) for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
     layers: list[Layer] = []
@@ -73,9 +73,9 @@ def _conv(
     name: str, weights: NDArray[Any], size: tuple[int, ...], attributes: Mapping[str, Any], *, first: bool
 ) -> Layer:
     if weights.ndim != 4 or len(size) != 4 or min(size[1:]) < 1:
-        raise BadInput(f"node {name!r}: the size of its input is not known to be (N, C, H, W); export with fixed sizes")
+        raise BadInput(f"node {name!r}: its input has no known size (N, C, H, W); export with fixed sizes")
     if attributes.get("auto_pad", b"NOTSET") != b"NOTSET" or any(step != 1 for step in attributes.get("dilations", ())):
-        raise BadInput(f"node {name!r}: auto_pad and dilations are not modelled; give explicit pads, dilation 1")
+        raise BadInput(f"node {name!r}: auto_pad and dilations are not supported; use explicit pads and dilation 1")
     strides, pads = tuple(attributes.get("strides", (1, 1))), tuple(attributes.get("pads", (0, 0, 0, 0)))
     if pads[:2] != pads[2:]:
         raise BadInput(f"node {name!r}: pads {list(pads)} must be the same at both ends of an axis")

@@ -1,4 +1,4 @@
-"""The rows of a simulation: one a network and design, the fields that tests and reports rely on."""
+"""The rows of a simulation, one per network and design: the fields that tests and reports rely on."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tprune.bench.accel.simulate import Result
 from tprune.bench.accel.storage import ORIGINAL_BITS, Size
 from tprune.bench.accel.targets import compression
 
-FORMAT = ("bit mask", True)  # how ESCALATE's weights are counted in a row: this index format, with shrinking
+FORMAT = ("bit mask", True)  # index format of ESCALATE's weights in a row, with channel shrinking
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One network on one design, batch 1.
 
-    `cycles` count DRAM stalls, `utilisation` does not; `compression` is of the weights, over 32-bit floats;
-    `target` is the paper's compression where the design is ESCALATE, `accuracy` the trained network's, if known.
+    `cycles` include DRAM stalls, `utilisation` does not; `compression` is of the weights, relative to 32-bit floats;
+    `target` is the paper's compression for ESCALATE, `accuracy` that of the trained network, if known.
     """
 
     network: str
@@ -38,7 +38,7 @@ class Row:
 
 def row(result: Result, sizes: dict[tuple[str, bool], Size], command: str) -> Row:
     """Return the row of a result."""
-    ours = result.hardware.model == "escalate"
+    ours = result.hardware.model.decomposed
     return Row(
         result.workload.network,
         result.workload.source,
@@ -56,13 +56,13 @@ def row(result: Result, sizes: dict[tuple[str, bool], Size], command: str) -> Ro
 
 
 def kept(result: Result) -> float:
-    """Return the uncompressed network's weights over what the design fetches of them."""
+    """Return the size of the uncompressed weights divided by what the design fetches."""
     original = sum(one.layer.dense_weights for one in result.layers) * ORIGINAL_BITS / 8
     return original / max(1, sum(layer.counts.compulsory["weights"] for layer in result.layers))
 
 
 def layer_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Return what every layer cost on every design."""
+    """Return the cost of every layer on every design."""
     return [
         {
             "network": result.workload.network,

@@ -1,11 +1,11 @@
-"""SCNN (Parashar et al., ISCA'17): every non-zero weight of a channel meets every non-zero activation of a PE's tile.
+"""SCNN (Parashar et al., ISCA'17): the Cartesian product of a channel's non-zero weights and a tile's activations.
 
-The plane is cut into one tile a PE. For each input channel and each group of Kc output channels a PE steps through its
-non-zeros, F weights by I activations at a time; the products scatter into banks of accumulators, and a step takes as
-many cycles as its busiest bank gets products; with queues before the banks only a channel as a whole waits for its
-fullest bank. The PEs wait for the slowest before the next channel; after a group the sums that belong to a
-neighbour's tile (the halo) are handed over. Strides are split into phases; products that fall
-outside the output plane are thrown away. The recipe is DNNsim's, tiles are of the unpadded input.
+The plane is split into one tile per PE. For each input channel and each group of Kc output channels, a PE multiplies
+its non-zeros, F weights by I activations per step. The products are scattered into accumulator banks: a step takes as
+many cycles as its busiest bank receives products; with queues, only a whole channel waits for its fullest bank. PEs
+synchronise after each channel. After a group, sums that belong to a neighbour's tile (the halo) are exchanged. Strides
+are split into phases; products outside the output plane are discarded. The algorithm is that of DNNsim; tiles are of
+the unpadded input.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tprune.bench.accel.counts import Access, Counts, dram, once, run_length, too_small
-from tprune.bench.accel.hardware import Hardware
+from tprune.bench.accel.hardware import EQUAL, RECALLED, SEEN, Constant, Hardware, Model
 from tprune.bench.accel.layer import Shape
 from tprune.bench.accel.task import Task
 
 Numbers = NDArray[np.int64]
-MOST_PRODUCTS = 1 << 21  # at a time, so that memory stays bounded
-SAMPLES = 40  # channels whose bank conflicts are looked at in statistical fidelity, a fifth of that on large planes
+MOST_PRODUCTS = 1 << 21  # at a time, to limit memory
+SAMPLES = 40  # channels sampled for bank conflicts in statistical fidelity; a fifth of that on large planes
 SAMPLED_PLANES = 1 << 14  # positions in all of them
 SAMPLED_PRODUCTS = 1 << 13  # in each of them
 
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """Tile of a PE in input and in output positions, output channels `together` (Kc) and the `halo` sums of each."""
+    """Tile of a PE in input and output positions, output channels per group (`together`, Kc), halo sums of each."""
 
     inside: tuple[int, int]
     outside: tuple[int, int]
@@ -49,7 +49,7 @@ class Operands:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Sums over a layer: compute `cycles` without halo, what they were spent on, and products that count (`valid`)."""
+    """Totals of a layer: compute `cycles` without halo, steps, bank conflicts, products, and `valid` products."""
 
     cycles: int
     steps: int
@@ -59,7 +59,7 @@ class Work:
 
 
 def tile(layer: str, shape: Shape, hardware: Hardware) -> Tiling:
-    """Return how a layer is spread over the PEs."""
+    """Return the distribution of a layer over the PEs."""
     grid = (hardware.count("pe_rows"), hardware.count("pe_columns"))
     inside = (math.ceil(shape.size[0] / grid[0]), math.ceil(shape.size[1] / grid[1]))
     outside = (math.ceil(shape.out_size[0] / grid[0]), math.ceil(shape.out_size[1] / grid[1]))
@@ -72,7 +72,7 @@ def tile(layer: str, shape: Shape, hardware: Hardware) -> Tiling:
 
 
 def _halo(shape: Shape, outside: tuple[int, int]) -> int:
-    """Return the sums of the largest of the eight neighbouring regions that a tile's products reach into."""
+    """Return the number of sums in the largest of the eight neighbouring regions reached by a tile."""
     high, wide = (
         (math.ceil(max(0, length - 1 - border) / step), side, math.ceil(border / step))
         for length, side, step, border in zip(shape.kernel, outside, shape.strides, shape.paddings, strict=True)
@@ -81,7 +81,7 @@ def _halo(shape: Shape, outside: tuple[int, int]) -> int:
 
 
 def bank(channel: Numbers, x: Numbers, y: Numbers, banks: int) -> Numbers:
-    """Return the accumulator bank of an output: neighbours in the plane and among the channels differ (DNNsim)."""
+    """Return the accumulator bank of an output; neighbouring positions and channels differ (DNNsim)."""
     swapped = ((channel & 4) << 2) ^ ((x & 2) << 3) ^ ((y & 2) << 3)
     return (swapped + ((x & 1) << 3) + ((y & 1) << 2) + (channel & 3)) % banks
 
@@ -140,7 +140,7 @@ def _counts(
 
 
 def _group_sizes(shape: Shape, tiling: Tiling) -> list[int]:
-    """Return the output channels of each group of Kc, of one convolution group."""
+    """Return the sizes of the groups of Kc output channels in one convolution group."""
     outputs = shape.outputs // shape.groups
     return [min(tiling.together, outputs - first) for first in range(0, outputs, tiling.together)]
 
@@ -175,7 +175,7 @@ def _operands(task: Task, tiling: Tiling, hardware: Hardware) -> Operands:
 
 
 def _exact(task: Task, tiling: Tiling, hardware: Hardware) -> Work:
-    """Return what every step of every PE costs."""
+    """Return the work of every step of every PE."""
     pes = hardware.count("pe_rows") * hardware.count("pe_columns")
     totals = np.zeros(5, np.int64)
     for channel in range(task.shape.inputs):
@@ -194,7 +194,7 @@ def _exact(task: Task, tiling: Tiling, hardware: Hardware) -> Work:
 def _places(
     task: Task, tiling: Tiling, hardware: Hardware, channel: int, phase: tuple[int, int]
 ) -> tuple[Numbers, Numbers, Numbers, Numbers]:
-    """Return PE, y, x and step of the non-zero activations of a channel and phase, in the order that PEs take them."""
+    """Return PE, y, x and step of the non-zero activations of a channel and phase, in processing order."""
     y, x = np.nonzero(task.activations[channel])
     (down, across), (above, left) = task.shape.strides, task.shape.paddings
     own = ((y + above) % down == phase[0]) & ((x + left) % across == phase[1])
@@ -219,7 +219,7 @@ def _weights(
     phase: tuple[int, int],
     at_most: int = MOST_PRODUCTS,
 ) -> Iterator[tuple[Numbers, Numbers, Numbers]]:
-    """Yield output channel, row and column of the non-zero weights, whole steps of them at a time."""
+    """Yield output channel, row and column of the non-zero weights, in multiples of whole steps."""
     shape, (down, across) = task.shape, task.shape.strides
     first = channel // shape.depth * (shape.outputs // shape.groups) + group * tiling.together
     last = min(first + tiling.together, (channel // shape.depth + 1) * (shape.outputs // shape.groups))
@@ -239,7 +239,7 @@ def _steps(
     places: tuple[Numbers, Numbers, Numbers, Numbers],
     weights: tuple[Numbers, Numbers, Numbers],
 ) -> tuple[Numbers, int, int]:
-    """Return busy cycles of each PE, their steps and the products that fall into the plane."""
+    """Return busy cycles of each PE, steps, and products inside the plane."""
     pe, y, x, step = places
     k, r, s = weights
     pes, banks = hardware.count("pe_rows") * hardware.count("pe_columns"), hardware.count("banks")
@@ -266,7 +266,7 @@ def _steps(
 
 
 def _sampled(task: Task, tiling: Tiling, operands: Operands, hardware: Hardware) -> Work:
-    """Return the same from exact step counts and the bank conflicts of a sample of steps."""
+    """Return the work from exact step counts and sampled bank conflicts."""
     a_steps = -(-operands.activations // hardware.count("activation_lanes"))
     w_steps = -(-operands.weights // hardware.count("weight_lanes"))
     slowest = int(np.einsum("fcp,fcg->cgp", a_steps, w_steps).max(2).sum())
@@ -280,9 +280,9 @@ def _sampled(task: Task, tiling: Tiling, operands: Operands, hardware: Hardware)
 
 
 def _conflicts(task: Task, tiling: Tiling, hardware: Hardware) -> tuple[float, float, float]:
-    """Return what conflicts do in a fixed sample of channels.
+    """Return the effect of bank conflicts in a fixed sample of channels.
 
-    That is the cycles of the slowest PE over its steps, the mean cycles of a step, and the share of valid products.
+    That is the cycles per step of the slowest PE, the mean cycles per step, and the share of valid products.
     """
     groups = len(_group_sizes(task.shape, tiling))
     rng = np.random.default_rng(0)
@@ -304,3 +304,25 @@ def _conflicts(task: Task, tiling: Tiling, hardware: Hardware) -> tuple[float, f
             sums[2:] += (time.sum(), steps, valid, len(places[0]) * len(weights[0]))
         sums[:2] += (busy.max(), alone.max())
     return (sums[0] / sums[1], sums[2] / sums[3], sums[4] / sums[5]) if sums[1] else (1.0, 1.0, 1.0)
+
+
+SCNN = Hardware(
+    "scnn",
+    Model("scnn", count, ("pe_rows", "pe_columns", "weight_lanes", "activation_lanes"), switches=("queued",)),
+    {
+        **EQUAL,
+        "pe_rows": Constant(8, "8 x 8 PEs (DNNsim's defaults and code)", SEEN),
+        "pe_columns": Constant(8, "8 x 8 PEs (DNNsim's defaults and code)", SEEN),
+        "weight_lanes": Constant(4, "F = 4 weights a step (DNNsim)", SEEN),
+        "activation_lanes": Constant(4, "I = 4 activations a step (DNNsim)", SEEN),
+        "banks": Constant(32, "2 x F x I accumulator banks (DNNsim)", SEEN),
+        "queued": Constant(
+            0, "1: products queue before the banks; 0: a step waits for its busiest bank (DNNsim)", SEEN
+        ),
+        "accumulators": Constant(6144, "accumulator entries a PE (DNNsim's default; another example: 1,024)", SEEN),
+        "index_bits": Constant(4, "bits of a zero run per non-zero", RECALLED),
+        "fifo_bytes": Constant(512, "weight FIFO of a PE, about 500 B", RECALLED),
+        "psum_bytes": Constant(3, "24-bit partial sums", RECALLED),
+    },
+    "#E69F00",
+)

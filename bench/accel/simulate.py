@@ -1,9 +1,9 @@
-"""A workload on several designs: what each layer costs, and the sums.
+"""Simulation of a workload on one or several designs: the cost of each layer, and the totals.
 
-    result = simulate(networks.named("resnet18-32"), hardware.ESCALATE)
+    result = simulate(networks.named("resnet18-32"), designs.design("escalate"))
 
-Layers run one after another, batch 1; each reads its inputs and weights from DRAM and writes its outputs back, in the
-design's own compressed format; its latency is the larger of compute and DRAM time.
+Layers run in sequence at batch 1. Each reads its inputs and weights from DRAM and writes its outputs back, in the
+design's compressed format. Its latency is the larger of compute time and DRAM time.
 """
 
 from __future__ import annotations
@@ -12,26 +12,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tprune.bench.accel import escalate, eyeriss, scnn, sparten
 from tprune.bench.accel.counts import Counts
 from tprune.bench.accel.energy import COMPONENTS, FORTY_FIVE, Prices, spent
 from tprune.bench.accel.hardware import Hardware
 from tprune.bench.accel.layer import Layer, Workload
 from tprune.bench.accel.task import Task, prepare
 
-MODELS: Mapping[str, Callable[[Task, Hardware], Counts]] = {
-    "eyeriss": eyeriss.count,
-    "scnn": scnn.count,
-    "sparten": sparten.count,
-    "escalate": escalate.count,
-}
-
-BASED = "escalate"  # the model that takes decomposed layers
-
 
 @dataclass(frozen=True, slots=True)
 class LayerResult:
-    """One layer on one design; `time` in cycles is the larger of compute and DRAM, `energy` is by component."""
+    """One layer on one design: `time` in cycles, the larger of compute and DRAM, and `energy` by component."""
 
     layer: Layer
     counts: Counts
@@ -41,7 +31,7 @@ class LayerResult:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A network on one design; energies in the unit of `prices`."""
+    """A network on one design; energy is in the unit of `prices`."""
 
     workload: Workload
     hardware: Hardware
@@ -49,35 +39,39 @@ class Result:
     exact: bool
     layers: tuple[LayerResult, ...]
 
+    def __repr__(self) -> str:
+        where, energy = f"{self.workload.network} on {self.hardware.name}", sum(self.energy.values())
+        return f"Result({where}: {self.latency_ms:.3g} ms, {energy:.3g} {self.prices.unit})"
+
     @property
     def accuracy(self) -> float | None:
-        """That of the network which the design runs, a share of 1; None where it is not known."""
-        plain = self.workload.plain if self.hardware.model != BASED else None
+        """Accuracy (0 to 1) of the network that the design runs; None if unknown."""
+        plain = self.workload.plain if not self.hardware.model.decomposed else None
         return (plain or self.workload).accuracy
 
     @property
     def cycles(self) -> int:
-        """Cycles of the whole network, DRAM stalls among them."""
+        """Cycles of the whole network, including DRAM stalls."""
         return sum(layer.time for layer in self.layers)
 
     @property
     def compute_cycles(self) -> int:
-        """Cycles with a DRAM of endless bandwidth."""
+        """Cycles with unlimited DRAM bandwidth."""
         return sum(layer.counts.cycles for layer in self.layers)
 
     @property
     def latency_ms(self) -> float:
-        """Milliseconds of one image."""
+        """Latency of one image in milliseconds."""
         return self.cycles / self.hardware.number("clock_mhz") / 1e3
 
     @property
     def dram_bytes(self) -> int:
-        """Bytes to and from DRAM."""
+        """DRAM traffic in bytes."""
         return sum(layer.counts.dram_bytes for layer in self.layers)
 
     @property
     def utilisation(self) -> float:
-        """Share of the lane-cycles of all layers, DRAM stalls not counted, that did an effective operation."""
+        """Share of all lane-cycles with an effective operation, DRAM stalls excluded."""
         return sum(x.counts.useful for x in self.layers) / sum(x.counts.lanes * x.counts.cycles for x in self.layers)
 
     @property
@@ -87,7 +81,7 @@ class Result:
 
     @property
     def losses(self) -> dict[str, float]:
-        """Share of all lane-cycles lost to each cause."""
+        """Share of all lane-cycles lost, by cause."""
         total = sum(layer.counts.lanes * layer.counts.cycles for layer in self.layers)
         causes = dict.fromkeys(cause for layer in self.layers for cause in layer.counts.losses)
         return {cause: sum(x.counts.losses.get(cause, 0) for x in self.layers) / total for cause in causes}
@@ -96,7 +90,7 @@ class Result:
 def simulate(
     workload: Workload, hardware: Hardware, prices: Prices = FORTY_FIVE, *, exact: bool = False, seed: int = 0
 ) -> Result:
-    """Return what a workload costs on one design."""
+    """Simulate a workload on one design."""
     return simulate_all(workload, [hardware], prices, exact=exact, seed=seed)[0]
 
 
@@ -109,11 +103,11 @@ def simulate_all(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Result]:
-    """Return what a workload costs on each design; every design sees the same masks, or those of `workload.plain`."""
+    """Simulate a workload on each design; all use the same masks, or those of `workload.plain`."""
     rows: list[list[LayerResult]] = [[] for _ in designs]
     for number, (task, plain) in enumerate(_pairs(workload, exact=exact, seed=seed)):
         for hardware, found in zip(designs, rows, strict=True):
-            found.append(run(task if hardware.model == BASED else plain, hardware, prices))
+            found.append(run(task if hardware.model.decomposed else plain, hardware, prices))
         if progress:
             progress(number + 1, len(workload.layers))
     return [
@@ -122,7 +116,7 @@ def simulate_all(
 
 
 def _pairs(workload: Workload, *, exact: bool, seed: int) -> Iterator[tuple[Task, Task]]:
-    """Yield each layer as the design with bases runs it, and as the others do."""
+    """Yield each layer twice: for designs that run decomposed layers, and for the others."""
     ours = tasks(workload, exact=exact, seed=seed)
     if workload.plain is None:
         yield from ((task, task) for task in ours)
@@ -131,9 +125,9 @@ def _pairs(workload: Workload, *, exact: bool, seed: int) -> Iterator[tuple[Task
 
 
 def tasks(workload: Workload, *, exact: bool, seed: int = 0) -> Iterator[Task]:
-    """Yield the layers ready for counting; a layer's output is as dense as the next one's input, the last one's full.
+    """Yield the layers ready for counting; a layer's output has the density of the next layer's input, the last one 1.
 
-    Branches of a residual network are taken in the order of the list: for their outputs that is an approximation.
+    This approximates the outputs of residual branches, which are taken in the order of the list.
     """
     following = [layer.activations.share(exact=exact) for layer in workload.layers[1:]] + [1.0]
     for layer, density in zip(workload.layers, following, strict=True):
@@ -141,7 +135,7 @@ def tasks(workload: Workload, *, exact: bool, seed: int = 0) -> Iterator[Task]:
 
 
 def run(task: Task, hardware: Hardware, prices: Prices = FORTY_FIVE) -> LayerResult:
-    """Return what one layer costs on one design."""
-    counts = MODELS[hardware.model](task, hardware)
+    """Simulate one layer on one design."""
+    counts = hardware.model.count(task, hardware)
     stall_free = math.ceil(counts.dram_bytes / hardware.bytes_per_cycle)
     return LayerResult(task.layer, counts, max(counts.cycles, stall_free), spent(counts, prices))

@@ -1,11 +1,11 @@
 """SparTen (Gondimalla et al., MICRO'19): sparse dot products by an inner join of bit masks.
 
-A filter and the window it sees are vectors, channels first, cut into chunks. The units of a cluster hold a chunk of
-another filter each and get the same chunk of the window; a unit takes a cycle for each position where both are not
-zero, and all wait for the slowest (at least one cycle a chunk). With greedy balancing (GB-H) a unit takes two filters,
-the densest chunk with the sparsest, so that the units' sums differ less. Clusters take (filter set, position) items in
-turn, set after set, and meet again at the end of the layer. In a depthwise layer no two filters see the same window:
-one unit works.
+A filter and its input window are vectors, channels first, split into chunks. Each unit of a cluster holds a chunk of a
+different filter, and all get the same chunk of the window. A unit needs one cycle per position where both are non-zero,
+and all wait for the slowest (at least one cycle per chunk). With greedy balancing (GB-H) a unit processes two filters,
+the densest chunk paired with the sparsest, to balance the units. (Filter set, position) items are distributed over the
+clusters in turn, set after set, and the clusters synchronise at the end of the layer. In a depthwise layer no two
+filters share a window, so one unit works.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tprune.bench.accel.counts import Access, Counts, dram, masked, once, too_small
-from tprune.bench.accel.hardware import Hardware
+from tprune.bench.accel.hardware import CHOSEN, EQUAL, RECALLED, SEEN, Constant, Hardware, Model
 from tprune.bench.accel.task import Task, filters, windows
 
 Numbers = NDArray[np.int64]
-SMALL_LAYER = 1 << 26  # dense MACs up to which statistical fidelity looks at all filters, not at one set only
+SMALL_LAYER = 1 << 26  # dense MACs up to which statistical fidelity counts all filters, not one set only
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Cycles of each item (groups, positions, filter sets), matches in all, and unit-cycles of empty units."""
+    """Cycles of each item (groups, positions, filter sets), total matches, and unit-cycles of empty units."""
 
     items: Numbers
     matches: int
@@ -41,7 +41,7 @@ def count(task: Task, hardware: Hardware) -> Counts:
         raise too_small(task.layer.name, "local_bytes", hardware.number("local_bytes"), needed, what)
     work = _joined(task, hardware) if task.exact else _sampled(task, hardware)
     clusters, units = hardware.count("clusters"), hardware.count("units")
-    items = work.items.transpose(2, 0, 1).ravel()  # one filter set after the other: all clusters share its broadcast
+    items = work.items.transpose(2, 0, 1).ravel()  # set after set: all clusters share the broadcast of a filter set
     busy = np.bincount(np.arange(items.size) % clusters, items, clusters).astype(np.int64)
     cycles = int(busy.max())
     total = int(busy.sum())
@@ -64,7 +64,7 @@ def _counts(task: Task, hardware: Hardware, cycles: int, work: Work, losses: dic
     density = float(task.activations.mean())
     length = shape.area * shape.depth
     windows_read = shape.groups * shape.pixels * sets * masked(length, length * density, bits)
-    holders = min(hardware.count("clusters"), work.items.size // sets)  # clusters that get the same filters at once
+    holders = min(hardware.count("clusters"), work.items.size // sets)  # clusters that receive the same filters at once
     return Counts(
         cycles,
         hardware.multipliers,
@@ -83,7 +83,7 @@ def _counts(task: Task, hardware: Hardware, cycles: int, work: Work, losses: dic
 
 
 def _joined(task: Task, hardware: Hardware) -> Work:
-    """Return the work of every chunk of every item; the matches are counted by matrix products of 0 and 1."""
+    """Return the work of every chunk of every item; matches are counted by matrix products of 0 and 1."""
     seen, held = windows(task.shape, task.activations), filters(task.shape, task.weights)
     groups, positions, length = seen.shape
     paired = bool(hardware.count("balanced")) and held.shape[1] > hardware.count("units")
@@ -106,24 +106,24 @@ def _joined(task: Task, hardware: Hardware) -> Work:
 
 
 def _slots(count: int, units: int, paired: bool) -> list[tuple[int, int]]:
-    """Return first and last + 1 of each set of filters, or pairs of filters, that fill a cluster."""
+    """Return (start, stop) of each set of filters, or pairs of filters, that fills a cluster."""
     lanes = math.ceil(count / 2) if paired else count
     return [(start, min(start + units, lanes)) for start in range(0, lanes, units)]
 
 
 def _paired(joined: NDArray[np.float32], density: Numbers) -> NDArray[np.float32]:
-    """Return the matches of pairs of filters, the densest chunk with the sparsest: (groups, positions, K / 2)."""
+    """Return the matches of filter pairs, the densest chunk with the sparsest: (groups, positions, K / 2)."""
     order = np.argsort(density, axis=1, kind="stable")
     ordered = np.take_along_axis(joined, order[:, None, :], axis=2)
     if ordered.shape[2] % 2:
-        ordered = np.concatenate([np.zeros_like(ordered[:, :, :1]), ordered], axis=2)  # the densest stays alone
+        ordered = np.concatenate([np.zeros_like(ordered[:, :, :1]), ordered], axis=2)  # the densest is not paired
     half = ordered.shape[2] // 2
     pairs: NDArray[np.float32] = ordered[:, :, :half] + ordered[:, :, : half - 1 : -1]
     return pairs
 
 
 def _sampled(task: Task, hardware: Hardware) -> Work:
-    """Return the same of a large layer from the filters of one set, scaled up."""
+    """Return the work of a large layer, estimated from one set of filters and scaled up."""
     shape = task.shape
     per_group = shape.outputs // shape.groups
     paired = bool(hardware.count("balanced")) and per_group > hardware.count("units")
@@ -138,3 +138,20 @@ def _sampled(task: Task, hardware: Hardware) -> Work:
     work = _joined(replace(task, layer=layer, weights=task.weights[kept]), hardware)
     factor = per_group // whole
     return Work(np.repeat(work.items, factor, axis=2), work.matches * factor, work.empty * factor)
+
+
+SPARTEN = Hardware(
+    "sparten",
+    Model("sparten", count, ("clusters", "units"), switches=("balanced",)),
+    {
+        **EQUAL,
+        "clusters": Constant(32, "32 clusters make 1,024 units", RECALLED),
+        "units": Constant(32, "32 compute units a cluster (third-party code of SparTen)", SEEN),
+        "chunk": Constant(128, "positions of a chunk (third-party code of SparTen)", SEEN),
+        "balanced": Constant(1, "greedy balancing per chunk (GB-H), 0 is none (abstract names it)", SEEN),
+        "local_bytes": Constant(128, "a unit's buffer for values of one chunk (simulator behind BBS)", SEEN),
+        "psum_bytes": Constant(3, "24-bit partial sums", CHOSEN),
+    },
+    "#009E73",
+)
+SPARTEN_PLAIN = replace(SPARTEN.having("SparTen without balancing", balanced=0), name="sparten-plain", colour="#66c2a5")

@@ -1,9 +1,9 @@
-"""How many bits the weights of a compressed network take, in three index formats, with and without channel shrinking.
+"""Size of a compressed network's weights in bits, in three index formats, with and without channel shrinking.
 
-Ternary coefficients need their places, in one of three formats, and a sign each; a decomposed layer adds M bases of 8
-bits and two scales. What is not decomposed is stored as plain 8-bit weights. With shrinking, channels that no
-coefficient uses are left out (and a bit a channel says which); without it, layers count at the widths they had before.
-Masks that a workload does not hold are drawn at their densities.
+Ternary coefficients are stored as positions, in one of three formats, and one sign each; a decomposed layer adds M
+8-bit bases and two scales. Other layers are stored as plain 8-bit weights. With shrinking, channels without
+coefficients are omitted (marked by one bit per channel); without it, layers have their original widths. Masks that a
+workload does not contain are drawn at their densities.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from tprune.bench.accel.task import coefficients
 
 ORIGINAL_BITS = 32  # of a weight of the uncompressed network
 SIGN_BITS = 1
-SCALE_BITS = 2 * 32  # one learned scale for +1 and one for -1, a layer
-NORM_BITS = 2 * 16  # folded batch norm: scale and shift, an output channel
+SCALE_BITS = 2 * 32  # per layer: one learned scale for +1 and one for -1
+NORM_BITS = 2 * 16  # per output channel: scale and shift of the folded batch norm
 
 IndexFormat = Callable[[Mask], int]
 
 
 def bit_mask(mask: Mask) -> int:
-    """Return one bit a place."""
+    """Return one bit per position."""
     return mask.size
 
 
 def run_lengths(mask: Mask) -> int:
-    """Return the bits of the zero runs before each non-zero, at the best width from 1 to 16 bits.
+    """Return the bits of the zero runs before each non-zero, at the best field width from 1 to 16 bits.
 
-    A run that is too long for its field is continued behind a filler of the largest value.
+    A run that exceeds its field is split by fillers of the largest value.
     """
     runs, times = np.unique(np.diff(np.flatnonzero(mask), prepend=-1) - 1, return_counts=True)
     return min(int(((runs // (2**width - 1) + 1) * times).sum()) * width for width in range(1, 17))
 
 
 def coordinates(mask: Mask) -> int:
-    """Return compressed rows: for each output channel the count of its non-zeros, and the place of each one."""
+    """Return the bits of compressed rows: per output channel the number of its non-zeros, and their positions."""
     row = mask[0].size if mask.size else 1
     return int(mask.sum()) * max(1, (row - 1).bit_length()) + len(mask) * row.bit_length()
 
@@ -53,7 +53,7 @@ FORMATS: dict[str, IndexFormat] = {"bit mask": bit_mask, "run length": run_lengt
 class Size:
     """Bits of a network's layers: `places` and `signs` of coefficients, `bases`, `scales`, plain `weights`, `norms`.
 
-    `original` are the uncompressed bits of all layers, `decomposed` those of the decomposed ones among them.
+    `original`: uncompressed bits of all layers; `decomposed`: those of the decomposed layers.
     """
 
     original: int
@@ -67,23 +67,23 @@ class Size:
 
     @property
     def compressed(self) -> int:
-        """Bits of everything that is stored."""
+        """All stored bits."""
         return self.places + self.signs + self.bases + self.scales + self.weights + self.norms
 
     @property
     def ratio(self) -> float:
-        """The network as 32-bit floats over what is stored."""
+        """Size as 32-bit floats divided by the stored size."""
         return self.original / self.compressed
 
     @property
     def decomposed_ratio(self) -> float | None:
-        """The decomposed layers alone; None where there are none."""
+        """The same for the decomposed layers alone; None if there are none."""
         stored = self.places + self.signs + self.bases + self.scales
         return self.decomposed / stored if stored else None
 
 
 def weight_bits(shape: Shape, coefficients: Mask | None, index: IndexFormat, bits: int) -> int:
-    """Return the bits that one layer fetches: coefficients and bases, or plain weights."""
+    """Return the bits fetched for one layer: coefficients and bases, or plain weights."""
     if coefficients is None:
         return shape.weights * bits
     bases = 0 if shape.area == 1 else coefficients.shape[2] * shape.area * bits
@@ -103,7 +103,7 @@ def sizes(workload: Workload, *, exact: bool, bits: int = 8, seed: int = 0) -> d
 
 
 def layer_size(layer: Layer, mask: Mask | None, index: IndexFormat, *, shrink: bool, bits: int) -> Size:
-    """Return the size of one layer; without shrinking it counts at the widths it had before channels were cut."""
+    """Return the size of one layer; without shrinking, at the widths before channels were cut."""
     shape, original = layer.shape, layer.dense_weights * ORIGINAL_BITS
     depth, outputs = (shape.depth, shape.outputs) if shrink else layer.widths
     norms = outputs * NORM_BITS
@@ -114,7 +114,7 @@ def layer_size(layer: Layer, mask: Mask | None, index: IndexFormat, *, shrink: b
         whole = np.zeros((outputs, depth, mask.shape[2]), bool)
         whole[: mask.shape[0], : mask.shape[1]] = mask
     places = index(whole)
-    if shrink:  # only what is used is indexed, where a bit a channel that says so is worth it
+    if shrink:  # index used channels only, if that is smaller in spite of one bit per channel
         used = np.any(whole, axis=2)
         places = min(places, index(whole[np.any(used, axis=1)][:, np.any(used, axis=0)]) + outputs + depth)
     bases = 0 if shape.area == 1 else mask.shape[2] * shape.area * bits
@@ -124,8 +124,8 @@ def layer_size(layer: Layer, mask: Mask | None, index: IndexFormat, *, shrink: b
 def worked_example(bases: int, *, shrink: bool) -> float:
     """Return the compression of PENNI's released VGG16 in the plain bit-mask format, convolutions only.
 
-    Its notebook shows the widths that are left and 135,817 coefficients that are not zero (of 5 bases); every
-    convolution is decomposed, each coefficient takes a bit, each non-zero one a sign, bases take 8 bits a weight.
+    Its notebook shows the remaining widths and 135,817 non-zero coefficients (of 5 bases). Every convolution is
+    decomposed; a coefficient takes one bit, a non-zero one a sign bit too, and bases take 8 bits per weight.
     """
     before = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
     left = (3, 55, 64, 128, 128, 256, 256, 237, 158, 62, 48, 36, 26, 486)

@@ -1,4 +1,4 @@
-"""Which assumptions carry the result: ESCALATE's undocumented constants, the DRAM and the prices, one at a time."""
+"""Sensitivity of the result to its assumptions: undocumented constants, DRAM and energy prices, one at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tprune.bench.accel.simulate import LayerResult, Result, simulate_all
 from tprune.bench.accel.targets import SPARSE, gain
 from tprune.bench.accel.task import coefficients
 
-# Constants that no text documents, or two texts differently, with the values they are tried at
+# Constants that are undocumented, or documented inconsistently, with the values to try
 CONSTANTS: Mapping[tuple[str, str], tuple[float, ...]] = {
     ("escalate", "blocks"): (16, 32, 64),
     ("escalate", "multipliers"): (3, 5, 9),
@@ -24,14 +24,14 @@ CONSTANTS: Mapping[tuple[str, str], tuple[float, ...]] = {
     ("scnn", "queued"): (0, 1),
     ("sparten", "balanced"): (0, 1),
 }
-BANDWIDTHS = (6.4, 12.8, 25.6, 51.2, 1e6)  # GB/s for all designs; the last one never stalls
-DRAM_PRICES = (32.0, 64.0, 128.0, 160.0)  # pJ a byte for all designs: 4, 8, 16 and 20 pJ/bit
-SELECT_PRICES = (0.05, 0.25, 1.0)  # pJ an addition for ESCALATE's control
+BANDWIDTHS = (6.4, 12.8, 25.6, 51.2, 1e6)  # GB/s for all designs; the last one never causes stalls
+DRAM_PRICES = (32.0, 64.0, 128.0, 160.0)  # pJ per byte for all designs: 4, 8, 16 and 20 pJ/bit
+SELECT_PRICES = (0.05, 0.25, 1.0)  # pJ per addition for ESCALATE's control
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """ESCALATE's gains with one assumption at `value`; `usual` marks the value that the tables stand on."""
+    """ESCALATE's gains with one assumption set to `value`; `usual` marks the default, which the tables use."""
 
     parameter: str
     value: float | str
@@ -43,9 +43,9 @@ class Setting:
 
 
 def sweep(results: Sequence[Result], *, seed: int = 0) -> list[Setting]:
-    """Return the gains over `eyeriss` and over the sparse designs under every assumption.
+    """Return the gains over `eyeriss` and over the sparse designs for every assumption.
 
-    `results` are one network's on escalate, eyeriss and at least one sparse design; without them nothing is swept.
+    `results` are those of one network; without escalate, eyeriss and at least one sparse design the list is empty.
     """
     by_name = {result.hardware.name: result for result in results}
     rivals = [by_name[name] for name in SPARSE if name in by_name]
@@ -78,7 +78,7 @@ def sweep(results: Sequence[Result], *, seed: int = 0) -> list[Setting]:
 
 
 def spans(settings: Sequence[Setting], field: str) -> dict[str, tuple[float, float]]:
-    """Return the least and the greatest gain (`field`) over the values of each parameter, the widest span first."""
+    """Return the minimum and maximum gain (`field`) over the values of each parameter, widest span first."""
     values: dict[str, list[float]] = {}
     for setting in settings:
         values.setdefault(setting.parameter, []).append(getattr(setting, field))
@@ -87,7 +87,7 @@ def spans(settings: Sequence[Setting], field: str) -> dict[str, tuple[float, flo
 
 
 def _variants(by_name: Mapping[str, Result], seed: int) -> list[tuple[Result, str, float, Result]]:
-    """Return (result, constant, value, result with that value); all that differ are simulated in one go."""
+    """Return (result, constant, value, result with that value); new values are simulated together."""
     wanted = [
         (by_name[name], parameter, value)
         for (name, parameter), values in CONSTANTS.items()
@@ -124,7 +124,7 @@ def _swapped(ours: Result, other: Result, result: Result) -> Result:
 
 
 def _resident(result: Result) -> Result:
-    """Return the result with every map that fits half the buffer kept on the chip from one layer to the next."""
+    """Return the result with every feature map that fits into half of the buffer kept on the chip."""
     half = result.hardware.number("buffer_bytes") / 2
     kept = [layer.counts.compulsory["outputs"] <= half for layer in result.layers[:-1]]
     layers = []
@@ -136,7 +136,7 @@ def _resident(result: Result) -> Result:
 
 
 def _indexed(result: Result, index: storage.IndexFormat, seed: int) -> Result:
-    """Return the result with ESCALATE's weights stored in another index format in DRAM."""
+    """Return the result with ESCALATE's weights in another index format in DRAM."""
     layers, bits = [], result.hardware.count("bits")
     for layer in result.layers:
         mask = coefficients(layer.layer, exact=result.exact, seed=seed)

@@ -1,4 +1,4 @@
-"""What the ESCALATE paper claims, beside what we simulate. A target is always the paper's, a simulated number ours."""
+"""Targets from the ESCALATE paper beside simulated numbers: a target is always the paper's, a simulated number ours."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tprune.bench.accel.layer import Workload
 from tprune.bench.accel.simulate import Result
 
 DENSE, SPARSE = ("eyeriss", "eyeriss-168"), ("scnn", "sparten")
-SMALL_IMAGE = 64  # pixels a side; networks for smaller images are held against the paper's CIFAR-10 number
+SMALL_IMAGE = 64  # pixels per side; networks for images up to this size are compared with the paper's CIFAR-10 number
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A number of the paper: "seen" in its abstract, or "recalled": given for it, but in no text at hand."""
+    """A number of the paper: "seen" in its abstract, or "recalled", attributed to it but not verified."""
 
     value: float
     confidence: str
 
     @property
     def standing(self) -> str:
-        """How sure it is that the paper says so."""
+        """The confidence as text."""
         return "in its abstract" if self.confidence == SEEN else "given for it, not verified"
 
 
@@ -35,7 +35,7 @@ ENERGY = {"dense": Target(8.3, RECALLED), "sparse": Target(3.77, RECALLED)}
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the summary; `of` says over which design, and `simulated` is ours."""
+    """One line of the summary: a quantity, the paper's target and our simulated value."""
 
     network: str
     source: str
@@ -45,17 +45,17 @@ class Line:
 
     @property
     def ratio(self) -> float:
-        """Simulated over target."""
+        """Simulated value divided by the target."""
         return self.simulated / self.target.value
 
 
 def compression(workload: Workload) -> Target:
-    """Return the paper's best compression on images of this size."""
+    """Return the paper's best compression for images of this size."""
     return CIFAR if workload.layers[0].shape.size[0] <= SMALL_IMAGE else IMAGENET
 
 
 def summary(results: Sequence[Result], compressed: float) -> list[Line]:
-    """Return target, simulated and ratio of one network; what needs a design that was not simulated is left out."""
+    """Return the lines of one network; those that need a design that was not simulated are omitted."""
     by_name = {result.hardware.name: result for result in results}
     workload = results[0].workload
 
@@ -83,14 +83,14 @@ def summary(results: Sequence[Result], compressed: float) -> list[Line]:
 
 
 def gain(ours: Result, rivals: Sequence[Result]) -> tuple[float, float]:
-    """Return how many times less time and energy `ours` takes than the rivals; several: their geometric mean."""
+    """Return the speed-up and energy gain of `ours` over the rivals (geometric mean of several)."""
     times = [rival.latency_ms / ours.latency_ms for rival in rivals]
     energies = [sum(rival.energy.values()) / sum(ours.energy.values()) for rival in rivals]
     return math.prod(times) ** (1 / len(times)), math.prod(energies) ** (1 / len(energies))
 
 
 def averages(lines: Sequence[Line]) -> list[Line]:
-    """Return the geometric mean over networks of each quantity that several have, compression excepted."""
+    """Return the geometric mean over networks of each quantity that several have, except compression."""
     by_quantity: Mapping[str, list[Line]] = {}
     for line in lines:
         if line.quantity != "compression":

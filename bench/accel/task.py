@@ -1,4 +1,4 @@
-"""A layer made ready for counting: masks of all its operands, given or drawn at the stated densities."""
+"""A layer ready for counting: masks of all its operands, given or drawn at the stated densities."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tprune.bench.accel.layer import Layer, Mask, Operand, Shape
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What the models count on: masks (K, C/groups, R, S), (C, H, W) and, where decomposed, (K, C/groups, M).
+    """Input of the models: masks (K, C/groups, R, S), (C, H, W) and, where decomposed, (K, C/groups, M).
 
-    `exact` asks for every event; otherwise a model may count a part of them and scale up.
-    `output_density` is the density of the layer's own output, as far as it is known.
+    `exact`: count every event; otherwise a model may count a sample and scale up. `output_density`: density of the
+    layer's output, as far as known.
     """
 
     layer: Layer
@@ -33,9 +33,9 @@ class Task:
 
 
 def prepare(layer: Layer, output_density: float, *, exact: bool, seed: int = 0) -> Task:
-    """Return the task of a layer; a mask that is not there, or not wanted, is drawn with `seed` and the layer's name.
+    """Return the task of a layer; a missing or ignored mask is drawn, seeded by `seed` and the layer's name.
 
-    Statistical fidelity (`exact=False`) uses nothing of a mask but its density.
+    Statistical fidelity (`exact=False`) ignores given masks and uses their densities.
     """
     shape = layer.shape
     return Task(
@@ -49,7 +49,7 @@ def prepare(layer: Layer, output_density: float, *, exact: bool, seed: int = 0) 
 
 
 def coefficients(layer: Layer, *, exact: bool, seed: int = 0) -> Mask | None:
-    """Return the mask of a layer's coefficients as `prepare` does; None where it is not decomposed."""
+    """Return the mask of a layer's coefficients as in `prepare`; None if it is not decomposed."""
     split = layer.decomposition
     if split is None:
         return None
@@ -67,7 +67,7 @@ def _mask(layer: Layer, operand: Operand, size: tuple[int, ...], exact: bool, se
 
 
 def windows(shape: Shape, activations: Mask) -> NDArray[np.bool_]:
-    """Return what the filters of each group see at each output position: (groups, E*F, R*S*C/groups), channels last."""
+    """Return the input window of each output position: (groups, E*F, R*S*C/groups), channels last."""
     high, wide = shape.paddings
     padded = np.pad(activations, ((0, 0), (high, high), (wide, wide)))
     views = np.lib.stride_tricks.sliding_window_view(padded, shape.kernel, axis=(1, 2))

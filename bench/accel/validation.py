@@ -1,7 +1,7 @@
-"""How far the models can be trusted: published silicon and the abstracts' own ratios, beside what we simulate.
+"""Validation of the models: published silicon and the ratios in the abstracts, beside the simulated values.
 
-The per-layer densities of pruned AlexNet and VGG16 are recalled from the pruning literature and not verified; the
-designs' own papers used such networks, but their tables could not be read. SYNTHETIC, like every drawn mask.
+The per-layer densities of pruned AlexNet and VGG16 are recalled from the pruning literature and not verified. The
+papers of the designs used such networks, but their tables were not available. SYNTHETIC, like every drawn mask.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tprune.bench.accel import eyeriss, networks, scnn, sparten
-from tprune.bench.accel.hardware import DESIGNS, EYERISS_CHIP, SCNN, SPARTEN, Hardware
+from tprune.bench.accel.eyeriss import EYERISS_CHIP
+from tprune.bench.accel.hardware import Hardware
 from tprune.bench.accel.layer import DENSE, Layer, Operand, Workload
+from tprune.bench.accel.scnn import SCNN
 from tprune.bench.accel.simulate import tasks
+from tprune.bench.accel.sparten import SPARTEN, SPARTEN_PLAIN
 from tprune.bench.accel.task import prepare
 
 QUEUED = SCNN.having("products queue before the banks", queued=1)
@@ -39,7 +42,7 @@ VGG16 = (
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One published number and ours; `within` is the band that the ratio of the two should lie in."""
+    """A published number and the simulated one; `within` is the accepted range of their ratio."""
 
     what: str
     published: float
@@ -49,17 +52,17 @@ class Check:
 
     @property
     def ratio(self) -> float:
-        """Simulated over published."""
+        """Simulated value divided by the published one."""
         return self.simulated / self.published
 
     @property
     def passed(self) -> bool:
-        """Whether the ratio lies in the band."""
+        """Whether the ratio is in the accepted range."""
         return self.within[0] <= self.ratio <= self.within[1]
 
 
 def silicon() -> list[Check]:
-    """Return Eyeriss' measured AlexNet convolutions beside the row-stationary model."""
+    """Compare Eyeriss' measured AlexNet convolutions with the row-stationary model."""
     found = []
     for layer in networks.named("alexnet-224").layers:
         if layer.name in SILICON:
@@ -77,7 +80,7 @@ def silicon() -> list[Check]:
 
 
 def dram_per_mac() -> float:
-    """Return DRAM accesses (16-bit words) per MAC at the recalled activation densities, weights shared by a batch."""
+    """Return DRAM accesses (16-bit words) per MAC at the recalled densities, weights fetched once per batch."""
     words = macs = 0.0
     for task in tasks(pruned()[0], exact=False):
         moved = eyeriss.count(task, EYERISS_CHIP).dram
@@ -87,10 +90,10 @@ def dram_per_mac() -> float:
 
 
 def abstracts(*, exact: bool = False) -> list[Check]:
-    """Return the average ratios of SCNN's and SparTen's abstracts beside ours on pruned AlexNet and VGG16.
+    """Compare the average ratios in SCNN's and SparTen's abstracts with ours on pruned AlexNet and VGG16.
 
-    Cycles of compute only; an average is the geometric mean of the two networks' ratios (GoogLeNet, which the papers
-    also used, is missing).
+    Compute cycles only; the average is the geometric mean over the two networks (GoogLeNet, which the papers also
+    used, is missing).
     """
     totals = [cycles(workload, exact=exact) for workload in pruned()]
 
@@ -121,14 +124,14 @@ def pruned() -> list[Workload]:
 
 
 def cycles(workload: Workload, *, exact: bool) -> dict[str, int]:
-    """Return compute cycles of SCNN, SparTen and the dense and one-sided designs that they are measured against."""
+    """Return compute cycles of SCNN, SparTen and their dense and one-sided baselines."""
     sums = dict.fromkeys(("planar dense", "chunked dense", "one-sided", "scnn", "scnn queued", "sparten"), 0)
     for layer in workload.layers:
         task = prepare(layer, 1.0, exact=exact)
         dense_weights = prepare(replace(layer, weights=DENSE), 1.0, exact=exact)
         sums["planar dense"] += planar(layer, SCNN)
         sums["chunked dense"] += chunked(layer, SPARTEN)
-        sums["one-sided"] += sparten.count(dense_weights, DESIGNS["sparten-plain"]).cycles
+        sums["one-sided"] += sparten.count(dense_weights, SPARTEN_PLAIN).cycles
         sums["scnn"] += scnn.count(task, SCNN).cycles
         sums["scnn queued"] += scnn.count(task, QUEUED).cycles
         sums["sparten"] += sparten.count(task, SPARTEN).cycles
@@ -136,14 +139,14 @@ def cycles(workload: Workload, *, exact: bool) -> dict[str, int]:
 
 
 def planar(layer: Layer, hardware: Hardware) -> int:
-    """Return cycles of a dense design laid out like SCNN: one tile of the output plane a PE, its multipliers full."""
+    """Return cycles of a dense design like SCNN: one tile of the output plane per PE, all multipliers busy."""
     shape, tiling = layer.shape, scnn.tile(layer.name, layer.shape, hardware)
     vector = hardware.count("weight_lanes") * hardware.count("activation_lanes")
     return math.ceil(tiling.outside[0] * tiling.outside[1] * shape.weights / vector)
 
 
 def chunked(layer: Layer, hardware: Hardware) -> int:
-    """Return cycles of a dense design laid out like SparTen: one filter a unit, (position, set) items a cluster."""
+    """Return cycles of a dense design like SparTen: one filter per unit, (position, set) items per cluster."""
     shape = layer.shape
     sets = math.ceil(shape.outputs // shape.groups / hardware.count("units"))
     items = shape.groups * shape.pixels * sets

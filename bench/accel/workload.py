@@ -1,4 +1,4 @@
-"""`workload.json`: a network's layers on disk, with the masks in an .npz beside it, referred to by name and SHA-256.
+"""`workload.json`: a network's layers on disk; the masks are in an .npz file beside it, with its SHA-256.
 
     {"schema": 1, "kind": "workload", ..., "network": "resnet20", "source": "trained", "accuracy": 0.91, "note": "",
      "masks": {"file": "workload.npz", "sha256": "..."},
@@ -7,10 +7,10 @@
                  "weights": {"mask": "conv1.weights"}, "activations": {"density": 0.5},
                  "decomposition": {"bases": 6, "coefficients": {"mask": "conv1.coefficients"}}}]}
 
-An operand is `{"density": 0..1}`, `{"mask": NAME}`, or both where the mask is one image's and the density the mean of
-many. `stride` and `padding` are one number, or `[height, width]`. Coefficients are -1, 0 and 1. `plain` has `network`,
-`layers`, `accuracy` and `note` of the network that designs without bases run. `masks`, `dense`, `decomposition`,
-`accuracy`, `note` and `plain` may be null or absent; whatever else is unknown is refused.
+An operand is `{"density": 0..1}`, `{"mask": NAME}`, or both if the mask is of one image and the density a mean.
+`stride` and `padding` are one number, or `[height, width]`. Coefficients are -1, 0 and 1. `plain` has `network`,
+`layers`, `accuracy` and `note` of the network for designs without bases. `masks`, `dense`, `decomposition`, `accuracy`,
+`note` and `plain` may be null or absent; unknown fields are refused.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TOP = PLAIN | {"source", "masks", "plain"}
 
 
 def write(workload: Workload, path: Path | str, *, inputs: Mapping[str, str] | None = None) -> None:
-    """Write `path` (JSON) and, where there are masks, the .npz of the same name beside it."""
+    """Write `path` (JSON) and, if there are masks, the .npz of the same name beside it."""
     path = Path(path)
     arrays: dict[str, NDArray[Any]] = {}
     plain = workload.plain and {**_about(workload.plain), "layers": _layers_document(workload.plain, arrays, "plain/")}
@@ -57,14 +57,14 @@ def write(workload: Workload, path: Path | str, *, inputs: Mapping[str, str] | N
 
 
 def read(path: Path | str) -> Workload:
-    """Return the workload of a `workload.json`; BadInput says which layer and field is wrong."""
+    """Read a `workload.json`; BadInput names the layer and field that is wrong."""
     path = Path(path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInput(f"workload {str(path)!r} cannot be read: {error}") from None
     if not isinstance(document, dict) or document.get("kind") != KIND or document.get("schema") != stamp.SCHEMA:
-        raise BadInput(f"{str(path)!r} is no workload (kind must be {KIND!r}, schema {stamp.SCHEMA})")
+        raise BadInput(f"{str(path)!r} is not a workload (kind must be {KIND!r}, schema {stamp.SCHEMA})")
     where = f"workload {path.name!r}"
     _known(where, document, TOP | set(stamp.stamp(KIND)), required={"network", "source", "layers"})
     arrays, source, plain = _arrays(path, document.get("masks")), document["source"], document.get("plain")

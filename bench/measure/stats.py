@@ -1,6 +1,9 @@
-"""Statistics over raw nanoseconds: quantiles, and the speed-up of B over A with a paired bootstrap interval.
+"""Statistics of latencies in nanoseconds: quantiles, and speed-ups with a paired bootstrap interval. NumPy only.
 
-Pure numpy. `measured = speedup(dense_ns, pruned_ns)` with both arrays shaped (blocks, sentences).
+    measured = speedup(dense_ns, pruned_ns)  # both shaped (blocks, sentences)
+
+The bootstrap resamples blocks and sentences independently, with the same draw for both sides; `scipy.stats.bootstrap`
+resamples along one axis only.
 """
 
 from __future__ import annotations
@@ -11,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-P99_NEEDS = 100  # with fewer samples the 99th percentile is the maximum under another name
+P99_NEEDS = 100  # samples; with fewer the 99th percentile is about the maximum
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Quantiles of a set of times in nanoseconds; `p99` is None below 100 samples."""
+    """Quantiles of latencies in nanoseconds; `p99` is None below 100 samples."""
 
     count: int
     mean: float
@@ -27,7 +30,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Speedup:
-    """How many times faster B is than A, with the ends of its 95 % interval."""
+    """Speed-up of B over A with its 95 % confidence interval."""
 
     ratio: float
     low: float
@@ -51,11 +54,11 @@ def summarise(samples_ns: Sequence[int] | NDArray[np.int64]) -> Summary:
 def speedup(base_ns: ArrayLike, other_ns: ArrayLike, *, draws: int = 2000, seed: int = 0) -> Speedup:
     """Return the total time of `base_ns` over the total time of `other_ns`, with a 95 % bootstrap interval.
 
-    Both arrays are (blocks, sentences) in nanoseconds, and entry [k, i] of both is the same sentence in blocks that ran
-    back to back. The ratio of totals is the statistic because it is what a user waits for: long sentences count as
-    much as they last. Sentences and blocks are drawn with replacement, independently of each other, and the same draw
-    is used for both sides: what a long sentence or a slow minute does to both cancels, and drift from block to block
-    widens the interval. The ends are the 2.5 and 97.5 percentiles of `draws` ratios.
+    Both arrays are (blocks, sentences) in nanoseconds; entry [k, i] of both is the same sentence in blocks that ran
+    back to back. The statistic is the ratio of totals, because that is the time a user waits: sentences are weighted
+    by their duration. Sentences and blocks are resampled with replacement, independently, with the same draw for both
+    sides: effects of a long sentence or a slow minute on both cancel, and drift between blocks widens the interval.
+    The ends are the 2.5 and 97.5 percentiles of `draws` ratios.
     """
     base, other = np.asarray(base_ns, dtype=np.float64), np.asarray(other_ns, dtype=np.float64)
     if base.ndim != 2 or base.shape != other.shape or base.size == 0:
@@ -73,7 +76,7 @@ def speedup(base_ns: ArrayLike, other_ns: ArrayLike, *, draws: int = 2000, seed:
 
 @dataclass(frozen=True)
 class Median:
-    """A median with the ends of its 95 % interval."""
+    """A median with its 95 % confidence interval."""
 
     value: float
     low: float
@@ -81,9 +84,9 @@ class Median:
 
 
 def median(samples_ns: ArrayLike, *, draws: int = 1000, seed: int = 0) -> Median:
-    """Return the median of times shaped (blocks, sentences), in nanoseconds, with a 95 % bootstrap interval.
+    """Return the median of latencies shaped (blocks, sentences), in nanoseconds, with a 95 % bootstrap interval.
 
-    Sentences and blocks are drawn with replacement, independently of each other, as in `speedup`.
+    Sentences and blocks are resampled independently, as in `speedup`.
     """
     samples = np.asarray(samples_ns, dtype=np.float64)
     if samples.ndim != 2 or samples.size == 0:

@@ -92,7 +92,7 @@ def _synthetic(run: Run) -> bool:
 
 def _findings(run: Run) -> list[str]:
     """Return what a reader should know first, in sentences."""
-    ours = next((result for result in run.results if result.hardware.model == "escalate"), None)
+    ours = next((result for result in run.results if result.hardware.model.decomposed), None)
     if ours is None:
         return []
     name = run.workload.network + (" (SYNTHETIC)" if _synthetic(run) else "")
@@ -139,7 +139,7 @@ def _summary(lines: Sequence[Line]) -> Section:
 def _network(run: Run) -> list[Section]:
     results, workload = run.results, run.workload
     name, slug = accel_figure.note(results), re.sub(r"[^\w.-]", "_", workload.network)
-    ours = next((result for result in results if result.hardware.model == "escalate"), results[0])
+    ours = next((result for result in results if result.hardware.model.decomposed), results[0])
     cells = [
         [
             result.hardware.name,
@@ -150,7 +150,7 @@ def _network(run: Run) -> list[Section]:
             f"{result.utilisation:.1%}",
             f"{sum(result.energy.values()) / 1e6:,.1f}",
             f"{result.dram_bytes / 1e6:.2f}",
-            f"{(run.sizes[rows.FORMAT].ratio if result.hardware.model == 'escalate' else rows.kept(result)):.1f}x",
+            f"{(run.sizes[rows.FORMAT].ratio if result.hardware.model.decomposed else rows.kept(result)):.1f}x",
             "–" if result.accuracy is None else f"{result.accuracy:.2%}",
         ]
         for result in results

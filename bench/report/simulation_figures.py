@@ -11,21 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from tprune.bench.accel.energy import COMPONENTS
+from tprune.bench.accel.hardware import Hardware
 from tprune.bench.accel.simulate import Result
 from tprune.bench.accel.sweep import Setting, spans
 from tprune.bench.accel.targets import ENERGY, LATENCY
 from tprune.bench.report.figures import LIGHT, Look
 
-# Okabe and Ito's palette: told apart by the colour-blind too
-DESIGN_COLOURS = {
-    "escalate": "#0072B2",
-    "eyeriss": "#999999",
-    "eyeriss-168": "#cccccc",
-    "eyeriss-chip": "#D55E00",
-    "scnn": "#E69F00",
-    "sparten": "#009E73",
-    "sparten-plain": "#66c2a5",
-}
+# From Okabe and Ito's palette, as the designs' own: distinguishable for the colour-blind
 OTHER_COLOURS = ("#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
 COMPONENT_COLOURS = dict(
     zip(COMPONENTS, ("#0072B2", "#CC79A7", "#56B4E9", "#F0E442", "#009E73", "#E69F00"), strict=True)
@@ -43,7 +35,7 @@ def layers(results: Sequence[Result], look: Look = LIGHT) -> bytes:
         clock = result.hardware.number("clock_mhz") * 1e3  # cycles per ms
         heights = [sum(result.layers[index].time for index in group) / clock for group in groups]
         places = [place + (number - (len(results) - 1) / 2) * width for place in range(len(groups))]
-        axes.bar(places, heights, width, color=colour(result.hardware.name, number), label=result.hardware.name)
+        axes.bar(places, heights, width, color=colour(result.hardware, number), label=result.hardware.name)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
@@ -56,7 +48,7 @@ def layers(results: Sequence[Result], look: Look = LIGHT) -> bytes:
 def energy(results: Sequence[Result], look: Look = LIGHT) -> bytes:
     """Return a PNG of the energy of an image by component, a bar a design, as multiples of ESCALATE's where it ran."""
     figure, axes = _canvas(look, 0.55)
-    ours = next((result for result in results if result.hardware.model == "escalate"), results[0])
+    ours = next((result for result in results if result.hardware.model.decomposed), results[0])
     unit = sum(ours.energy.values())
     left = [0.0] * len(results)
     for component in COMPONENTS:
@@ -102,9 +94,9 @@ def sensitivity(settings: Sequence[Setting], title: str, look: Look = LIGHT, *, 
     return _png(figure, look)
 
 
-def colour(design: str, number: int) -> str:
-    """Return a design's colour; those from a TOML file get one by their place."""
-    return DESIGN_COLOURS.get(design, OTHER_COLOURS[number % len(OTHER_COLOURS)])
+def colour(design: Hardware, number: int) -> str:
+    """Return a design's colour; one without a colour of its own gets one by its position."""
+    return design.colour or OTHER_COLOURS[number % len(OTHER_COLOURS)]
 
 
 def note(results: Sequence[Result]) -> str:

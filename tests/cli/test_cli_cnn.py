@@ -15,7 +15,7 @@ from tprune.base.errors import BadInput
 from tprune.cnn import methods, network, steps
 from tprune.cnn.images import load
 from tprune.cnn.rows import shares
-from tprune.cnn.train import Recipe
+from tprune.cnn.settings import Recipe
 
 RUN = ("--held-out", 40, "--batch", 20, "--threads", 1)
 
@@ -111,7 +111,7 @@ def test_accuracy_on_images_that_were_trained_on_is_warned_of(lenet: Path, mnist
     cut = ("--method", "deephoyer", "--cut", 0.3, "--epochs", 0, "--threads", 1)
     call = ("cnn", "compress", lenet, "--data", mnist, *cut)
     told = tprune(*call, "--held-out", 60, "--out", tmp_path / "sixty").err
-    assert "other images than bars/train less 60 held out: those" in told
+    assert "other images than bars/train less 60 held out: its accuracy" in told
     assert tprune(*call, "--held-out", 40, "--out", tmp_path / "forty").err == ""
 
 
@@ -150,7 +150,7 @@ def test_shares_are_told_beside_a_network_that_penni_can_start_from_only(resnet:
     assert shares(penni, finished) is None
 
 
-def test_a_view_that_takes_no_channels_last_map_is_told_at_once(cifar: Path):
+def test_a_view_that_takes_no_channels_last_map_is_refused_at_once(cifar: Path):
     class Viewed(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -161,7 +161,7 @@ def test_a_view_that_takes_no_channels_last_map_is_told_at_once(cifar: Path):
 
     rest, held = load(str(cifar), split="train").hold_out(40)
     mine = network.Network(Viewed(), "viewed", rest.classes, (3, 32, 32), *rest.mean_std())
-    with pytest.raises(BadInput, match=r"viewed does not take .*: it calls x.view on a map.* x.flatten\(1\) does"):
+    with pytest.raises(BadInput, match=r"viewed does not accept .*: it calls x.view on a map.* use x.flatten\(1\)"):
         steps.train(mine, rest, Recipe(epochs=1), held=held)
 
 
@@ -253,8 +253,8 @@ def test_a_network_remembers_its_method(resnet: Path):
             ("train", "--net", "lenet-5", "--method", "magic"),
             "there is no method 'magic'; legal are deephoyer, svd, penni",
         ),
-        (("train", "--net", "lenet-5", "--method", "svd", "--bases", 3), "svd knows no 'bases'"),
-        (("train", "--net", "lenet-5", "--method", "penni", "--bases", 26), "bases 26 must lie in 1 to 25"),
+        (("train", "--net", "lenet-5", "--method", "svd", "--bases", 3), "svd has no setting 'bases'"),
+        (("train", "--net", "lenet-5", "--method", "penni", "--bases", 26), "bases 26 must be 1 to 25"),
         (
             ("train", "--net", "lenet-5", "--method", "svd", "--scheme", "diagonal"),
             "scheme 'diagonal' must be channel or spatial",
@@ -264,18 +264,18 @@ def test_a_network_remembers_its_method(resnet: Path):
         (("train", "--net", "lenet-5", "--held-out", 9999), "cannot hold out 9999 of 320 images"),
         (("compress", "LENET", "--cut", "much"), "--cut 'much' must be a number"),
         (("compress", "LENET", "--cut", "1"), "was trained for no method; say which with --method"),
-        (("compress", "LENET", "--cut", "-1", "--method", "deephoyer"), "cut -1 must lie in [0, 100) for deephoyer"),
-        (("compress", "LENET", "--cut", "1.5", "--method", "svd", "--dry-run"), "cut 1.5 must lie in [0, 1) for svd"),
-        (("compress", "LENET", "--cut", "nan", "--method", "penni"), "cut nan must lie in [0, 100) for penni"),
+        (("compress", "LENET", "--cut", "-1", "--method", "deephoyer"), "cut -1 must be in [0, 100) for deephoyer"),
+        (("compress", "LENET", "--cut", "1.5", "--method", "svd", "--dry-run"), "cut 1.5 must be in [0, 1) for svd"),
+        (("compress", "LENET", "--cut", "nan", "--method", "penni"), "cut nan must be in [0, 100) for penni"),
         (("compress", "LENET", "--cut", "0.1,0.10", "--method", "penni"), "--cut '0.1,0.10' names 0.1 twice"),
-        (("compress", "LENET", "--cut", "1", "--method", "svd", "--structural"), "svd knows no 'structural'"),
+        (("compress", "LENET", "--cut", "1", "--method", "svd", "--structural"), "svd has no setting 'structural'"),
         (("compress", "LENET", "--cut", "0.1", "--method", "svd", "--keep-bases"), "only penni has bases to keep"),
-        (("compress", "LENET", "--cut", "0.1", "--method", "svd"), "no convolution that SVD training can treat"),
+        (("compress", "LENET", "--cut", "0.1", "--method", "svd"), "no convolution that SVD training supports"),
         (
             ("compress", "LENET", "--cut", "1", "--method", "deephoyer", "--rounds", 9, "--epochs", 2),
             "too few for 9 rounds",
         ),
-        (("compress", "NOWHERE", "--cut", "1"), "is no folder of a trained network"),
+        (("compress", "NOWHERE", "--cut", "1"), "is not the folder of a trained network"),
         (
             ("train", "--net", "lenet-5", "--teacher-weight", 0.5, "--temperature", 2),
             "--teacher-weight and --temperature: only for",
@@ -284,7 +284,7 @@ def test_a_network_remembers_its_method(resnet: Path):
             ("train", "--net", "lenet-5", "--teacher", "LENET", "--teacher-weight", 2),
             "weight 2.0 of the teacher must",
         ),
-        (("train", "--net", "lenet-5", "--teacher", "NOWHERE"), "is no folder of a trained network"),
+        (("train", "--net", "lenet-5", "--teacher", "NOWHERE"), "is not the folder of a trained network"),
         (
             ("compress", "LENET", "--cut", "1", "--method", "deephoyer", "--epochs", 0, "--teacher", "LENET"),
             "--teacher: nothing is taught in 0 epochs",
@@ -348,7 +348,8 @@ def test_damaged_weights_are_told(lenet: Path, mnist: Path, tmp_path: Path):
     copy = tmp_path / "copy"
     shutil.copytree(lenet, copy)
     (copy / "model.safetensors").write_bytes(b"x" * 100)
-    tprune("cnn", "evaluate", copy, "--data", mnist, "--threads", 1).check_failed(2, "is damaged or of another network")
+    told = tprune("cnn", "evaluate", copy, "--data", mnist, "--threads", 1)
+    told.check_failed(2, "is damaged or belongs to another network")
 
 
 def test_records_of_the_artefact_give_times_and_memory_to_the_table(
@@ -376,8 +377,8 @@ def test_a_network_of_ones_own_is_for_python_alone(lenet: Path, mnist: Path, tmp
     held.net = "mine"
     network.save(held, tmp_path / "own")
     told = tprune("cnn", "evaluate", tmp_path / "own", "--data", mnist, "--threads", 1)
-    told.check_failed(2, "own' holds 'mine', which is no network of ours (lenet-300-100, ")
-    with pytest.raises(BadInput, match=r"build\(10\), the number of classes, did not make a network: .*positional"):
+    told.check_failed(2, "own' holds 'mine', which is not a named network (lenet-300-100, ")
+    with pytest.raises(BadInput, match=r"build\(10\) failed to return a network of 10 classes: .*positional"):
         network.load(tmp_path / "own", build=lambda: held.module)
 
 

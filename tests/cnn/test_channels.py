@@ -1,4 +1,4 @@
-"""Which layers share channels, by hand for small networks; what is not understood is fixed, and says why."""
+"""Which layers share channels, by hand for small networks; what is not supported is fixed, and says why."""
 
 from __future__ import annotations
 
@@ -174,29 +174,29 @@ class Tripled(nn.Module):
 @pytest.mark.parametrize(
     ("something", "width", "why"),
     [
-        (lambda x: torch.cat([x, x], 1), 8, "cat (cat) is not understood"),
-        (lambda x: x.chunk(2, 1)[0], 2, "chunk (chunk) is not understood"),
-        (lambda x: x[:, :3], 3, "getitem (getitem) is not understood"),
-        (lambda x: x.transpose(1, 2), 8, "transpose (transpose) is not understood"),
-        (lambda x: x.view(x.size(0), 2, 2, 8, 8).transpose(1, 2).reshape(x.shape), 4, "view (view) is not understood"),
+        (lambda x: torch.cat([x, x], 1), 8, "cat (cat) is not supported"),
+        (lambda x: x.chunk(2, 1)[0], 2, "chunk (chunk) is not supported"),
+        (lambda x: x[:, :3], 3, "getitem (getitem) is not supported"),
+        (lambda x: x.transpose(1, 2), 8, "transpose (transpose) is not supported"),
+        (lambda x: x.view(x.size(0), 2, 2, 8, 8).transpose(1, 2).reshape(x.shape), 4, "view (view) is not supported"),
         (lambda x: x.reshape(x.size(0), -1, 4, 4), 16, "its maps are joined before layer 'b'"),
-        (lambda x: x.mean(1, keepdim=True), 1, "mean (mean) is not understood"),
-        (lambda x: torch.softmax(x, 1), 4, "softmax (softmax) is not understood"),
-        (lambda x: functional.pad(x, (0, 0, 0, 0, 1, 1)), 6, "pad (pad) is not understood"),
-        (lambda x: x / x.abs(), 4, "truediv (truediv) is not understood"),
-        (nn.PixelShuffle(2), 1, "pixelshuffle (something) is not understood"),
-        (nn.GroupNorm(2, 4), 4, "groupnorm (something) is not understood"),
-        (nn.PReLU(4), 4, "prelu (something) is not understood"),
+        (lambda x: x.mean(1, keepdim=True), 1, "mean (mean) is not supported"),
+        (lambda x: torch.softmax(x, 1), 4, "softmax (softmax) is not supported"),
+        (lambda x: functional.pad(x, (0, 0, 0, 0, 1, 1)), 6, "pad (pad) is not supported"),
+        (lambda x: x / x.abs(), 4, "truediv (truediv) is not supported"),
+        (nn.PixelShuffle(2), 1, "pixelshuffle (something) is not supported"),
+        (nn.GroupNorm(2, 4), 4, "groupnorm (something) is not supported"),
+        (nn.PReLU(4), 4, "prelu (something) is not supported"),
         (
             lambda x: functional.max_pool2d(x, 2, return_indices=True)[0],
             4,
-            "maxpool2dwithindices (max_pool2d_with_indices) is not understood",
+            "maxpool2dwithindices (max_pool2d_with_indices) is not supported",
         ),
         (nn.Conv2d(4, 6, 3, groups=2), 6, "layer 'something' is a grouped convolution"),
         (nn.Conv2d(4, 8, 3, groups=4), 8, "layer 'something' is a grouped convolution"),
         (nn.BatchNorm2d(4, affine=False), 4, "batch norm 'something' has no weight and bias"),
         (nn.Linear(8, 5), 4, "layer 'something' is applied to 4 dimensions"),
-        (Tripled(), 4, "mul (mul) is not understood"),
+        (Tripled(), 4, "mul (mul) is not supported"),
     ],
 )
 def test_what_is_not_understood_is_fixed_and_said(something, width, why):
@@ -233,7 +233,7 @@ def test_maps_flattened_to_different_sizes_are_not_summed():
             return self.fc(wide + functional.adaptive_avg_pool2d(self.b(x), 1).flatten(1))
 
     found = spaces(Mixed(), IMAGE)
-    why = "add (add) of differently flattened maps is not understood"
+    why = "add (add) of differently flattened maps is not supported"
     assert [space.fixed for space in found if space.size in (4, 16)] == [why, why, why]
 
 

@@ -14,16 +14,16 @@ from tests.support.command import tprune
 from tprune.base.errors import BadInput
 from tprune.bench.accel import layer as simulated
 from tprune.bench.accel import storage
-from tprune.cnn import escalate, nets, network, penni
+from tprune.cnn import architectures, escalate, network, penni
 from tprune.cnn.count import count
 from tprune.cnn.escalate import Levels, convert, harden, is_ternary, quantise, round_inputs
-from tprune.cnn.evaluate import evaluate
 from tprune.cnn.forms import BasisConv2d, SvdConv2d
 from tprune.cnn.images import Images
 from tprune.cnn.network import Network
 from tprune.cnn.rounding import EightBit, rounded
-from tprune.cnn.train import Recipe
-from tprune.cnn.workload import measure
+from tprune.cnn.score import evaluate
+from tprune.cnn.settings import Recipe
+from tprune.cnn.sparsity import measure
 
 
 def values(seed: int, *shape: int, zeros: float = 0.3) -> Tensor:
@@ -40,7 +40,7 @@ def images(count: int = 40) -> Images:
 def small(seed: int = 0) -> Network:
     """A ResNet of two blocks in PENNI's form, some coefficients 0, its batch norms as if trained."""
     torch.manual_seed(seed)
-    one = Network(nets.resnet((4, 8), 1, 3), "own", ("a", "b", "c"), (3, 8, 8), (0.5,) * 3, (0.25,) * 3)
+    one = Network(architectures.resnet((4, 8), 1, 3), "own", ("a", "b", "c"), (3, 8, 8), (0.5,) * 3, (0.25,) * 3)
     penni.convert(one.module, 3)
     penni.cut(one.module, 0.5)
     one.module.train()(one.normalise(images().pixels))
@@ -142,7 +142,7 @@ def test_hardening_changes_no_weight_and_leaves_a_plain_network(tmp_path):
     assert all(torch.equal(state[name], weight) for name, weight in soft.items()) and len(soft) == 4 * 2 + 3
     assert not any("parametrizations" in name for name in state)
     network.save(one, tmp_path / "net")
-    back = network.load(tmp_path / "net", build=lambda classes: nets.resnet((4, 8), 1, classes))
+    back = network.load(tmp_path / "net", build=lambda classes: architectures.resnet((4, 8), 1, classes))
     with torch.no_grad():
         assert torch.equal(before, back.module(x))
 
@@ -201,7 +201,7 @@ def test_rounded_inputs_are_saved_and_found_again(tmp_path):
     assert paths == [path for path, layer in one.module.named_modules() if isinstance(layer, EightBit)]
     assert all(torch.allclose(one.module.get_submodule(path).range, was, atol=0.2) for path, was in ranges.items())
     network.save(one, tmp_path / "net")
-    back = network.load(tmp_path / "net", build=lambda classes: nets.resnet((4, 8), 1, classes))
+    back = network.load(tmp_path / "net", build=lambda classes: architectures.resnet((4, 8), 1, classes))
     now, then = evaluate(back, seen), evaluate(one, seen)
     assert torch.equal(now.right, then.right) and now.loss == then.loss
 
@@ -251,7 +251,7 @@ def test_what_cannot_be_quantised_is_refused(module, complaint):
 def test_a_network_without_a_basis_is_no_network_for_escalate():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
     one = Network(module, "plain", ("a", "b", "c"), (3, 8, 8), (0.0,) * 3, (1.0,) * 3)
-    with pytest.raises(BadInput, match="plain has no layer in PENNI's form; `tprune cnn train --method penni`, then"):
+    with pytest.raises(BadInput, match="plain has no layer in PENNI's form; create one with `tprune cnn train"):
         quantise(one, images(), None, held=images())
 
 
@@ -302,7 +302,7 @@ def penni_form(tmp_path_factory):
     place = tmp_path_factory.mktemp("cnn")
     pictures.write(place / "data", (1, 28, 28), train=60, test=20)
     torch.manual_seed(0)
-    one = Network(nets.lenet_5(10), "lenet-5", tuple("0123456789"), (1, 28, 28), (0.0,), (1.0,))
+    one = Network(architectures.lenet_5(10), "lenet-5", tuple("0123456789"), (1, 28, 28), (0.0,), (1.0,))
     penni.convert(one.module, 4)
     network.save(one, place / "net")
     return place

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tprune.cnn.evaluate import Score
+from tprune.cnn.score import Score
 
 
 def scored(*right: bool) -> Score:

@@ -11,13 +11,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-import tprune.cnn.train
+import tprune.cnn.training
 from tests.support.tiny import Stop, a_network, check_same, some_images
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.cnn.deephoyer import penalty
 from tprune.cnn.nets import NETS
 from tprune.cnn.network import Network
-from tprune.cnn.train import Recipe, fit, recipe_of
+from tprune.cnn.settings import Recipe, recipe_of
+from tprune.cnn.training import fit
 
 RECIPE = Recipe(epochs=3, lr=0.05, batch=8, seed=3)  # 3 epochs of 4 steps
 ADAM = replace(RECIPE, optimiser="adam", lr=1e-2, weight_decay=0.0)
@@ -39,8 +40,8 @@ class Spoilt:
 @pytest.fixture
 def saving(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save the state after every step."""
-    monkeypatch.setattr(tprune.cnn.train, "SAVE_EVERY", -1.0)
-    monkeypatch.setattr(tprune.cnn.train, "FIRST_SAVE", -1.0)
+    monkeypatch.setattr(tprune.cnn.training, "SAVE_EVERY", -1.0)
+    monkeypatch.setattr(tprune.cnn.training, "FIRST_SAVE", -1.0)
 
 
 # ---- the same result
@@ -92,7 +93,7 @@ def test_a_killed_run_ends_with_the_same_bits(
 def test_a_resumed_run_keeps_its_precision(saving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, at_the_end = replace(RECIPE, bf16=True), list[Network]()
     for faster, stop in ((True, None), (True, Stop(5)), (False, None)):
-        monkeypatch.setattr(tprune.cnn.train, "bf16_is_faster", lambda work, faster=faster: faster)
+        monkeypatch.setattr(tprune.cnn.training, "bf16_is_faster", lambda work, faster=faster: faster)
         one = a_network()
         if stop:
             with pytest.raises(KeyboardInterrupt):
@@ -249,12 +250,12 @@ def test_a_shift_out_of_the_image_is_refused() -> None:
         ({"batch": 0}, "batch 0 must be at least 1"),
         ({"shift": -1}, "shift -1 must be at least 0"),
         ({"optimiser": "lion"}, "optimiser 'lion' must be sgd or adam"),
-        ({"lr": 0.0}, "lr 0.0 must lie above 0"),
-        ({"lr": math.nan}, "lr nan must lie above 0"),
-        ({"lr": 11.0}, "not above 10"),
-        ({"weight_decay": -0.1}, r"weight_decay -0.1 must lie in \[0, 1\)"),
-        ({"warmup": 1.0}, r"warmup 1.0 must lie in \[0, 1\)"),
-        ({"smoothing": math.nan}, r"smoothing nan must lie in \[0, 1\)"),
+        ({"lr": 0.0}, "lr 0.0 must be above 0"),
+        ({"lr": math.nan}, "lr nan must be above 0"),
+        ({"lr": 11.0}, "at most 10"),
+        ({"weight_decay": -0.1}, r"weight_decay -0.1 must be in \[0, 1\)"),
+        ({"warmup": 1.0}, r"warmup 1.0 must be in \[0, 1\)"),
+        ({"smoothing": math.nan}, r"smoothing nan must be in \[0, 1\)"),
     ],
 )
 def test_what_no_recipe_is(change, reason) -> None:

@@ -15,13 +15,13 @@ from tests.support.command import tprune
 from tprune.base.errors import BadInput
 from tprune.bench.accel import layer as simulated
 from tprune.bench.accel import workload as files
-from tprune.cnn import escalate, nets, network, penni
+from tprune.cnn import architectures, escalate, network, penni
 from tprune.cnn.count import count
 from tprune.cnn.forms import SvdConv2d
 from tprune.cnn.images import Images
 from tprune.cnn.network import Network
+from tprune.cnn.sparsity import measure
 from tprune.cnn.structure import place
-from tprune.cnn.workload import measure
 
 
 def images(count: int = 6, shape: tuple[int, int, int] = (2, 6, 6)) -> Images:
@@ -87,7 +87,7 @@ def test_the_images_leave_no_trace(halves):
 
 def test_a_masked_network_has_the_weights_and_products_that_were_counted():
     seen = images(2, (3, 8, 8))
-    module = nets.resnet((4, 8), 1, 3)
+    module = architectures.resnet((4, 8), 1, 3)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -104,7 +104,7 @@ def test_a_masked_network_has_the_weights_and_products_that_were_counted():
 
 def test_a_basis_gives_signs_and_composed_kernels():
     seen = images(2, (3, 8, 8))
-    module = nets.resnet((4, 8), 1, 3)
+    module = architectures.resnet((4, 8), 1, 3)
     penni.convert(module, 3)
     penni.cut(module, 0.8)
     layer = module.stages[0][0].conv1
@@ -123,7 +123,7 @@ def test_a_basis_gives_signs_and_composed_kernels():
 
 def test_ternary_layers_and_rounded_inputs_are_seen():
     seen = images(4, (3, 8, 8))
-    one = of(nets.resnet((4, 8), 1, 3), seen)
+    one = of(architectures.resnet((4, 8), 1, 3), seen)
     penni.convert(one.module, 3)
     escalate.convert(one.module)
     escalate.harden(one.module)
@@ -139,19 +139,19 @@ def test_ternary_layers_and_rounded_inputs_are_seen():
 
 def test_channels_that_were_cut_are_remembered():
     seen = images(2, (1, 28, 28))
-    module = nets.lenet_5(3)
+    module = architectures.lenet_5(3)
     place(module, "0", nn.Conv2d(1, 7, 5))
     place(module, "3", nn.Conv2d(7, 50, 5))
     found = {one.name: one.dense for one in measure(of(module, seen, "lenet-5"), seen).layers}
     assert found == {"0": (1, 20), "3": (20, 50), "7": None, "9": None}
-    own = measure(of(module, seen), seen, dense=nets.lenet_5(3))
+    own = measure(of(module, seen), seen, dense=architectures.lenet_5(3))
     assert {one.name: one.dense for one in own.layers} == found
     assert all(one.dense is None for one in measure(of(module, seen), seen).layers)
 
 
 def test_a_layer_that_became_two_is_said_to_count_by_itself():
     seen = images(2, (1, 28, 28))
-    module = nets.lenet_5(3)
+    module = architectures.lenet_5(3)
     place(module, "3.0", nn.Conv2d(20, 6, (5, 1)))
     place(module, "3.1", nn.Conv2d(6, 50, (1, 5)))
     found = measure(of(module, seen, "lenet-5"), seen)
@@ -183,7 +183,7 @@ class Twice(nn.Module):
         (nn.Sequential(nn.Conv2d(2, 3, 3, dilation=2), nn.Flatten()), r"layer '0' has dilation \(2, 2\)"),
         (nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), nn.Flatten()), "'0' pads by 'reflect'"),
         (nn.Sequential(nn.Conv2d(2, 3, 2, padding="same"), nn.Flatten()), "'0' pads one side more than the other"),
-        (nn.Sequential(nn.ConvTranspose2d(2, 3, 3), nn.Flatten()), "layer '0' is ConvTranspose2d; the simulator takes"),
+        (nn.Sequential(nn.ConvTranspose2d(2, 3, 3), nn.Flatten()), "layer '0' is ConvTranspose2d; the simulator"),
         (nn.Sequential(nn.Linear(6, 3), nn.Flatten()), "layer '0' is applied to 6 x 2 x 6 x 6 values"),
         (Twice(), "layer 'conv' runs twice for one image"),
     ],
@@ -206,7 +206,7 @@ def trained(tmp_path_factory):
     """A folder with data and one with an untrained LeNet-5 for it, whose history tells an accuracy."""
     place = tmp_path_factory.mktemp("cnn")
     pictures.write(place / "data", (1, 28, 28), train=40, test=20)
-    module = nets.lenet_5(10)
+    module = architectures.lenet_5(10)
     torch.manual_seed(0)
     with torch.no_grad():
         module[7].weight.mul_(torch.rand_like(module[7].weight) < 0.1)
@@ -254,7 +254,7 @@ def test_the_verb_writes_a_file_under_a_name_too(trained, tmp_path):
 
 def test_wrong_calls_of_the_verb(trained, tmp_path):
     data = ("--data", trained / "data", "--out", tmp_path / "out")
-    tprune("cnn", "workload", tmp_path, *data).check_failed(2, "is no folder of a trained network")
+    tprune("cnn", "workload", tmp_path, *data).check_failed(2, "is not the folder of a trained network")
     other = pictures.write(tmp_path / "rgb", (3, 28, 28), train=10, test=10)
     tprune("cnn", "workload", trained / "fresh", "--data", other, "--out", tmp_path / "out").check_failed(
         2, "images are 3 x 28 x 28 (channels, height, width); lenet-5 takes 1 x 28 x 28"

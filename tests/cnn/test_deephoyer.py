@@ -162,7 +162,7 @@ def test_its_repr_names_what_decides_the_result(flat) -> None:
     ("name", "strength", "reason"),
     [
         ("l2", 0.1, "penalty 'l2' is not known; legal are none, l1, .*group-hs"),
-        ("l1", -0.1, "strength -0.1 of the penalty must be a number from 0"),
+        ("l1", -0.1, "strength -0.1 of the penalty must be a number, 0 or more"),
         ("l1", math.nan, "strength nan"),
         ("l1", math.inf, "strength inf"),
     ],
@@ -305,7 +305,7 @@ def test_a_layer_that_is_empty_already_does_not_stand_in_the_way(flat) -> None:
 
 @pytest.mark.parametrize("level", [-1.0, math.nan, math.inf])
 def test_what_no_level_is(flat, level: float) -> None:
-    with pytest.raises(BadInput, match="cut level .* must be a number from 0"):
+    with pytest.raises(BadInput, match="cut level .* must be a number, 0 or more"):
         cut(flat, level, structural=False, image=IMAGE)
 
 

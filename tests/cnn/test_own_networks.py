@@ -1,4 +1,4 @@
-"""Networks of other people, as their code has them: what is understood is cut exactly, what is not stays whole."""
+"""Networks of other people, as their code has them: what is supported is cut exactly, what is not stays whole."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Squeezing(nn.Module):
 
 
 class Branches(nn.Module):
-    """Channels side by side (cat), a grouped convolution and a channel shuffle: what is not understood."""
+    """Channels side by side (cat), a grouped convolution and a channel shuffle: what is not supported."""
 
     def __init__(self) -> None:
         super().__init__()

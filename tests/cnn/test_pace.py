@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.support.command import tprune
-from tprune.cnn import methods, pace
+from tprune.cnn import methods, pacing
 from tprune.cnn.images import Images
 from tprune.cnn.network import Network, fresh
-from tprune.cnn.train import Recipe
+from tprune.cnn.settings import Recipe
 
 
 @pytest.fixture
@@ -44,16 +44,16 @@ def test_ratios_are_taken_within_a_round_and_the_order_turns(monkeypatch, networ
         slow = 1 + tick // 4
         return slow * cost[order[-1]] if tick % 2 else 0.0
 
-    monkeypatch.setattr(pace, "Step", Step)
-    monkeypatch.setattr(pace, "perf_counter", now)
-    dense, svd = pace.pace(network, images, {"svd": methods.Svd()}, Recipe(1, batch=5), rounds=4)
-    assert order[:4] == ["dense", "svd", "svd", "dense"] and len(order) == 2 * (4 + pace.WARM_UP)
+    monkeypatch.setattr(pacing, "Step", Step)
+    monkeypatch.setattr(pacing, "perf_counter", now)
+    dense, svd = pacing.pace(network, images, {"svd": methods.Svd()}, Recipe(1, batch=5), rounds=4)
+    assert order[:4] == ["dense", "svd", "svd", "dense"] and len(order) == 2 * (4 + pacing.WARM_UP)
     assert (dense.ratio, svd.ratio, svd.low, svd.high) == (1.0, 1.5, 1.5, 1.5)
 
 
 def test_the_network_itself_is_not_trained(network: Network, images: Images):
     before = network.id
-    rows = pace.pace(network, images, {"penni": methods.Penni()}, Recipe(1, lr=0.1, batch=5), rounds=1)
+    rows = pacing.pace(network, images, {"penni": methods.Penni()}, Recipe(1, lr=0.1, batch=5), rounds=1)
     assert network.id == before and [row.name for row in rows] == ["dense", "penni"]
 
 

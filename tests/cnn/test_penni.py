@@ -45,7 +45,7 @@ def test_all_bases_keep_the_function(net: nn.Sequential) -> None:
     assert penni.convert(whole, 9) == {}  # the last one has only 6 kernels for its 9 bases
     torch.testing.assert_close(whole(x), expected)
     notes = penni.convert(net, 5)
-    assert notes == {"3": "is 1 x 1: penalised and cut as it is", "4": "has 4 groups"}
+    assert notes == {"3": "is 1 x 1: penalised and cut without decomposition", "4": "has 4 groups"}
     assert [type(one).__name__ for one in net] == ["BasisConv2d", "ReLU", "BasisConv2d", "Conv2d", "Conv2d"]
     assert penni.convert(net, 5) == notes  # nothing is decomposed twice
     torch.testing.assert_close(net[2].weight(), small()[2].weight)  # 5 entries, 5 bases
@@ -185,15 +185,15 @@ class Idle(nn.Module):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda net: penni.convert(net, 0), "bases 0 must lie in 1 to 9: the kernels of layer '0' have 9 entries"),
-        (lambda net: penni.convert(net, 6), "bases 6 must lie in 1 to 5: the kernels of layer '2' have 5 entries"),
+        (lambda net: penni.convert(net, 0), "bases 0 must be 1 to 9: the kernels of layer '0' have 9 entries"),
+        (lambda net: penni.convert(net, 6), "bases 6 must be 1 to 5: the kernels of layer '2' have 5 entries"),
         (lambda net: penni.penalty(net, 1e-4), "no BasisConv2d layer; convert it first"),
         (lambda net: penni.penalty(net, -1.0), "strength -1.0 must be 0 or a positive number"),
         (lambda net: penni.frozen(net, 0), "interval 0 must be at least 1 epoch"),
         (lambda net: penni.cut(net, -0.1), "level -0.1 must be a number of standard deviations, 0 or more"),
         (lambda net: penni.cut(net, math.nan), "level nan must be a number"),
         (lambda net: penni.execute(net, IMAGE), "no BasisConv2d layer"),
-        (lambda net: penni.convert(nn.Sequential(nn.Conv2d(3, 4, 1)), 2), "that PENNI can treat: 0 is 1 x 1"),
+        (lambda net: penni.convert(nn.Sequential(nn.Conv2d(3, 4, 1)), 2), "that PENNI supports: 0 is 1 x 1"),
     ],
 )
 def test_bad_input(net: nn.Sequential, call: Callable[[nn.Module], object], message: str) -> None:

@@ -184,7 +184,7 @@ def test_a_network_of_ones_own_comes_back(tmp_path):
     there = Network(module, "listed", CLASSES, (3, 8, 8), (0.5,) * 3, (0.25,) * 3)
     network.save(there, tmp_path / "net")
     assert same(module, network.load(tmp_path / "net", build=lambda classes: Listed()).module, (3, 8, 8))
-    with pytest.raises(BadInput, match="holds 'listed', which is no network of ours .lenet-300-100"):
+    with pytest.raises(BadInput, match="holds 'listed', which is not a named network .lenet-300-100"):
         network.load(tmp_path / "net")
 
 
@@ -252,19 +252,19 @@ def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.pop("layers"), "network.json' is not as it was written: 'layers'"),
-        (lambda d: d.pop("mean"), "not as it was written: 'mean'"),
-        (lambda d: d.pop("weights"), "not as it was written: 'weights'"),
-        (lambda d: d.update(layers=[1, 2]), "not as it was written: .*list"),
-        (lambda d: d["layers"].update({"0": 7}), "not as it was written: .*int"),
-        (lambda d: d.update(history=None), "not as it was written: .*NoneType"),
-        (lambda d: d.update(classes=None), "not as it was written: .*NoneType"),
-        (lambda d: d.update(net=["lenet-5"]), "not as it was written: .*unhashable"),
+        (lambda d: d.pop("layers"), "network.json' is malformed: 'layers'"),
+        (lambda d: d.pop("mean"), "is malformed: 'mean'"),
+        (lambda d: d.pop("weights"), "is malformed: 'weights'"),
+        (lambda d: d.update(layers=[1, 2]), "is malformed: .*list"),
+        (lambda d: d["layers"].update({"0": 7}), "is malformed: .*int"),
+        (lambda d: d.update(history=None), "is malformed: .*NoneType"),
+        (lambda d: d.update(classes=None), "is malformed: .*NoneType"),
+        (lambda d: d.update(net=["lenet-5"]), "is malformed: .*unhashable"),
         (lambda d: d.update(mean=[0.1, 0.2]), "an image of .1, 28, 28. .* and 2 means and 1 deviations do not fit"),
         (lambda d: d.update(image=[28, 28]), "an image of .28, 28. .channels, height, width. .* do not fit"),
-        (lambda d: d.update(kind="stamp"), "is no network .kind must be 'network', schema 1"),
-        (lambda d: d.update(schema=99), "is no network"),
-        (lambda d: d.update(net="lenet-6"), "holds 'lenet-6', which is no network of ours"),
+        (lambda d: d.update(kind="stamp"), "is not a network .kind must be 'network', schema 1"),
+        (lambda d: d.update(schema=99), "is not a network"),
+        (lambda d: d.update(net="lenet-6"), "holds 'lenet-6', which is not a named network"),
         (lambda d: d.update(net="resnet20"), "no place '0' for a layer; is this the network that was saved"),
         (lambda d: d["layers"]["0"].update(outputs=19), "safetensors' cannot be loaded: .*size mismatch for 0.weight"),
         (lambda d: d["layers"].pop("0"), "has a layer '0' that was not saved"),
@@ -281,7 +281,7 @@ def test_a_document_that_was_changed_is_refused(saved, change, message):
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"kind": "network"}', "\x00\xff"])
 def test_a_document_that_is_none_is_refused(saved, text):
     (saved / "network.json").write_bytes(text.encode("latin1"))
-    with pytest.raises(BadInput, match="network.json' (cannot be read|is no network)"):
+    with pytest.raises(BadInput, match="network.json' (cannot be read|is not a network)"):
         network.load(saved)
 
 
@@ -291,7 +291,7 @@ def test_what_is_missing_is_named(saved, tmp_path):
         network.load(saved)
     (saved / "network.json").unlink()
     for path in (saved, tmp_path / "nowhere"):
-        with pytest.raises(BadInput, match="is no folder of a trained network: it has no network.json"):
+        with pytest.raises(BadInput, match="is not the folder of a trained network: it has no network.json"):
             network.load(path)
 
 
@@ -302,7 +302,7 @@ def test_damaged_weights_are_refused(saved, damage):
     if damage == "one bit":
         content[-5] ^= 1
     weights.write_bytes({"truncated": content[:-100], "one bit": content, "emptied": b""}[damage])
-    with pytest.raises(BadInput, match="is damaged or of another network: its SHA-256 is not the one noted"):
+    with pytest.raises(BadInput, match="is damaged or belongs to another network: its SHA-256 differs from the one in"):
         network.load(saved)
 
 
@@ -310,7 +310,7 @@ def test_the_weights_of_another_network_are_refused(saved, tmp_path):
     network.save(named("lenet-300-100"), tmp_path / "other")
     other = (tmp_path / "other" / "model.safetensors").read_bytes()
     (saved / "model.safetensors").write_bytes(other)
-    with pytest.raises(BadInput, match="is damaged or of another network"):
+    with pytest.raises(BadInput, match="is damaged or belongs to another network"):
         network.load(saved)
     noted = json.loads((tmp_path / "other" / "network.json").read_text())["weights"]
     edited(saved, lambda document: document.update(weights=noted))

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from tprune.base.errors import BadInput
 from tprune.cnn import nets, svd
-from tprune.cnn.forms import SCHEMES, SvdConv2d
+from tprune.cnn.forms import SvdConv2d
+from tprune.cnn.settings import SCHEMES
 
 IMAGE = (3, 12, 10)
 quick = settings(max_examples=40, derandomize=True, database=None, deadline=None)
@@ -220,9 +221,9 @@ def test_a_pair_that_costs_as_much_becomes_dense() -> None:
         (lambda net: svd.penalty(net, "l2", 1, 1), "penalty 'l2' must be one of none, hoyer, hoyer-square, l1"),
         (lambda net: svd.penalty(net, "l1", -1, 1), "strength -1 must be 0 or a positive number"),
         (lambda net: svd.penalty(net, "l1", 1, math.inf), "orthogonality inf must be 0 or a positive number"),
-        (lambda net: svd.cut(net, 1.0), r"energy 1.0 must lie in \[0, 1\)"),
-        (lambda net: svd.cut(net, -0.1), r"energy -0.1 must lie in \[0, 1\)"),
-        (lambda net: svd.cut(net, math.nan), r"energy nan must lie in \[0, 1\)"),
+        (lambda net: svd.cut(net, 1.0), r"energy 1.0 must be in \[0, 1\)"),
+        (lambda net: svd.cut(net, -0.1), r"energy -0.1 must be in \[0, 1\)"),
+        (lambda net: svd.cut(net, math.nan), r"energy nan must be in \[0, 1\)"),
         (lambda net: svd.cut(net, 0.1), "no SvdConv2d layer"),
         (lambda net: svd.thin(net, IMAGE), "no SvdConv2d layer"),
     ],
@@ -235,7 +236,7 @@ def test_bad_input(mixed: nn.Module, call: Callable[[nn.Module], object], messag
 def test_an_image_that_the_network_does_not_take(mixed: nn.Module) -> None:
     svd.convert(mixed, "channel")
     mixed.train()
-    with pytest.raises(BadInput, match="the network takes no image of 1 x 12 x 10: .*channels"):
+    with pytest.raises(BadInput, match="the network does not accept an image of 1 x 12 x 10: .*channels"):
         svd.thin(mixed, (1, 12, 10))
     assert isinstance(mixed.stem, SvdConv2d) and mixed.training
 
@@ -244,9 +245,9 @@ def test_what_cannot_be_treated_at_all() -> None:
     alone = nn.Conv2d(3, 4, 3)
     with pytest.raises(BadInput, match="put it into a Sequential"):
         svd.convert(alone, "channel")
-    with pytest.raises(BadInput, match="no convolution that SVD training can treat: 0 has 4 groups"):
+    with pytest.raises(BadInput, match="no convolution that SVD training supports: 0 has 4 groups"):
         svd.convert(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)), "channel")
-    with pytest.raises(BadInput, match="no convolution that SVD training can treat$"):
+    with pytest.raises(BadInput, match="no convolution that SVD training supports$"):
         svd.convert(nn.Sequential(nn.Linear(4, 4)), "channel")
     broken = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
     broken[1].weight.data[0, 0, 0, 0] = math.nan

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import tprune.cnn.train
+import tprune.cnn.training
 from tests.support.tiny import Stop, a_network, check_same, some_images
 from tprune.base.errors import BadInput
-from tprune.cnn.evaluate import evaluate
 from tprune.cnn.network import Network
+from tprune.cnn.score import evaluate
+from tprune.cnn.settings import Recipe
 from tprune.cnn.teacher import Teacher
-from tprune.cnn.train import Recipe, fit
+from tprune.cnn.training import fit
 
 RECIPE = Recipe(epochs=3, lr=0.05, batch=8, seed=3)
 
@@ -61,7 +62,7 @@ def test_a_killed_run_goes_on_with_its_teacher_and_with_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("SAVE_EVERY", "FIRST_SAVE"):
-        monkeypatch.setattr(tprune.cnn.train, name, -1.0)
+        monkeypatch.setattr(tprune.cnn.training, name, -1.0)
     teacher, whole, one = Teacher(learned()), a_network(), a_network()
     fit(whole, some_images(), RECIPE, teacher=teacher)
     with pytest.raises(KeyboardInterrupt):
@@ -78,11 +79,11 @@ def test_a_killed_run_goes_on_with_its_teacher_and_with_no_other(
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"weight": 0.0}, r"weight 0.0 of the teacher must lie above 0 and not above 1"),
-        ({"weight": 1.5}, r"weight 1.5 of the teacher must lie above 0"),
-        ({"weight": math.nan}, r"weight nan of the teacher must lie above 0"),
-        ({"temperature": 0.0}, r"temperature 0.0 must lie above 0 and not above 100"),
-        ({"temperature": math.inf}, r"temperature inf must lie above 0"),
+        ({"weight": 0.0}, r"weight 0.0 of the teacher must be above 0 and at most 1"),
+        ({"weight": 1.5}, r"weight 1.5 of the teacher must be above 0"),
+        ({"weight": math.nan}, r"weight nan of the teacher must be above 0"),
+        ({"temperature": 0.0}, r"temperature 0.0 must be above 0 and at most 100"),
+        ({"temperature": math.inf}, r"temperature inf must be above 0"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, float], told: str) -> None:
@@ -99,8 +100,8 @@ def test_a_network_is_not_its_own_teacher() -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"image": (2, 6, 7)}, "the teacher, mine, takes images of 2 x 6 x 7; its student, mine, of 2 x 6 x 6"),
-        ({"classes": ("a", "b")}, "the teacher, mine, knows the classes a, b; its student, mine, a, b, c"),
+        ({"image": (2, 6, 7)}, "the teacher, mine, takes images of 2 x 6 x 7; its student, mine, takes 2 x 6 x 6"),
+        ({"classes": ("a", "b")}, "the teacher, mine, has the classes a, b; its student, mine, has a, b, c"),
     ],
 )
 def test_a_teacher_of_something_else(change: dict[str, tuple], told: str) -> None:

@@ -7,8 +7,11 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import strategies as st
 
-from tprune.bench.accel.hardware import ESCALATE, EYERISS, SCNN, SPARTEN
+from tprune.bench.accel.escalate import ESCALATE
+from tprune.bench.accel.eyeriss import EYERISS
 from tprune.bench.accel.layer import Decomposition, Layer, Operand, Shape
+from tprune.bench.accel.scnn import SCNN
+from tprune.bench.accel.sparten import SPARTEN
 from tprune.bench.accel.task import Task, prepare
 
 SMALL_EYERISS = replace(EYERISS.having("test", rows=4, columns=3), name="small")

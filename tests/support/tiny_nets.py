@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tprune.cnn.forms import SCHEMES, BasisConv2d, SvdConv2d
-from tprune.cnn.nets import Inverted, ResNet
+from tprune.cnn.architectures import Inverted, ResNet
+from tprune.cnn.forms import BasisConv2d, SvdConv2d
+from tprune.cnn.settings import SCHEMES
 from tprune.cnn.shrink import Shrunk, settle, shrink
 from tprune.cnn.structure import place
 

@@ -1,7 +1,7 @@
-"""McNemar's test (1947), exact: whether two classifiers differ on the same images by more than chance.
+"""McNemar's exact test (1947): whether two classifiers differ significantly on the same images.
 
-Only the images count that one of the two gets right and the other wrong: of equally good classifiers each would be
-either's with probability 1/2.
+Only discordant images count, which one of the two classifies correctly and the other does not; under the null
+hypothesis each is equally likely either way. Integer arithmetic, so the result is exact; SciPy's `binomtest` agrees.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 
 def p_value(one: Sequence[bool], other: Sequence[bool]) -> float:
-    """Return how likely two equally good classifiers differ this much or more, 0 to 1, two-sided.
+    """Return the two-sided p-value.
 
-    one, other: whether each of the same images was classified rightly. Raises ValueError for different numbers of them.
+    one, other: whether each image was classified correctly. Raises ValueError for different numbers of images.
     """
     if len(one) != len(other):
         raise ValueError(f"answers to {len(one)} and to {len(other)} images cannot be compared")

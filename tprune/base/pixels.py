@@ -75,6 +75,14 @@ def load(data: str, *, split: str, limit: int | None = None) -> Pixels:
     return _images(itertools.islice(rows, limit), f"{files[0].parent.name}/{split}", names)
 
 
+def check(data: str, *, split: str) -> None:
+    """Raise BadInput when `data` is neither a hub id nor a place here that has the split; reads no image."""
+    if Path(data).exists():
+        _files(Path(data), split)
+    else:
+        _hub_id(data)
+
+
 def _files(path: Path, split: str) -> list[Path]:
     if path.is_file():
         return [path]
@@ -159,10 +167,15 @@ def _decode(image: Any, where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return array[..., None] if array.ndim == 2 else array
 
 
-def _hub(name: str, split: str, limit: int | None) -> Pixels:
+def _hub_id(name: str) -> tuple[str, str]:
     path, _, config = name.partition(":")
     if path.count("/") != 1 or not all(path.split("/")):
         raise BadInput(f"data {name!r} is neither a local folder nor a hub id such as ylecun/mnist")
+    return path, config
+
+
+def _hub(name: str, split: str, limit: int | None) -> Pixels:
+    path, config = _hub_id(name)
     import datasets
 
     try:

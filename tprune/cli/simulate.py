@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from tprune.bench.accel.designs import DESIGNS, usual
 from tprune.cli import terminal
 from tprune.cli.options import Dry, Json, Out, Seed
-from tprune.verbs.simulate import DESIGNS
 from tprune.verbs.simulate import simulate as verb
 
 
@@ -18,7 +18,9 @@ def simulate(
         list[str], typer.Argument(help="A workload.json, an ONNX file, or a named network.", metavar="WORKLOAD|NET...")
     ],
     out: Out,
-    design: Annotated[str, typer.Option(help="Designs, separated by commas.")] = DESIGNS,
+    design: Annotated[str, typer.Option(help=f"Designs, separated by commas: {', '.join(DESIGNS)}.")] = ",".join(
+        usual()
+    ),
     hardware: Annotated[
         list[Path] | None, typer.Option(help="A design whose constants a TOML file overrides; may be repeated.")
     ] = None,
@@ -26,7 +28,7 @@ def simulate(
         str, typer.Option(help="exact, statistical, or auto: exact where there are masks, else statistical.")
     ] = "auto",
     validate: Annotated[
-        bool, typer.Option("--validate", help="Also hold SCNN and SparTen against their abstracts (seconds).")
+        bool, typer.Option("--validate", help="Also compare SCNN and SparTen with their abstracts (takes seconds).")
     ] = False,
     results: Annotated[Path | None, typer.Option(help="Also write the rows alone to this file.")] = None,
     seed: Seed = 0,

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tprune.bench.accel.hardware import Hardware
     from tprune.bench.accel.layer import Workload
 
-DESIGNS = "escalate,eyeriss,eyeriss-168,scnn,sparten"
 FIDELITIES = ("auto", "exact", "statistical")
 
 
@@ -34,7 +33,7 @@ def simulate(
     workloads: Sequence[str],
     out: Path,
     *,
-    design: str = DESIGNS,
+    design: str | None = None,
     hardware: Sequence[Path] = (),
     fidelity: str = FIDELITIES[0],
     validate: bool = False,
@@ -45,21 +44,24 @@ def simulate(
 ) -> Simulation:
     """Simulate each workload (a file or a named network) on each design, and write a report to the folder `out`.
 
-    `design` lists designs, separated by commas; `hardware` adds designs of TOML files. With `validate`, SCNN and
+    `design` lists designs, separated by commas (default: `designs.usual`); `hardware` adds designs of TOML files. With `validate`, SCNN and
     SparTen are also checked against their publications. `results` receives the rows alone.
     """
     # Matrix products here are many and small: a second BLAS thread costs more than it saves.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from tprune.bench.accel import simulate as models
     from tprune.bench.accel import storage, validation
-    from tprune.bench.accel.hardware import design as named
-    from tprune.bench.accel.hardware import from_toml
+    from tprune.bench.accel.designs import design as named
+    from tprune.bench.accel.designs import from_toml, usual
     from tprune.bench.accel.sweep import sweep
     from tprune.bench.report import results as rows
     from tprune.bench.report import simulation as reports
 
     one_of("--fidelity", fidelity, FIDELITIES)
-    designs = [*map(named, dict.fromkeys(filter(None, design.split(",")))), *map(from_toml, hardware)]
+    designs = [
+        *map(named, dict.fromkeys(filter(None, usual() if design is None else design.split(",")))),
+        *map(from_toml, hardware),
+    ]
     _check(designs)
     nets = [_workload(name) for name in workloads]
     stamp.check_vacant(out)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.accel_layers import BUSY, SMALL_ESCALATE, conv, shapes, tasks
 from tprune.base.errors import BadInput
 from tprune.bench.accel import escalate
-from tprune.bench.accel.hardware import ESCALATE
+from tprune.bench.accel.escalate import ESCALATE
 from tprune.bench.accel.layer import Shape
 from tprune.bench.accel.task import prepare
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from tests.support.accel_layers import SMALL_EYERISS, conv, shapes, tasks
 from tprune.base.errors import BadInput
 from tprune.bench.accel import eyeriss, validation
-from tprune.bench.accel.hardware import EYERISS, EYERISS_CHIP
+from tprune.bench.accel.eyeriss import EYERISS, EYERISS_CHIP
 from tprune.bench.accel.layer import Shape
 from tprune.bench.accel.task import prepare
 
@@ -92,7 +92,7 @@ def test_a_kernel_higher_than_the_array_is_folded():
 @pytest.mark.parametrize(("field", "words"), [("ifmap_words", 2), ("filter_words", 2)])
 def test_a_scratch_pad_too_small_for_a_filter_row_is_refused(field, words):
     task = prepare(conv("a"), 1.0, exact=False)
-    with pytest.raises(BadInput, match=rf"layer 'a': {field} = 2 is too small for one tile .* takes at least 3"):
+    with pytest.raises(BadInput, match=rf"layer 'a': {field} = 2 is too small for one tile .* must be at least 3"):
         eyeriss.count(task, EYERISS.having("test", **{field: words}))
 
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import pytest
 
 from tprune.base.errors import BadInput
-from tprune.bench.accel.hardware import DESIGNS, ESCALATE, design, from_toml
+from tprune.bench.accel.designs import DESIGNS, design, from_toml
+from tprune.bench.accel.escalate import ESCALATE
 
 
 @pytest.mark.parametrize("name", DESIGNS)
 def test_every_constant_has_a_source_and_a_confidence(name):
-    for field, constant in DESIGNS[name].constants.items():
+    for field, constant in design(name).constants.items():
         assert constant.source, field
         assert constant.confidence in {"seen", "inferred", "recalled", "chosen", "given"}, field
 
 
 def test_designs_have_equal_resources():
     for name in ("eyeriss", "scnn", "sparten"):
-        assert DESIGNS[name].multipliers == 1024
+        assert design(name).multipliers == 1024
         for field in ("clock_mhz", "bits", "buffer_bytes", "dram_gb_s"):
-            assert DESIGNS[name].number(field) == ESCALATE.number(field)
+            assert design(name).number(field) == ESCALATE.number(field)
     assert ESCALATE.multipliers == 960 and ESCALATE.bytes_per_cycle == 16
 
 
@@ -27,7 +28,12 @@ def test_a_toml_file_overrides_constants(tmp_path):
     path = tmp_path / "big.toml"
     path.write_text('design = "escalate"\n[constants]\nblocks = 64\ndram_gb_s = 25.6\n')
     found = from_toml(path)
-    assert (found.name, found.model, found.count("blocks"), found.number("dram_gb_s")) == ("big", "escalate", 64, 25.6)
+    assert (found.name, found.model.name, found.count("blocks"), found.number("dram_gb_s")) == (
+        "big",
+        "escalate",
+        64,
+        25.6,
+    )
     assert found.constants["blocks"].source == "big.toml" and found.count("slices") == ESCALATE.count("slices")
     path.write_text('design = "scnn"\nname = "mine"\n[constants]\n')
     assert from_toml(path).name == "mine"

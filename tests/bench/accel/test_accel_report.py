@@ -169,7 +169,7 @@ def test_real_masks_are_counted_exactly_by_themselves(tmp_path):
     [
         (("lenet",), "network 'lenet' is not known; legal are vgg16-32"),
         (("none.json",), "workload 'none.json' cannot be read"),
-        (("none.onnx",), "'none.onnx' is no ONNX model"),
+        (("none.onnx",), "'none.onnx' is not an ONNX model"),
         (("vgg16-32", "--design", "tpu"), "design 'tpu' is not known; legal are escalate"),
         (("vgg16-32", "--design", ","), "--design is empty; name at least one"),
         (("vgg16-32", "--fidelity", "rough"), "--fidelity 'rough': must be auto or exact or statistical"),

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from tests.support.accel_layers import SMALL_SCNN, conv, tasks
 from tprune.base.errors import BadInput
 from tprune.bench.accel import scnn
-from tprune.bench.accel.hardware import SCNN
 from tprune.bench.accel.layer import Shape
+from tprune.bench.accel.scnn import SCNN
 from tprune.bench.accel.task import prepare
 
 QUEUED = SMALL_SCNN.having("test", queued=1)

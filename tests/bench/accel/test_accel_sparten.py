@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from tests.support.accel_layers import SMALL_SPARTEN, conv, tasks
 from tprune.base.errors import BadInput
 from tprune.bench.accel import sparten
-from tprune.bench.accel.hardware import DESIGNS, SPARTEN
+from tprune.bench.accel.sparten import SPARTEN, SPARTEN_PLAIN
 from tprune.bench.accel.task import prepare
 
 PLAIN = SMALL_SPARTEN.having("test", balanced=0)
@@ -77,7 +77,7 @@ def test_balancing_helps_where_filters_differ_in_density():
     task = prepare(layer, 1.0, exact=True)
     uneven = rng.random((64, 128, 1, 1)) < np.linspace(0.02, 0.9, 64)[:, None, None, None]
     task = type(task)(layer, uneven, task.activations, None, 1.0, True)
-    balanced, plain = (sparten.count(task, DESIGNS[name]) for name in ("sparten", "sparten-plain"))
+    balanced, plain = (sparten.count(task, one) for one in (SPARTEN, SPARTEN_PLAIN))
     assert balanced.useful == plain.useful
     assert balanced.cycles < 0.85 * plain.cycles
 

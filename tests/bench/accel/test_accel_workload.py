@@ -81,7 +81,7 @@ def drop_layer(field):
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
-        (lambda d: d.update(kind="report"), "is no workload"),
+        (lambda d: d.update(kind="report"), "is not a workload"),
         (lambda d: d.update(speed=3), "unknown field 'speed'"),
         (lambda d: d.pop("network"), "the field 'network' is missing"),
         (lambda d: d.update(layers={}), "layers must be a list"),

@@ -275,7 +275,7 @@ def test_a_report_of_several_classes_an_image_is_not_believed(program, artefact,
 
 def test_the_command_line_measures_and_reports(program, artefact, tmp_path):
     from tests.support import pictures
-    from tprune.cnn import evaluate, nets
+    from tprune.cnn import nets, score
     from tprune.cnn import images as loaded
     from tprune.cnn import network as networks
 
@@ -289,8 +289,8 @@ def test_the_command_line_measures_and_reports(program, artefact, tmp_path):
     done = tprune(*words)
     assert (done.code, "next: tprune report" in done.out, "QUALITY" in done.out) == (0, True, False)
     (row,) = tprune("report", out, "--out", tmp_path / "report", "--json").json["rows"]
-    score = evaluate.evaluate(one, loaded.load(str(data), split="test").first(25))
-    assert (row["accuracy"], row["scored"]) == (score.accuracy, 25)
+    found = score.evaluate(one, loaded.load(str(data), split="test").first(25))
+    assert (row["accuracy"], row["scored"]) == (found.accuracy, 25)
     missing = tprune("bench", tmp_path / "lenet", "--data", data.parent / "report", "--out", tmp_path / "other.jsonl")
     missing.check_failed(2, "has no split 'test'")
 

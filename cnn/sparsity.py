@@ -1,9 +1,9 @@
-"""A network as the accelerator simulator wants it: every layer's sizes, the zeros of its weights and of real inputs.
+"""The sparsity of a network for the accelerator simulator: sizes of every layer, zeros of weights and of real inputs.
 
     found = measure(network, images)
 
-Densities of activations are means over all images. Where single zeros matter, one image stands for all: the one whose
-densities come closest to those means.
+Densities of activations are means over all images. Masks of activations are those of one image, the one whose densities
+are closest to the means.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from tprune.base.errors import BadInput
 from tprune.cnn import nets
 from tprune.cnn.escalate import is_ternary
-from tprune.cnn.evaluate import BATCH
 from tprune.cnn.forms import BasisConv2d, SvdConv2d, only
 from tprune.cnn.images import Images
 from tprune.cnn.network import Network
 from tprune.cnn.rounding import EightBit
+from tprune.cnn.score import BATCH
 
 Widths = tuple[int, int]  # input and output channels
 KINDS = (nn.Conv2d, nn.Linear, SvdConv2d, BasisConv2d)
@@ -32,11 +32,11 @@ KINDS = (nn.Conv2d, nn.Linear, SvdConv2d, BasisConv2d)
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer: `shape` holds inputs, outputs, size, kernel, stride, padding and groups, the pairs height first.
+    """One layer: `shape` has inputs, outputs, size, kernel, stride, padding and groups; pairs are (height, width).
 
-    `weights` (outputs, inputs / groups, height, width) and `activations` (inputs, height, width) tell what is not 0,
-    the latter in one image; `density` is its mean over all images. `signs` (outputs, inputs / groups, bases) are those
-    of a basis' coefficients, or of a ternary 1 x 1 kernel; `dense` the channels before any were cut, where some were.
+    `weights` (outputs, inputs / groups, height, width) and `activations` (inputs, height, width) are masks of the
+    non-zeros, the latter in one image; `density` is the mean over all images. `signs` (outputs, inputs / groups, bases)
+    are those of the coefficients, or of a ternary 1 x 1 kernel; `dense`: the channels before any were cut.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A network's layers in the order they run, its accuracy (a share of 1), and what is to be known of both."""
+    """A network's layers in execution order, its accuracy (0 to 1), and a note on both."""
 
     layers: tuple[Layer, ...]
     accuracy: float
@@ -64,11 +64,11 @@ def measure(
     dense: nn.Module | None = None,
     watch: Callable[[int, int], None] | None = None,
 ) -> Measured:
-    """Run the network on all images and return what its layers hold and see.
+    """Run the network on all images and return the sparsity of weights and inputs of each layer.
 
-    The accuracy is the one that the network's history ends with; without it that on the images.
-    dense: the network before anything was cut; a named one's is built. Raises BadInput for a layer that the simulator
-    has no shape for (dilated, padded with anything but zeros, run twice, not a convolution or linear layer).
+    The accuracy is the last one of the network's history, or else that on the images. `dense`: the network before any
+    cut; built if the network is a named one. Raises BadInput for a layer that the simulator does not support (dilated,
+    padded with anything but zeros, run twice, neither convolution nor linear layer).
     """
     network.check(images)
     paths = _paths(network.module)
@@ -98,7 +98,7 @@ def measure(
 
 
 def _paths(module: nn.Module) -> dict[nn.Module, str]:
-    """Return the layers with weights; one behind a rounding of its input goes by the name of both."""
+    """Return the layers with weights; a layer with input rounding has the path of the pair."""
     found: dict[nn.Module, str] = {}
     for path, layer in module.named_modules():
         if isinstance(layer, KINDS):
@@ -107,7 +107,7 @@ def _paths(module: nn.Module) -> dict[nn.Module, str]:
             rounded = isinstance(around, nn.Sequential) and isinstance(around[0], EightBit)
             found[layer] = parent if rounded else path
         elif any(parameter.ndim > 1 for parameter in layer.parameters(recurse=False)):
-            raise BadInput(f"layer {path!r} is {type(layer).__name__}; the simulator takes Conv2d and Linear")
+            raise BadInput(f"layer {path!r} is {type(layer).__name__}; the simulator supports Conv2d and Linear")
     return found
 
 
@@ -115,25 +115,27 @@ def _check(path: str, layer: nn.Module) -> None:
     if not isinstance(layer, nn.Conv2d):
         return
     if layer.dilation != (1, 1):
-        raise BadInput(f"layer {path!r} has dilation {layer.dilation}; the simulator has no shape for it")
+        raise BadInput(f"layer {path!r} has dilation {layer.dilation}; the simulator does not support it")
     if layer.padding_mode != "zeros":
-        raise BadInput(f"layer {path!r} pads by {layer.padding_mode!r}; the simulator pads with zeros only")
+        raise BadInput(f"layer {path!r} pads by {layer.padding_mode!r}; the simulator supports zeros only")
     if layer.padding == "same" and not all(side % 2 for side in layer.kernel_size):
-        raise BadInput(f"layer {path!r} pads one side more than the other; the simulator has no shape for it")
+        raise BadInput(f"layer {path!r} pads one side more than the other; the simulator does not support it")
 
 
 @torch.inference_mode()
 def _look(network: Network, pixels: Tensor, paths: dict[nn.Module, str]) -> tuple[dict[nn.Module, Tensor], Tensor]:
-    """Return where the input of every layer is not 0, layers in the order they run, and the logits."""
+    """Return the mask of the input's non-zeros of every layer, in execution order, and the logits."""
     seen: dict[nn.Module, Tensor] = {}
 
     def look(layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         x = only(given, named)
         if layer in seen:
-            raise BadInput(f"layer {paths[layer]!r} runs twice for one image; the simulator takes every layer once")
+            raise BadInput(f"layer {paths[layer]!r} runs twice for one image; the simulator supports one run per layer")
         if isinstance(layer, nn.Linear) and x.ndim != 2:
             sizes = " x ".join(map(str, x.shape))
-            raise BadInput(f"layer {paths[layer]!r} is applied to {sizes} values; the simulator takes one row an image")
+            raise BadInput(
+                f"layer {paths[layer]!r} is applied to {sizes} values; the simulator supports one row per image"
+            )
         seen[layer] = x != 0
 
     hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in paths]
@@ -195,7 +197,7 @@ def _notes(seen: Iterable[nn.Module], paths: dict[nn.Module, str], before: dict[
     based = [layer for layer in seen if isinstance(layer, BasisConv2d)]
     if based:
         notes.append(
-            "designs without bases run the kernels that basis and coefficients make, unless told another network"
+            "designs without bases run the kernels that basis and coefficients make, unless another network is given"
         )
     if real := sum(not is_ternary(layer.coefficients) for layer in based):
         notes.append(f"the coefficients of {real} layers are not ternary; ESCALATE is simulated as if they were")

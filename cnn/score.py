@@ -1,4 +1,4 @@
-"""How well a network classifies: the share of images whose largest logit is their label's; one beside another."""
+"""Accuracy of a network on labelled images, and the significance of the difference between two networks."""
 
 from __future__ import annotations
 
@@ -12,34 +12,37 @@ from tprune.base import mcnemar
 from tprune.cnn.images import Images
 from tprune.cnn.network import Network
 
-BATCH = 250  # images; the intermediate maps of a larger batch no longer fit the caches of a CPU
+BATCH = 250  # images; the feature maps of a larger batch no longer fit into the caches of a CPU
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Score:
-    """Which images were classified rightly, shape (images,), and the mean cross-entropy (nats an image)."""
+    """Which images were classified correctly, shape (images,), and the mean cross-entropy (nats per image)."""
 
     right: Tensor
     loss: float
 
+    def __repr__(self) -> str:
+        return f"Score({100 * self.accuracy:.2f} % of {self.images} images right, loss {self.loss:.4f})"
+
     @property
     def images(self) -> int:
-        """How many images were classified."""
+        """The number of images."""
         return len(self.right)
 
     @property
     def accuracy(self) -> float:
-        """The share of right ones, 0 to 1."""
+        """The share of correct answers, 0 to 1."""
         return int(self.right.sum()) / self.images
 
     def p_value(self, other: Score) -> float:
-        """Return how likely two equally good networks differ this much on the same images, 0 to 1 (McNemar's test)."""
+        """Return the p-value of the difference on the same images (McNemar's exact test, two-sided)."""
         return mcnemar.p_value(self.right.tolist(), other.right.tolist())
 
 
 @torch.inference_mode()
 def evaluate(network: Network, images: Images, *, watch: Callable[[int, int], None] | None = None) -> Score:
-    """Classify every image in full precision; raises BadInput when they are not what the network takes."""
+    """Classify every image in full precision; raise BadInput when the images do not fit the network."""
     network.check(images)
     module, right, loss, done = network.module.eval(), [], 0.0, 0
     for pixels, labels in images.batches(BATCH):

@@ -1,4 +1,4 @@
-"""What a method costs in training: its step beside the dense network's, by turns, on the same images."""
+"""Training cost of the methods: their steps and the dense network's, interleaved on the same images."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import torch
 from tprune.cnn.images import Images
 from tprune.cnn.methods import Method
 from tprune.cnn.network import Network
-from tprune.cnn.train import Recipe, Step
+from tprune.cnn.settings import Recipe
+from tprune.cnn.training import Step
 
-WARM_UP = 3  # rounds that are thrown away
+WARM_UP = 3  # rounds that are discarded
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Median seconds of a step, its ratio to the dense step's, and the quartiles of the ratio over the rounds."""
+    """Median seconds of a step, its ratio to the dense step, and the quartiles of the ratio over the rounds."""
 
     name: str
     seconds: float
@@ -38,9 +39,9 @@ def pace(
     rounds: int,
     watch: Callable[[int, int], None] | None = None,
 ) -> list[Pace]:
-    """Time one training step of the dense network and of each method, each on a copy of its own, `rounds` times.
+    """Time a training step of the dense network and of each method `rounds` times, each on its own copy.
 
-    The order turns from round to round. A ratio is taken within a round, so that what else runs slows both; the first
+    The order rotates from round to round. Ratios are taken within a round, so that other load slows both. The first
     row is the dense network.
     """
     network.check(images)
@@ -60,10 +61,10 @@ def pace(
             taken[name].append(perf_counter() - began)
         if watch:
             watch(number + 1, WARM_UP + rounds)
-    return [_told(name, taken[name][WARM_UP:], taken["dense"][WARM_UP:]) for name in names]
+    return [_summary(name, taken[name][WARM_UP:], taken["dense"][WARM_UP:]) for name in names]
 
 
-def _told(name: str, seconds: list[float], dense: list[float]) -> Pace:
+def _summary(name: str, seconds: list[float], dense: list[float]) -> Pace:
     ratios = [mine / theirs for mine, theirs in zip(seconds, dense, strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     return Pace(name, statistics.median(seconds), middle, low, high)

@@ -1,10 +1,10 @@
-"""The one training loop for image networks: SGD or Adam, warm-up and linear decay, bf16, channels last, resumable.
+"""The training loop for image networks: SGD or Adam, warm-up and linear decay, bf16, channels last, resumable.
 
     fit(network, images, Recipe(epochs=10), penalty=deephoyer.penalty(...), run_dir=Path("run"))
 
-Nothing random survives a step: the order is drawn from (seed, epoch), the augmentation from (seed, step). So a run that
-was killed and resumed from its last state computes what the unbroken run would have. Runs under `accelerate launch` on
-several processes unchanged.
+No random state outlives a step: the order is seeded by (seed, epoch), the augmentation by (seed, step). A run that is
+killed and resumed therefore gives the same result as an uninterrupted one. The loop also runs under `accelerate launch`
+on several processes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -22,76 +22,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tprune.base.bf16 import bf16_is_faster
-from tprune.base.errors import BadInput, WorkFailed
+from tprune.base.errors import WorkFailed
 from tprune.base.state import Progress, load_state, save_state
 from tprune.cnn.images import Images, augmented
-from tprune.cnn.nets import Net
 from tprune.cnn.network import Network
+from tprune.cnn.settings import Recipe
 from tprune.cnn.teacher import Teacher
 
-OPTIMISERS = ("sgd", "adam")
 SAVE_EVERY = 60.0  # seconds
 FIRST_SAVE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to train: everything that decides the result, except network, data and penalty."""
-
-    epochs: int
-    lr: float = 0.1
-    optimiser: str = "sgd"  # sgd is Nesterov's, momentum 0.9
-    weight_decay: float = 5e-4  # of weights alone: not of batch norms and biases
-    batch: int = 128  # images a step, all processes together
-    warmup: float = 0.2  # share of the steps over which the rate rises to `lr`; then it falls linearly to 0
-    smoothing: float = 0.0
-    shift: int = 4  # images are shifted by up to so many pixels at random
-    flip: bool = True  # and mirrored at random
-    bf16: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name} {getattr(self, name)} must be at least 1")
-        if self.shift < 0:
-            raise BadInput(f"shift {self.shift} must be at least 0")
-        if self.optimiser not in OPTIMISERS:
-            raise BadInput(f"optimiser {self.optimiser!r} must be {' or '.join(OPTIMISERS)}")
-        if not 0 < self.lr <= 10:
-            raise BadInput(f"lr {self.lr} must lie above 0 and not above 10")
-        if not 0 <= self.weight_decay < 1:
-            raise BadInput(f"weight_decay {self.weight_decay} must lie in [0, 1)")
-        for name in ("warmup", "smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise BadInput(f"{name} {getattr(self, name)} must lie in [0, 1)")
-
-    def check(self, image: tuple[int, int, int]) -> None:
-        """Raise BadInput for what does not go with images of (channels, height, width)."""
-        if self.shift >= min(image[1:]):
-            raise BadInput(f"shift {self.shift} would move a whole image away; 0 to {min(image[1:]) - 1} are legal")
-
-    def lr_at(self, step: int, steps: int) -> float:
-        """Return the learning rate of 0-based `step` of `steps`."""
-        rising = self.warmup * steps
-        if step < rising:
-            return self.lr * (step + 1) / (rising + 1)
-        return self.lr * (steps - step) / max(steps - rising, 1.0)
-
-
-def recipe_of(row: Net, epochs: int, **given: Any) -> Recipe:
-    """Return the recipe that the network is usually trained with, changed by what is given and not None."""
-    usual: dict[str, Any] = {name: getattr(row, name) for name in ("lr", "optimiser", "shift", "flip", "bf16")}
-    chosen = usual | {name: value for name, value in given.items() if value is not None}
-    chosen.setdefault("weight_decay", 5e-4 if chosen["optimiser"] == "sgd" else 0.0)
-    recipe = Recipe(epochs, **chosen)
-    recipe.check(row.image)
-    return recipe
-
-
-@dataclass(frozen=True, slots=True)
 class Fitted:
-    """What came out: the mean loss of every epoch (nats an image), seconds, and the step it was resumed at."""
+    """Result of `fit`: mean loss of every epoch (nats per image), seconds, and the step it resumed at."""
 
     losses: tuple[float, ...]
     seconds: float
@@ -99,13 +43,13 @@ class Fitted:
 
 
 class Penalty(Protocol):
-    """What pulls at weights beside the task's loss; by its repr a killed run is known again."""
+    """A regularisation term; its repr identifies a run when it is resumed."""
 
     def backward(self) -> None:
-        """Add its gradient to the `.grad` of its weights."""
+        """Add the gradient to the `.grad` of the weights."""
 
 
-Frozen = Callable[[int], Collection[nn.Parameter]]  # epoch -> the parameters that rest in it; its repr counts, too
+Frozen = Callable[[int], Collection[nn.Parameter]]  # epoch -> parameters frozen in it; its repr identifies a run
 Watch = Callable[[int, int, float], None]  # (steps done, steps in all, loss)
 
 
@@ -121,11 +65,11 @@ def fit(
     run_dir: Path | None = None,
     watch: Watch | None = None,
 ) -> Fitted:
-    """Train the network's module in place; with `run_dir` the run can be killed and continued.
+    """Train the network's module in place; with `run_dir`, a killed run can be resumed.
 
-    keep_zeros: weights that are 0 at the start stay 0 (fine-tuning after pruning); teacher: distilled from. Raises
-    WorkFailed at the first step whose loss is not finite, BadInput when `run_dir` holds the state of another run.
-    Torch's global generator is seeded at every step.
+    keep_zeros: weights that are 0 at the start stay 0 (fine-tuning after pruning); teacher: network to distil from.
+    Raises WorkFailed at the first non-finite loss, BadInput when `run_dir` has the state of another run. Seeds torch's
+    global generator at every step.
     """
     network.check(images)
     recipe.check(network.image)
@@ -143,7 +87,7 @@ def fit(
     steps, began = an_epoch * recipe.epochs, time.monotonic()
     saved = began - SAVE_EVERY + FIRST_SAVE
     losses = _Losses(dict(at.losses), dict(at.memory))
-    do_step.bf16 = bool(losses.running.setdefault("bf16", float(do_step.bf16)))  # as the run began, not as measured now
+    do_step.bf16 = bool(losses.running.setdefault("bf16", float(do_step.bf16)))  # as at the start of the run
     for step, (pixels, labels) in enumerate(_stream(images, recipe, at.step, steps, rank, world), at.step):
         for group in optimiser.param_groups:
             group["lr"] = recipe.lr_at(step, steps)
@@ -165,7 +109,7 @@ def fit(
 
 
 class Step:
-    """One step of training: forward, backward with the penalty, the optimiser; what `fit` repeats.
+    """One training step: forward, backward including the penalty, optimiser.
 
     Puts the network's module into train mode, on the accelerator's device.
     """
@@ -179,7 +123,7 @@ class Step:
         keep_zeros: bool = False,
         teacher: Teacher | None = None,
     ) -> None:
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")  # the recipe says which
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")  # the recipe decides
         self._network, self._penalty, self._teacher = network, penalty, teacher
         parameters = list(network.module.train().parameters())
         self.optimiser = _optimiser(parameters, recipe)
@@ -200,15 +144,15 @@ class Step:
         self._plain.bf16 = wanted
 
     def __call__(self, pixels: Tensor, labels: Tensor, resting: Collection[nn.Parameter] = ()) -> float:
-        """Train on uint8 pixels (batch, channels, height, width) and labels (batch); `resting` parameters do not.
+        """Train on uint8 pixels (batch, channels, height, width) and labels (batch); `resting` parameters are frozen.
 
-        Returns the loss (nats an image) without the penalty; where it is not finite, the weights are left as they were.
+        Returns the loss (nats per image) without the penalty; if it is not finite, the weights are unchanged.
         """
         device = self.accelerator.device
         pixels, labels = pixels.to(device), labels.to(device)
         taught = self._teacher.logits(pixels, bf16=self.bf16) if self._teacher else None
         loss = self._objective(self._network.normalise(pixels), labels, taught)
-        loss.backward()  # not accelerate's: what its environment may scale it by, the penalty would not be
+        loss.backward()  # not accelerate's, which may scale the loss but not the penalty
         if self._penalty:
             self._penalty.backward()
         value = float(loss.detach())
@@ -225,16 +169,16 @@ class Step:
 
 
 class Objective(nn.Module):
-    """The task's loss of a network, computed in bf16 or in full precision whatever the caller's context says."""
+    """The loss of a network, in bf16 or full precision regardless of the caller's autocast context."""
 
     def __init__(self, module: nn.Module, smoothing: float, *, bf16: bool, teacher: Teacher | None = None) -> None:
         super().__init__()
         self.module, self.smoothing, self.bf16, self.teacher = module, smoothing, bf16, teacher
 
     def forward(self, inputs: Tensor, labels: Tensor, taught: Tensor | None = None) -> Tensor:
-        """Return the mean cross-entropy (nats an image) of (batch, channels, height, width) and labels (batch).
+        """Return the mean cross-entropy (nats per image) of (batch, channels, height, width) and labels (batch).
 
-        With a teacher's logits `taught` (batch, classes): what the teacher makes of it.
+        With a teacher's logits `taught` (batch, classes), return the distillation objective.
         """
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.module(inputs)
@@ -261,7 +205,7 @@ def _optimiser(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Op
     if recipe.optimiser == "adam":
         return torch.optim.Adam(groups, lr=recipe.lr, fused=True)
     sgd = torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True, fused=True)
-    for parameter in parameters:  # as a first step would leave them; the fused kernel takes all of them or none
+    for parameter in parameters:  # as after a first step; the fused kernel needs all or none
         sgd.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
     return sgd
 
@@ -277,7 +221,7 @@ def _stream(
             at = (step - epoch * an_epoch) * recipe.batch
             mine = order[at : at + recipe.batch][rank::world]
             chance = _generator(recipe.seed, step, 1 + rank)
-            torch.manual_seed(chance.initial_seed())  # dropout, say: nothing random survives a step
+            torch.manual_seed(chance.initial_seed())  # for dropout: no random state outlives a step
             yield augmented(images, mine, chance, shift=recipe.shift, flip=recipe.flip), images.labels[mine]
 
 
