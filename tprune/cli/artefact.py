@@ -17,8 +17,8 @@ from tprune.cli.options import Data, Dry, Json, Limit, Model, Out, Source, Targe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tprune.bench.measure.inputs import Inputs
     from tprune.bench.measure.record import Record
+    from tprune.bench.measure.tasks import Inputs
     from tprune.marian.corpus import Corpus
 
 
@@ -220,10 +220,11 @@ def bench(
     dry_run: Dry = False,
 ) -> None:
     """Measure artefacts side by side: batch 1, real sentences or images, interleaved blocks, raw samples kept."""
-    from tprune.bench.measure import artefact, host, inputs
+    from tprune.bench.measure import host
     from tprune.bench.measure.settings import Settings, parse_cpus, parse_threads, sweep
-    from tprune.bench.phone import fleet as session
-    from tprune.bench.phone.station import WARMUP_MS, Handling
+    from tprune.bench.measure.tasks import CLASSIFICATION, common_task, read_subject
+    from tprune.bench.phone import fleet
+    from tprune.bench.phone.station import WARMUP_MS, PhoneOptions
 
     measure: Callable[..., list[Record]]
     least = warmup_ms if warmup_ms is not None else 0 if on == "host" else WARMUP_MS
@@ -236,19 +237,22 @@ def bench(
         settings = replace(settings, cpus=None if cpus is None else parse_cpus(cpus))
         measure = host.run
     else:
-        serials = session.serials(on)
+        serials = fleet.serials(on)
         if clean:
-            cleaned = session.clean(serials, adb)
+            cleaned = fleet.clean(serials, adb)
             return terminal.answer(
                 {"cleaned": cleaned}, as_json=json, lines=[f"nothing of ours is left on {', '.join(cleaned)}"]
             )
         pinned = cpus or "big"
-        handling = Handling(pinned if pinned in {"big", "all"} else parse_cpus(pinned), keep_awake, fixed_performance)
-        measure = partial(session.run, serials=serials, handling=handling, adb=adb)
+        options = PhoneOptions(
+            pinned if pinned in {"big", "all"} else parse_cpus(pinned), keep_awake, fixed_performance
+        )
+        measure = partial(fleet.run, serials=serials, options=options, adb=adb)
     if not artefacts or data is None:
         lacks = "--data is missing" if artefacts else "no artefact is named"
         raise BadInput(f"nothing to measure, {lacks}: tprune bench ARTEFACT... --data DATA")
-    if inputs.common_task([artefact.read(folder) for folder in artefacts]) == "images":
+    task = common_task([read_subject(folder) for folder in artefacts])
+    if task is CLASSIFICATION:
         from tprune.base import pixels
 
         given: Inputs = pixels.load(data, split=split, limit=limit)
@@ -256,19 +260,19 @@ def bench(
         given = _sentences(artefacts[0], data, split=split, source=source, target=target, limit=limit)
     asked = sweep(settings, numbers)
     if dry_run:
-        plan = {"dry_run": True, "artefacts": list(map(str, artefacts)), **inputs.told(given)}
+        plan: dict[str, Any] = {"dry_run": True, "artefacts": list(map(str, artefacts)), **task.facts(given)}
         plan |= {**asdict(settings), "threads": list(numbers)}
         names, long = ", ".join(map(str, artefacts)), f"{blocks} blocks" if minutes is None else f"{minutes:g} minutes"
-        told = f"would measure {names}: {len(given)} {inputs.name(given)}s, {long}, threads {threads}, {mode}, on {on}"
+        told = f"would measure {names}: {len(given)} {task.noun}s, {long}, threads {threads}, {mode}, on {on}"
         return terminal.answer(plan, as_json=json, lines=[told])
     with terminal.bar() as show:
         progress: Any = partial(show, "bench") if on == "host" else show
         records = measure(artefacts, given, out=out, settings=asked, progress=progress)
-    quality = "" if inputs.task(given) == "images" else " QUALITY.json..."  # images are scored by what was answered
+    quality = "" if task.labelled else " QUALITY.json..."  # records of labelled inputs hold the quality themselves
     lines = [f"wrote {len(records)} records to {out}; next: tprune report {out}{quality} --out report"]
     if any(found.loop == "python" for found in records):
         lines.append("measured by a loop in Python, because no C++ compiler is here to build the runner: tprune doctor")
-    lines += session.remarks(records)
+    lines += fleet.remarks(records)
     terminal.answer({"out": str(out), "records": len(records)}, as_json=json, lines=lines)
 
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tprune.bench.compare.rivals import Rival
-    from tprune.bench.measure.artefact import Artefact
     from tprune.bench.measure.record import Record
     from tprune.bench.measure.settings import Settings
+    from tprune.bench.measure.tasks import Subject
     from tprune.marian.checkpoint import Checkpoint
     from tprune.marian.corpus import Corpus
 
@@ -175,15 +175,15 @@ def _made_up(size: str, length: int, count: int) -> Work:
 
 def _subjects(
     work: Work, artefacts: Sequence[Path], rivals: Sequence[Rival], folder: Path, threads: int, show: Show
-) -> list[Artefact]:
+) -> list[Subject]:
     """Write the checkpoint as each rival reads it, and as ONNX where no artefact is named; return all to measure."""
     from tprune.bench.compare import rivals as others
-    from tprune.bench.measure import artefact
+    from tprune.bench.measure.tasks import read_subject
     from tprune.export.graphs.precision import FP32, INT8
     from tprune.export.ort.export import to_onnx
     from tprune.rivals.write import write_ctranslate2, write_hf
 
-    ours = [artefact.read(path) for path in artefacts]  # a wrong folder is noticed before anything is converted
+    ours = [read_subject(path) for path in artefacts]  # a wrong folder is noticed before anything is converted
     checkpoint = work.checkpoint
     steps: dict[str, Callable[[Path], object]] = {}
     for rival in rivals:
@@ -198,13 +198,13 @@ def _subjects(
     for done, (name, write) in enumerate(steps.items()):
         show("prepare", done, len(steps), name)
         write(folder / name)
-        read = artefact.read if name.startswith("onnx") else others.read
+        read = read_subject if name.startswith("onnx") else others.read
         made.append(read(folder / name))
     show("prepare", len(steps), len(steps), "")
     return [*made, *ours]
 
 
-def _check_tokens(subjects: Sequence[Artefact], work: Work) -> None:
+def _check_tokens(subjects: Sequence[Subject], work: Work) -> None:
     """Raise BadInput for an artefact of another vocabulary: its ids would mean other words."""
     from tprune.bench.compare import rivals as others
     from tprune.bench.measure import tokens
@@ -220,7 +220,7 @@ def _check_tokens(subjects: Sequence[Artefact], work: Work) -> None:
 
 
 def _measured(
-    subjects: Sequence[Artefact], work: Work, rivals: Sequence[Rival], out: Path, settings: Settings, show: Show
+    subjects: Sequence[Subject], work: Work, rivals: Sequence[Rival], out: Path, settings: Settings, show: Show
 ) -> tuple[list[Record], str | None]:
     """Return the records, and in one line which systems failed; WorkFailed when none of them came to an end."""
     from tprune.bench.compare import rivals as others
@@ -271,7 +271,7 @@ def _facts(work: Work, rivals: Sequence[Rival], rows: Sequence[Mapping[str, Any]
     from tprune.bench.measure.conditions import BUSY_CPUS
 
     versions = stamp.versions()
-    facts = {rival.name: f"{rival.package} {versions[rival.package]}, {rival.how}" for rival in rivals}
+    facts = {rival.name: f"{rival.package} {versions[rival.package]}, {rival.method}" for rival in rivals}
     if work.checkpoint.facts and "ctranslate2" in facts:
         facts["ctranslate2"] += "; it knows no pruned models, so this one has zeros in place of what was cut"
     if missing := [rival.name for rival in RIVALS if not rival.installed]:
