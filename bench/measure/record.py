@@ -24,7 +24,7 @@ VERDICTS = ("VALID", "EMULATED", "THROTTLED", "MIGRATED", "INTERRUPTED", "WRONG_
 MODES = ("warm", "cold", "spaced", "sustained")
 LOOPS = ("runner", "python")
 SERIES = ("samples_ns", "encoder_ns", "step_ns", "run_ns", "steps")
-SEARCH_SERIES = ("encoder_ns", "step_ns", "steps")  # those of SERIES that are empty unless the task searches
+OF_A_SEARCH = ("encoder_ns", "step_ns", "steps")  # those of SERIES that are empty unless the task searches
 
 
 class DeviceFacts(TypedDict):
@@ -116,7 +116,7 @@ class Record:
             raise ValueError(f"verdict {self.verdict} with error {self.error!r}; an error goes with INTERRUPTED only")
         if self.verdict == "VALID" and self.device["emulated"]:
             raise ValueError("verdict VALID of an emulated device; its complete runs are EMULATED")
-        none = () if self.kind.searches else SEARCH_SERIES
+        none = () if self.kind.searches else OF_A_SEARCH
         lengths = {name: len(getattr(self, name)) for name in SERIES}
         if len({lengths[name] for name in SERIES if name not in none}) != 1 or any(lengths[name] for name in none):
             raise ValueError(f"series of different lengths: {lengths}")

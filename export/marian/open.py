@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.export.manifest import Manifest
-from tprune.export.ort import runtime
 from tprune.export.ort.runtime import Artefact
+from tprune.export.runtimes import RUNTIMES
 
 
 @contextmanager
@@ -32,8 +32,5 @@ def engine_errors(folder: str | Path) -> Iterator[None]:
 
 def open_translator(folder: str | Path, threads: int = 1) -> Artefact:
     """Open an artefact of any runtime. Raises BadInput for a damaged one and for a runtime that is not installed."""
-    if Manifest.read(folder).runtime == "executorch":
-        from tprune.export.et.runtime import open as open_executorch  # only here: it loads torch
-
-        return open_executorch(folder, threads)
-    return runtime.open(folder, threads)
+    opened: Artefact = RUNTIMES[Manifest.read(folder).runtime].load("open_translator")(folder, threads)
+    return opened

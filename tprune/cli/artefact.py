@@ -13,6 +13,7 @@ from tprune.base import stamp
 from tprune.base.errors import BadInput
 from tprune.cli import terminal
 from tprune.cli.options import Data, Dry, Json, Limit, Model, Out, Source, Target, TargetCpu, Threads, use_threads
+from tprune.export import runtimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,7 +99,7 @@ def export(
     model: Model,
     out: Out,
     data: Data,
-    to: Annotated[str, typer.Option(help="Runtime: onnx or executorch.")] = "onnx",
+    to: Annotated[str, typer.Option(help=f"Runtime: {' or '.join(runtimes.flags())}.")] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
     keep_float: Annotated[
         str | None,
@@ -129,16 +130,13 @@ def export(
     from tprune.marian.checkpoint import load
     from tprune.marian.vocabulary import trim
 
-    terminal.one_of("--to", to, ("onnx", "executorch"))
+    runtime = runtimes.by_flag(to)
     terminal.one_of("--precision", precision, ("fp32", "int8"))
     if precision == "fp32":
         terminal.only_for("--precision int8", {"--keep-float": keep_float, "--max-bleu-drop": max_bleu_drop})
     targets.check(target_cpu, to=to, precision=precision)
-    if to == "onnx":
-        from tprune.export.ort.export import to_onnx as write
-    else:
-        from tprune.export.et.export import to_executorch as write
     stamp.check_vacant(out)
+    write = runtime.load("export_translator")
     sides: Any = {"source": source, "target": target}
     if precision == "int8":
         from tprune.export.graphs.precision import INT8

@@ -14,6 +14,7 @@ from tprune.base import heap, stamp
 from tprune.base.errors import BadInput
 from tprune.cli import terminal
 from tprune.cli.options import Batch, Dry, ImageData, Json, NetworkDir, Out, TargetCpu, Threads, use_threads
+from tprune.export import runtimes
 
 if TYPE_CHECKING:
     from tprune.bench.accel.layer import Workload
@@ -163,7 +164,7 @@ def workload(
 def export(
     start: NetworkDir,
     out: Out,
-    to: Annotated[str, typer.Option(help="Runtime: onnx or executorch.")] = "onnx",
+    to: Annotated[str, typer.Option(help=f"Runtime: {' or '.join(runtimes.flags())}.")] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
     data: Annotated[
         str | None,
@@ -196,7 +197,7 @@ def export(
     from tprune.cnn import network
     from tprune.export import targets
 
-    terminal.one_of("--to", to, ("onnx", "executorch"))
+    runtime = runtimes.by_flag(to)
     terminal.one_of("--precision", precision, ("fp32", "int8"))
     if precision == "fp32":
         terminal.only_for("--precision int8", {"--max-accuracy-drop": max_accuracy_drop, "--held-out": held_out})
@@ -206,10 +207,7 @@ def export(
     if not data:
         terminal.only_for("--data", {"--split": split, "--limit": limit})
     stamp.check_vacant(out)
-    if to == "onnx":
-        from tprune.export.ort.export import network_to_onnx as write
-    else:
-        from tprune.export.et.export import network_to_executorch as write
+    write = runtime.load("export_classifier")
     use_threads(threads)
     one = network.load(start)
     int8 = seen = None
