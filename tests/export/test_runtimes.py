@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,11 @@ def test_the_command_line_offers_it(verb):
     assert "Runtime: onnx or executorch or fancy." in " ".join(python(CLI, *verb, "--help").stdout.split())
 
 
-def test_a_wrong_runtime_is_refused_with_all_legal_ones(tmp_path):
-    done = python(CLI, "export", "nosuch", "--to", "tflite", "--out", tmp_path / "out", "--data", tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "--to 'tflite': must be onnx or executorch or fancy" in done.stderr
+def test_a_wrong_runtime_is_refused_with_all_legal_ones(monkeypatch):
+    monkeypatch.setitem(RUNTIMES, "madeup", replace(RUNTIMES["onnxruntime"], name="madeup", flag="fancy"))
+    assert runtimes.by_flag("fancy").name == "madeup"
+    with pytest.raises(BadInput, match="--to 'tflite': must be onnx or executorch or fancy"):
+        runtimes.by_flag("tflite")
 
 
 KNOWN = """
