@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from tprune.bench.measure.conditions import BUSY_CPUS
 from tprune.bench.phone import adb
 from tprune.bench.runner import build as programs
 from tprune.bench.runner import contract as runner
+from tprune.export.runtimes import RUNTIMES
 
 ARM = named("arm64-v8a")
 DOUBLE = Path(__file__).resolve().parents[1] / "tests" / "double"
@@ -298,8 +300,7 @@ def _said(*command: str) -> str:
 
 STEPS: dict[str, Callable[[], list[Need]]] = {
     "prune": lambda: _modules("torch", "transformers", "sentencepiece", "datasets", "sacrebleu"),
-    "export-onnx": lambda: _modules("torch", "onnx", "onnxscript", "onnxruntime"),
-    "export-executorch": lambda: _modules("torch", "executorch"),
+    **{f"export-{one.flag}": partial(_modules, *one.exports) for one in RUNTIMES.values()},
     "bench-host": lambda: [*_modules("onnxruntime"), *_runner(None)],
     "bench-adb": lambda: [*_modules("onnxruntime"), *_adb(), *_phone(), *_runner(ARM), *_libraries()],
     "device-double": lambda: [*_adb(), *_double(), *_runner(ARM), *_libraries()],

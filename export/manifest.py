@@ -20,6 +20,7 @@ from typing import Any
 from tprune.base.errors import BadInput
 from tprune.base.stamp import SCHEMA, file_sha256, stamp, write_json
 from tprune.export import targets
+from tprune.export.runtimes import RUNTIMES
 
 FILE = "manifest.json"
 KIND = "artefact"
@@ -27,7 +28,6 @@ TRANSLATION, IMAGES = "translation", "images"  # the tasks of artefacts
 GRAPHS = {"encoder": "encoder.onnx", "decoder_step": "decoder_step.onnx"}  # of an onnxruntime artefact
 SHARED = "shared.bin"  # of an onnxruntime artefact: weights that both graphs hold
 PROGRAM = "model.pte"  # of an executorch artefact: both graphs are methods of this file
-RUNTIMES = ("onnxruntime", "executorch")
 PRECISIONS = ("fp32", "int8")
 DTYPES = ("float32", "int64")
 
@@ -180,7 +180,10 @@ class Manifest:
 
     def __post_init__(self) -> None:
         targets.named(self.target_cpu)
-        for name, value, legal in (("runtime", self.runtime, RUNTIMES), ("precision", self.precision, PRECISIONS)):
+        for name, value, legal in (
+            ("runtime", self.runtime, tuple(RUNTIMES)),
+            ("precision", self.precision, PRECISIONS),
+        ):
             if value not in legal:
                 raise BadInput(f"Manifest.{name}: {value!r} is not one of {', '.join(legal)}")
         if self.id != artefact_id(self.files):

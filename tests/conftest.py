@@ -22,7 +22,7 @@ import sentencepiece
 import torch
 from transformers import MarianConfig, MarianMTModel
 
-pytest_plugins = ("tests.double.fixtures", "tests.support.fake_session")
+pytest_plugins = ("tests.double.fixtures", "tests.support.fake_fleet")
 
 # A shell that starts us in the background has us ignore Ctrl-C, nohup a closed terminal, and what a test starts to be
 # interrupted would inherit that.

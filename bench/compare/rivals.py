@@ -1,9 +1,9 @@
-"""Rivals: what a user would run instead of us, measured as artefacts are, each by a program of its own.
+"""Rivals: other tools that run the same model, measured like artefacts, each by its own program.
 
     programs(chosen("hf,ctranslate2"))  # runtime -> argv, for `host.run`
 
-The programs speak the runner's contract (`tprune.bench.runner.loop`), so blocks, memory and raw samples are those of
-any artefact.
+The programs follow the runner's contract (`tprune.bench.runner.loop`), so blocks, memory and samples are recorded as
+for any artefact.
 """
 
 from __future__ import annotations
@@ -16,25 +16,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tprune.base.errors import BadInput
-from tprune.bench.measure.artefact import Artefact
+from tprune.bench.measure.tasks import Subject
 
 FILE = "rival.json"  # tprune.rivals.write writes it
 
 
 @dataclass(frozen=True)
 class Rival:
-    """A program of others: its name in `--rivals` and in tables, its package (a record's `runtime`), its precisions."""
+    """Another tool: its name in `--rivals` and in tables, its package (a record's `runtime`) and its precisions.
+
+    `method` says how it is run, for the report.
+    """
 
     name: str
     short: str
     package: str
     precisions: tuple[str, ...]
     program: str
-    how: str  # it is run, in words for a person
+    method: str
 
     @property
     def installed(self) -> bool:
-        """Whether its package is here; it is not imported."""
+        """Whether its package is installed, without importing it."""
         return importlib.util.find_spec(self.package) is not None
 
 
@@ -59,9 +62,9 @@ RIVALS = (
 
 
 def chosen(names: str | None) -> tuple[Rival, ...]:
-    """Return the rivals of a list such as "hf,ctranslate2", those that are installed when it is None.
+    """Return the rivals in a list such as "hf,ctranslate2"; None selects the installed ones.
 
-    Raises BadInput for a name that is unknown, there twice or of a package that is not installed.
+    Raise BadInput for an unknown or repeated name, and for a package that is not installed.
     """
     if names is None:
         return tuple(rival for rival in RIVALS if rival.installed)
@@ -80,14 +83,14 @@ def chosen(names: str | None) -> tuple[Rival, ...]:
 
 
 def programs(rivals: Sequence[Rival]) -> dict[str, tuple[str, ...]]:
-    """Return runtime -> argv of the program that runs it."""
+    """Return the argv of the program of each runtime."""
     return {rival.package: (sys.executable, "-m", rival.program) for rival in rivals}
 
 
-def read(folder: Path) -> Artefact:
-    """Return a folder of `tprune.rivals.write` as a benchmark sees an artefact."""
+def read(folder: Path) -> Subject:
+    """Read a folder written by `tprune.rivals.write`."""
     facts = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    return Artefact(
+    return Subject(
         folder=folder,
         id=facts["id"],
         model=facts["model"],

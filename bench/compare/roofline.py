@@ -1,8 +1,8 @@
 """The roofline of greedy decoding: a step cannot be faster than its weights can be read from memory.
 
-    step_bytes(Path("onnx/dense")) / read_bandwidth(threads=1)  # seconds a decoder step takes at least
+    step_bytes(Path("onnx/dense")) / read_bandwidth(threads=1)  # least seconds of a decoder step
 
-It bounds models that are larger than the last-level cache; the weights of a smaller one are read from the cache.
+The bound holds for models larger than the last-level cache; a smaller model reads its weights from the cache.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any
 from tprune.base.errors import WorkFailed
 from tprune.export.manifest import GRAPHS
 
-BUFFER = 256 << 20  # bytes; many times what any cache holds
+BUFFER = 256 << 20  # bytes; many times the size of any cache
 REPEATS = 12
-WIDTH = 512  # columns of the matrix that is multiplied
-LOOKUPS = {"Gather", "GatherBlockQuantized"}  # these read the rows that are asked for, and nothing else
+WIDTH = 512  # columns of the matrix
+LOOKUPS = {"Gather", "GatherBlockQuantized"}  # operators that read only the requested rows
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """What one decoder step has to read, how fast this machine reads (bytes/s), and what its largest cache holds."""
+    """Bytes that one decoder step reads, this machine's read bandwidth (bytes/s) and the size of its largest cache."""
 
     step_bytes: int
     bandwidth: float
@@ -35,18 +35,18 @@ class Roofline:
 
     @property
     def step_ns(self) -> float:
-        """The least time of a decoder step, in nanoseconds, as long as its weights come from memory."""
+        """The least time of a decoder step in nanoseconds, if its weights come from memory."""
         return 1e9 * self.step_bytes / self.bandwidth
 
     @property
     def cached(self) -> float:
-        """The share of the weights that may stay in the cache from step to step; at 1 memory is no bound at all."""
+        """The share of the weights that may stay in the cache between steps; at 1, memory is no bound."""
         return min(1.0, (self.cache_bytes or 0) / self.step_bytes)
 
 
 def step_bytes(folder: Path) -> int:
-    """Return the bytes of weights that one step of an ONNX artefact reads; of tables only looked up, a row counts."""
-    import onnx  # noqa: PLC0415 - only who asks for the roofline pays for it
+    """Return the bytes of weights that one step of an ONNX artefact reads; a lookup table counts as one row."""
+    import onnx  # noqa: PLC0415 - slow to import
 
     graph = onnx.load(str(folder / GRAPHS["decoder_step"])).graph
     readers: dict[str, set[tuple[str, int]]] = {}
@@ -70,7 +70,7 @@ def _bytes(tensor: Any) -> int:
 
 
 def cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int | None:
-    """Return the size of the largest cache of CPU 0; None where the system does not say."""
+    """Return the size of the largest cache of CPU 0; None where unknown."""
     sizes = []
     for file in folder.glob("index*/size"):
         text = file.read_text(encoding="ascii").strip()
@@ -79,9 +79,9 @@ def cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> in
 
 
 def read_bandwidth(threads: int = 1) -> float:
-    """Return the bytes/s that `threads` threads read from memory: the best of several passes, in a process of its own.
+    """Measure the bytes/s that `threads` threads read from memory: the best of several passes, in a new process.
 
-    A matrix of 256 MiB is added up and multiplied by a vector, which is what decoding does; the faster one counts.
+    A pass sums a matrix of 256 MiB or multiplies it by a vector, as decoding does.
     """
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     environment = {**os.environ, **dict.fromkeys(names, str(threads)), "PYTHONSAFEPATH": "1"}
@@ -93,8 +93,8 @@ def read_bandwidth(threads: int = 1) -> float:
 
 
 def measure() -> float:
-    """Return the bytes/s that this process reads from memory, on the threads that its environment gave numpy."""
-    import numpy as np  # noqa: PLC0415 - after the threads were set
+    """Measure the bytes/s that this process reads from memory, with numpy's threads as set in the environment."""
+    import numpy as np  # noqa: PLC0415 - after the number of threads is set
 
     matrix = np.ones((BUFFER // (4 * WIDTH), WIDTH), dtype=np.float32)
     vector, result = np.ones(WIDTH, dtype=np.float32), np.empty(len(matrix), dtype=np.float32)

@@ -11,13 +11,12 @@ from typing import Any
 from rich.console import Group
 
 from tprune.bench.report.table import BLANK, Column, RowData, drawn, markdown
-
-OURS = {"onnxruntime": "onnx", "executorch": "executorch"}  # the same model may be there as both
+from tprune.export.runtimes import RUNTIMES
 
 
 def _name(row: RowData) -> str:
-    ours = OURS.get(row["runtime"])
-    return f"{row['name']}, {ours}" if ours else str(row["name"])
+    ours = RUNTIMES.get(row["runtime"])  # one model may be there for several runtimes
+    return f"{row['name']}, {ours.flag}" if ours else str(row["name"])
 
 
 NAME = Column("name", "system", _name, number=False)

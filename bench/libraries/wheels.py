@@ -19,14 +19,10 @@ from tprune.base.errors import BadInput, WorkFailed
 from tprune.base.stamp import file_sha256
 from tprune.bench.libraries import cache
 from tprune.bench.libraries.abi import Abi
+from tprune.export.runtimes import RUNTIMES
 
-INSTALL = {"onnxruntime": "onnxruntime", "executorch": "'executorch==1.5.*'"}  # package -> what `pip install` takes
-
-# package -> what of its wheel is needed: the library alone, or libraries, headers and version to build against.
-PARTS = {
-    "onnxruntime": ("onnxruntime/capi/libonnxruntime.so",),
-    "executorch": ("executorch/lib/", "executorch/include/", "executorch/version.py"),
-}
+INSTALL = {name: runtime.requirement for name, runtime in RUNTIMES.items()}  # package -> what `pip install` takes
+PARTS = {name: runtime.wheel_parts for name, runtime in RUNTIMES.items()}
 GLIBC = range(17, 40)  # the minor versions 2.N of glibc that a wheel may be made for; pip wants each one named
 LARGEST = 1 << 29  # bytes unpacked; the packages' own parts are below 30 MB
 

@@ -1,21 +1,21 @@
-"""Whether two places gave the same tokens: a run that did not is wrong, however fast it was."""
+"""Compare the tokens of two places. A run with other tokens than its reference is wrong, however fast it was."""
 
 from __future__ import annotations
 
 from tprune.bench.runner.contract import Ids
 
-TOLERATED = {"fp32": 0.01, "int8": 0.25}  # share of sentences that may differ from another processor's
+TOLERATED = {"fp32": 0.01, "int8": 0.25}  # share of sentences that may differ between processors
 
 
 def identical(output: Ids, reference: Ids) -> int:
-    """Return how many sentences have the same tokens in both."""
+    """Count the sentences with the same tokens in both."""
     return sum(list(one) == list(other) for one, other in zip(output, reference, strict=True))
 
 
 def agrees(same: int, sentences: int, precision: str) -> bool:
-    """Say whether `same` of `sentences` with a reference's tokens are enough for a run on another processor.
+    """Return whether `same` identical sentences are enough for a run on another processor.
 
-    Kernels of another processor round otherwise, and a near tie between two words may then fall the other way: one
-    sentence in a hundred may differ in fp32. In int8 activations are quantised by other rules on some processors.
+    Kernels round differently on another processor, which can flip a near tie between two words: in fp32 one sentence in
+    a hundred may differ. In int8, some processors also quantise activations by other rules.
     """
     return sentences - same <= TOLERATED[precision] * sentences

@@ -1,12 +1,10 @@
-"""Blocks: several artefacts measured side by side in one place, interleaved, kept one by one, resumable.
+"""Blocks: artefacts measured side by side in one place, interleaved, recorded one by one, resumable.
 
-    run([dense, pruned], sentences, place=phone, settings=Settings(threads=2), out=Path("records.jsonl"))
+    run(plan([dense, pruned], sentences, Settings(threads=2)), place=phone, out=Path("records.jsonl"))
 
-What is said of sentences holds of the images of image networks too (see `tprune.bench.measure.inputs`).
-Block k of every artefact runs back to back, for one number of threads after the other where several are asked for; both
-orders rotate from block to block, and memory is measured last. Every block is a process of its own and one line of
-`out` as soon as it is measured; running again with the same settings goes on where it stopped. This host and a phone
-differ only in their `Place`.
+Block k of every artefact runs back to back, for one number of threads after the other. Both orders rotate from block
+to block; memory is measured last. Every block is one process and one line of `out`. Running again with the same
+settings measures what is missing. This host and a phone differ only in their `Place`.
 """
 
 from __future__ import annotations
@@ -20,16 +18,16 @@ from typing import Any, TypeVar
 
 from tprune.base import stamp
 from tprune.base.errors import BadInput, WorkFailed
-from tprune.bench.measure import artefact, inputs, record
+from tprune.bench.measure import record
 from tprune.bench.measure.agreement import agrees, identical
-from tprune.bench.measure.artefact import Artefact
-from tprune.bench.measure.inputs import RUNNER_TASKS, Inputs
-from tprune.bench.measure.record import MEMORY_BLOCK, SERIES, Record
-from tprune.bench.measure.settings import Settings, listed
+from tprune.bench.measure.conditions import Conditions
+from tprune.bench.measure.plan import Plan
+from tprune.bench.measure.record import MEMORY_BLOCK, SERIES, DeviceFacts, Record
+from tprune.bench.measure.settings import Settings
+from tprune.bench.measure.tasks import Inputs, Subject
 from tprune.bench.runner.contract import Ids, Job, Run, RunFailed
-from tprune.export.manifest import IMAGES
 
-MEMORY_INPUTS = 50  # the longest sentences: they set the peak, and the pass stays short
+MEMORY_INPUTS = 50  # the longest sentences, which set the peak; so few keep the pass short
 
 Item = TypeVar("Item")
 Progress = Callable[[int, int, str], None]  # (blocks done, blocks in all, what runs now)
@@ -40,93 +38,54 @@ class Place:
     """Where blocks are measured: this host or one phone.
 
     `ready` waits until the place is fit for a block and returns its conditions. `measure` runs one job of one artefact
-    to its end. `after` returns the conditions behind a run; the key "throttled", a reason, makes it THROTTLED.
-    RunFailed from `measure` ends its artefact only; any other WorkFailed ends the session, with the block INTERRUPTED.
+    to its end. `after` returns the conditions after a run; with a `throttled` reason the block is THROTTLED. RunFailed
+    from `measure` ends its artefact only; any other WorkFailed ends the call, with the block INTERRUPTED.
     """
 
-    device: Mapping[str, Any]
-    measure: Callable[[Artefact, Job, Inputs], Run]
-    ready: Callable[[], Mapping[str, Any]]
-    after: Callable[[Run], Mapping[str, Any]]
-    versions: Mapping[str, str] = field(default_factory=dict)  # of what runs there; a resumed file must agree
+    device: DeviceFacts
+    measure: Callable[[Subject, Job, Inputs], Run]
+    ready: Callable[[], Conditions]
+    after: Callable[[Run], Conditions]
+    versions: Mapping[str, str] = field(default_factory=dict)  # of the software there; a resumed file must agree
     loop: str = "runner"
 
 
 def run(
-    artefacts: Sequence[Path | str | Artefact],
-    sentences: Inputs,
+    plan: Plan,
     *,
     place: Place,
-    settings: Settings | Sequence[Settings],
     out: Path | str,
     reference: Mapping[str, Ids] | None = None,
     progress: Progress | None = None,
 ) -> list[Record]:
-    """Measure every artefact on `sentences` (token ids, final </s> included) or images; return this place's records.
+    """Measure what is planned and return this place's records.
 
-    Several `settings` (see `settings.sweep`) differ in threads and CPUs only, and are measured in the same blocks.
-    `reference` has, by artefact id, the tokens that are right. Raises BadInput before anything runs when the call is
-    wrong or `out` was measured otherwise, and WorkFailed at the end, in one line, when an artefact failed: the others
-    are measured, and the record of the one that failed says why.
+    `reference` has the expected outputs by artefact id. Raise BadInput before anything runs when `out` was measured
+    otherwise. Raise WorkFailed at the end, in one line, when an artefact failed: the others are measured, and the
+    record of the failed block gives the reason.
     """
-    subjects, sweep = read_subjects(artefacts, sentences), listed(settings)
-    if sweep[0].beams != 1 and inputs.task(sentences) == IMAGES:
-        raise BadInput(f"beams {sweep[0].beams}: images have none; leave it out")
     out = Path(out)
     if out.is_dir():
         raise BadInput(f"out {str(out)!r} is a folder; name a file, for example {str(out / 'records.jsonl')!r}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    session = _Session(
-        subjects, sentences, place, sweep, out, reference or {}, progress or (lambda done, total, what: None)
-    )
-    session.resume()
-    session.time()
-    session.weigh()
-    if session.failures:
-        names = {case.key: session.told(case, str(case.subject.folder)) for case in session.cases()}
-        failed = "; ".join(f"{names[key]}: {why}" for key, why in session.failures.items())
-        broken = {artefact for artefact, _ in session.failures}
-        rest = "the rest" if len(broken) < len(subjects) else "no time was taken; what happened"
-        raise WorkFailed(f"{len(broken)} of {len(subjects)} artefacts failed ({failed}); {rest} is in {out}")
-    return list(session.kept.values())
-
-
-def read_subjects(folders: Sequence[Path | str | Artefact], sentences: Inputs) -> tuple[Artefact, ...]:
-    """Return the artefacts; BadInput when one is there twice, or cannot take one of the sentences or images."""
-    if not folders:
-        raise BadInput("nothing to measure: name at least one artefact folder")
-    seen: dict[str, Artefact] = {}
-    for folder in folders:
-        subject = folder if isinstance(folder, Artefact) else artefact.read(folder)
-        if subject.id in seen:
-            raise BadInput(f"{str(subject.folder)!r} is the same artefact as {str(seen[subject.id].folder)!r}")
-        seen[subject.id] = subject
-    inputs.check(tuple(seen.values()), sentences)
-    return tuple(seen.values())
-
-
-def job(subjects: Sequence[Artefact], settings: Settings) -> Job:
-    """Return what one timed process does with one of these artefacts."""
-    task = RUNNER_TASKS[subjects[0].task]
-    return replace(settings.job(max_length(subjects, settings)), task=task)
-
-
-def max_length(subjects: Sequence[Artefact], settings: Settings) -> int | None:
-    """Return the most target tokens of every sentence: what is asked for, or the shortest limit of the artefacts.
-
-    None where nothing is translated.
-    """
-    if subjects[0].task == IMAGES:
-        return None
-    limit = min(subject.max_target for subject in subjects)
-    return min(limit, settings.max_length or limit)
+    call = _Call(plan, place, out, reference or {}, progress or (lambda done, total, what: None))
+    call.resume()
+    call.time()
+    call.weigh()
+    if call.failures:
+        names = {case.key: call.label(case, str(case.subject.folder)) for case in call.cases()}
+        failed = "; ".join(f"{names[key]}: {why}" for key, why in call.failures.items())
+        broken = {artefact for artefact, _ in call.failures}
+        rest = "the rest" if len(broken) < len(plan.subjects) else "no time was taken; what happened"
+        raise WorkFailed(f"{len(broken)} of {len(plan.subjects)} artefacts failed ({failed}); {rest} is in {out}")
+    return list(call.kept.values())
 
 
 @dataclass(frozen=True)
 class _Case:
-    """What is measured side by side with others: an artefact, in one way."""
+    """One artefact with one number of threads, measured side by side with the others."""
 
-    subject: Artefact
+    subject: Subject
     settings: Settings
 
     @property
@@ -135,50 +94,49 @@ class _Case:
 
 
 @dataclass
-class _Session:
-    """One call of `run`: what is asked, and what is done so far."""
+class _Call:
+    """One call of `run`: its arguments, and what is done so far."""
 
-    subjects: tuple[Artefact, ...]
-    sentences: Inputs
+    plan: Plan
     place: Place
-    sweep: tuple[Settings, ...]
     out: Path
     reference: Mapping[str, Ids]
     progress: Progress
     id: str = field(default_factory=lambda: secrets.token_hex(8))
-    kept: dict[tuple[str, int, int], Record] = field(default_factory=dict)  # by case and block: not to be done again
+    kept: dict[tuple[str, int, int], Record] = field(default_factory=dict)  # by case and block: not to be repeated
     failures: dict[tuple[str, int], str] = field(default_factory=dict)  # by case
 
     def cases(self, turn: int = 0) -> list[_Case]:
-        """Return what is measured in a block, in its order: all artefacts with one thread count, then the next one."""
-        return [_Case(subject, one) for one in _rotated(self.sweep, turn) for subject in _rotated(self.subjects, turn)]
+        """Return the cases of a block in its order: all artefacts with one thread count, then the next one."""
+        subjects = _rotated(self.plan.subjects, turn)
+        return [_Case(subject, one) for one in _rotated(self.plan.sweep, turn) for subject in subjects]
 
-    def told(self, case: _Case, name: str) -> str:
-        """Return what a person is told of a case, whose artefact is called `name`."""
-        return name if len(self.sweep) == 1 else f"{name} with {case.settings.threads_told}"
+    def label(self, case: _Case, name: str) -> str:
+        """Return the display label of a case whose artefact is called `name`."""
+        return name if len(self.plan.sweep) == 1 else f"{name} with {case.settings.threads_label}"
 
     def resume(self) -> None:
-        """Take over the complete blocks of an earlier run; BadInput when it was measured otherwise."""
+        """Keep the complete blocks of an earlier call. Raise BadInput when it was measured otherwise."""
         if not self.out.exists():
             return
-        known = {subject.id for subject in self.subjects}
+        known = {subject.id for subject in self.plan.subjects}
         place = record.place_name(self.place.device)
-        series = {(place, one.threads, one.beams, one.mode): one for one in self.sweep}
+        series = {(place, one.threads, one.beams, one.mode): one for one in self.plan.sweep}
         for old in record.newest(record.read(self.out)):
             if old.artefact not in known:
                 raise BadInput(f"{str(self.out)!r} holds records of another artefact ({old.name}); name a new file")
             same = series.get(old.series)
-            self._check_settings(old, same or self.sweep[0], same_series=same is not None)
+            self._check_settings(old, same or self.plan.sweep[0], same_series=same is not None)
             if same is not None and old.complete:
                 self.kept[old.artefact, old.threads, old.block] = old
 
     def _check_settings(self, old: Record, now: Settings, *, same_series: bool) -> None:
         """Raise BadInput when `old` was not measured as this call would.
 
-        A file holds one set of sentences; what has the same place, threads, beams and mode must agree in all else too.
+        A file holds one set of inputs. Records with the same place, threads, beams and mode must agree in all else too.
         """
-        settings = self._written_settings(now)
-        shared = ("max_length", *inputs.told(self.sentences))
+        settings = self.plan.facts(now)
+        shared = ("max_length", *self.plan.task.facts(self.plan.inputs))
         pairs: list[tuple[str, Any, Any]] = [("split", old.split, now.split), ("limit", old.limit, now.limit)]
         pairs += [("loop", old.loop, self.place.loop)]
         pairs += [(name, old.settings.get(name), settings[name]) for name in shared]
@@ -195,15 +153,15 @@ class _Session:
 
     def time(self) -> None:
         """Measure the timed blocks that are missing, interleaved."""
-        for block in range(self.sweep[0].processes):
+        for block in range(self.plan.sweep[0].processes):
             for case in self.cases(block):
-                self._measure(case, block, job(self.subjects, case.settings), self.sentences)
+                self._measure(case, block, self.plan.job(case.settings), self.plan.inputs)
 
     def weigh(self) -> None:
-        """Measure the peak memory of every artefact over what takes the most."""
-        largest = inputs.heaviest(self.sentences, MEMORY_INPUTS)
+        """Measure the peak memory of every artefact over the inputs that need the most."""
+        largest = self.plan.task.heaviest(self.plan.inputs, MEMORY_INPUTS)
         for case in self.cases():
-            timed = job(self.subjects, case.settings)
+            timed = self.plan.job(case.settings)
             once = replace(timed, warmup=0, warmup_ms=0, passes=1, min_ms=0, gap_ms=0, weigh=True)
             self._measure(case, MEMORY_BLOCK, once, largest)
         self._show("done")
@@ -212,8 +170,8 @@ class _Session:
         if (*case.key, block) in self.kept or case.key in self.failures:
             return
         what = "memory" if block == MEMORY_BLOCK else f"block {block + 1}"
-        self._show(f"{self.told(case, case.subject.name)}, {what}")
-        before: Mapping[str, Any] = {}
+        self._show(f"{self.label(case, case.subject.name)}, {what}")
+        before: Conditions | None = None
         try:
             if block != MEMORY_BLOCK:  # memory does not depend on heat
                 before = self.place.ready()
@@ -222,23 +180,23 @@ class _Session:
             after = self.place.after(run)
         except WorkFailed as error:
             self.failures[case.key] = str(error)
-            record.append(self.out, self._record(case, block, job.nonce, {"before": before}, error=str(error)))
+            record.append(self.out, self._record(case, block, job.nonce, _conditions(before), error=str(error)))
             if not isinstance(error, RunFailed):
                 raise
         else:
-            self._keep(self._record(case, block, job.nonce, {"before": before, "after": after}, run))
+            verdict = self._verdict(case, block, run, after.throttled)
+            self._keep(self._record(case, block, job.nonce, _conditions(before, after, run), run, verdict))
 
     def _keep(self, measured: Record) -> None:
         record.append(self.out, measured)
         case = (measured.artefact, measured.threads)
         if measured.verdict == "WRONG_TOKENS":
             of = "the reference" if measured.identical is not None else "an earlier block"
-            what = "classes" if measured.task == IMAGES else "tokens"
-            self.failures[case] = f"block {measured.block} gave other {what} than {of}"
+            self.failures[case] = f"block {measured.block} gave other {self.plan.task.outputs} than {of}"
         elif measured.verdict == "MIGRATED":
             asked, got = measured.affinity["asked"], measured.affinity["got"]
             self.failures[case] = f"ran on CPUs {got}, not {asked}"
-        else:  # a THROTTLED block is not measured twice in one call: the place would only get hotter
+        else:  # a THROTTLED block is not repeated in the same call: the place would only get hotter
             self.kept[measured.artefact, measured.threads, measured.block] = measured
 
     def _record(
@@ -246,15 +204,15 @@ class _Session:
         case: _Case,
         block: int,
         nonce: str,
-        around: Mapping[str, Mapping[str, Any]],
+        conditions: Mapping[str, Any],
         run: Run | None = None,
+        verdict: str = "INTERRUPTED",
         error: str | None = None,
     ) -> Record:
-        """Return the record of one block; one without a run is INTERRUPTED."""
+        """Return the record of one block."""
         subject, settings = case.subject, case.settings
         timed = run is not None and block != MEMORY_BLOCK
         series: dict[str, Any] = {name: list(getattr(run, name)) for name in SERIES} if timed else {}
-        same = self._identical(subject, run) if run is not None and timed else None
         return Record(
             artefact=subject.id,
             model=subject.model,
@@ -263,11 +221,11 @@ class _Session:
             precision=subject.precision,
             bytes=subject.bytes,
             device=self.place.device,
-            settings=self._written_settings(settings),
+            settings=self.plan.facts(settings),
             session=self.id,
             nonce=nonce,
             block=block,
-            verdict="INTERRUPTED" if run is None else self._verdict(case, block, run, same, around["after"]),
+            verdict=verdict,
             mode=settings.mode,
             loop=self.place.loop,
             threads=settings.threads,
@@ -276,14 +234,14 @@ class _Session:
             split=settings.split,
             limit=settings.limit,
             blocks=settings.processes,
-            conditions=_conditions(around, run),
+            conditions=conditions,
             threads_got=run.threads["got"] if run else None,
             load_ns=run.load_ns if run and timed else None,
             first_ns=run.first_ns if run and timed else None,
             output_ids=[list(ids) for ids in run.output_ids] if run and timed else [],
             task=subject.task,
-            labels=inputs.labels(self.sentences) if timed else [],
-            identical=same,
+            labels=self.plan.task.labels(self.plan.inputs) if timed else [],
+            identical=self._identical(subject, run) if run and timed else None,
             memory=_memory(run) if run and not timed else None,
             engine=run.engine if run else {},
             machine=run.machine if run else {},
@@ -293,32 +251,26 @@ class _Session:
             **series,
         )
 
-    def _written_settings(self, settings: Settings) -> dict[str, Any]:
-        one = job(self.subjects, settings)
-        told = {
-            name: getattr(one, name) for name in ("warmup", "warmup_ms", "passes", "min_ms", "gap_ms", "max_length")
-        }
-        return {**told, **inputs.told(self.sentences)}
-
-    def _identical(self, subject: Artefact, run: Run) -> int | None:
+    def _identical(self, subject: Subject, run: Run) -> int | None:
         reference = self.reference.get(subject.id)
         return None if reference is None else identical(run.output_ids, reference)
 
-    def _verdict(self, case: _Case, block: int, run: Run, same: int | None, after: Mapping[str, Any]) -> str:
+    def _verdict(self, case: _Case, block: int, run: Run, throttled: str | None) -> str:
         if block != MEMORY_BLOCK:
             earlier = [old.output_ids for key, old in self.kept.items() if key[:2] == case.key and old.output_ids]
             if earlier and identical(run.output_ids, earlier[0]) < len(run.output_ids):
                 return "WRONG_TOKENS"
+            same = self._identical(case.subject, run)
             if same is not None and not agrees(same, len(run.output_ids), case.subject.precision):
                 return "WRONG_TOKENS"
         if self.place.device["emulated"]:
             return "EMULATED"
         if case.settings.cpus is not None and run.affinity["got"] != _cpus(case.settings):
             return "MIGRATED"
-        return "THROTTLED" if after.get("throttled") and block != MEMORY_BLOCK else "VALID"
+        return "THROTTLED" if throttled and block != MEMORY_BLOCK else "VALID"
 
     def _show(self, what: str) -> None:
-        total = len(self.cases()) * (self.sweep[0].processes + 1)
+        total = len(self.cases()) * (self.plan.sweep[0].processes + 1)
         self.progress(len(self.kept), total, what)
 
 
@@ -331,8 +283,8 @@ def _cpus(settings: Settings) -> list[int] | None:
     return None if settings.cpus is None else sorted(settings.cpus)
 
 
-def _check_run(run: Run, subject: Artefact, job: Job, sentences: Inputs) -> None:
-    """Raise RunFailed when a report is of something else than what was asked."""
+def _check_run(run: Run, subject: Subject, job: Job, sentences: Inputs) -> None:
+    """Raise RunFailed when a report does not match the job."""
     asked = {
         "task": (job.task, run.task),
         "artefact": (subject.id, run.artefact),
@@ -351,15 +303,21 @@ def _check_run(run: Run, subject: Artefact, job: Job, sentences: Inputs) -> None
 
 
 def _samples(sentences: int, job: Job, run: Run) -> int:
-    """Return how many samples a run must have: those of its passes, of whole ones when it was asked to last."""
+    """Return how many samples a run must have: one per input and pass, and whole passes only."""
     passes = max(job.passes, len(run.samples_ns) // sentences) if job.min_ms else job.passes
     return sentences * passes
 
 
-def _conditions(around: Mapping[str, Mapping[str, Any]], run: Run | None) -> dict[str, Any]:
-    """Return the conditions around a block: what the place says joined with what the runner itself saw."""
+def _conditions(
+    before: Conditions | None, after: Conditions | None = None, run: Run | None = None
+) -> dict[str, dict[str, object] | list[object]]:
+    """Return the conditions around a block: what the place reads joined with what the runner itself reads."""
+    around: dict[str, dict[str, object]] = {
+        "before": before.document() if before else {},
+        "after": after.document() if after else {},
+    }
     if run is None:
-        return {"before": dict(around.get("before", {})), "after": {}, "during": []}
+        return {**around, "during": []}
     load = {"switches": run.switches["involuntary"], "cpu_share": round(run.cpu_share, 3)}
     return {
         "before": {**around["before"], **run.conditions["before"]},

@@ -1,22 +1,72 @@
-"""What this machine is and what state it is in, read from /proc and /sys; None where the system does not say."""
+"""`Conditions`: the state of a place before or after a block, and what this machine is (from /proc and /sys)."""
 
 from __future__ import annotations
 
 import os
 import platform
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from tprune.base import processor
+from tprune.bench.measure.record import DeviceFacts
 
-BUSY_CPUS = 0.25  # that other programs may keep busy before it is worth a word
+BUSY_CPUS = 0.25  # CPUs kept busy by other programs from which a report warns
 
 
-def device() -> dict[str, Any]:
+class State(Protocol):
+    """What a place reads about itself: `Load` on this machine, `tprune.bench.phone.pulse.Pulse` on a phone."""
+
+    def document(self) -> dict[str, object]:
+        """Return the JSON fields of a record's conditions."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """State, seconds waited for it, and the reasons why the place was too warm before or slowed down during a run."""
+
+    state: State
+    waited_s: float = 0.0
+    too_warm: str | None = None
+    throttled: str | None = None
+
+    def document(self) -> dict[str, object]:
+        """Return the conditions as a record holds them."""
+        extra = {"waited_s": self.waited_s, "too_warm": self.too_warm, "throttled": self.throttled}
+        return {**self.state.document(), **{name: value for name, value in extra.items() if value}}
+
+
+@dataclass(frozen=True)
+class Load:
+    """Load average (1, 5, 15 minutes), governor and frequency in MHz of CPU 0; None where the system has no file.
+
+    `others` is the number of CPUs that other programs kept busy since the last look.
+    """
+
+    loadavg: tuple[float, ...]
+    governor: str | None
+    mhz: int | None
+    others: float | None = None
+
+    def document(self) -> dict[str, object]:
+        """Return the JSON fields of a record's conditions."""
+        found = {**asdict(self), "loadavg": list(self.loadavg)}
+        return {name: value for name, value in found.items() if name != "others" or value is not None}
+
+
+def device() -> DeviceFacts:
     """Return the `device` of a record that was measured on this machine."""
     own = processor.here()
-    facts = {"kind": "host", "serial": None, "model": own.model, "abi": own.machine, "emulated": False}
-    return {**facts, "soc": None, "android": None, "instruction_set": processor.known(own)}
+    return DeviceFacts(
+        kind="host",
+        serial=None,
+        model=own.model,
+        abi=own.machine,
+        emulated=False,
+        soc=None,
+        android=None,
+        instruction_set=processor.known(own),
+    )
 
 
 def cpu_model(cpuinfo: str | None = None) -> str:
@@ -24,14 +74,17 @@ def cpu_model(cpuinfo: str | None = None) -> str:
     return (processor.here() if cpuinfo is None else processor.parse(cpuinfo, platform.machine())).model
 
 
-def now() -> dict[str, Any]:
-    """Return load average (1, 5, 15 minutes), governor and current frequency in MHz of CPU 0."""
+def now(others: float | None = None) -> Conditions:
+    """Return the conditions of this machine."""
     frequency = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
-    return {
-        "loadavg": [round(load, 2) for load in os.getloadavg()],
-        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "mhz": round(int(frequency) / 1000) if frequency else None,
-    }
+    return Conditions(
+        Load(
+            loadavg=tuple(round(load, 2) for load in os.getloadavg()),
+            governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            mhz=round(int(frequency) / 1000) if frequency else None,
+            others=others,
+        )
+    )
 
 
 def _read(path: str) -> str | None:

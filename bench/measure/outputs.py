@@ -1,27 +1,25 @@
-"""`Output`: what a device translated, from the file of its records: the tokens that its quality is scored from."""
+"""`Output`: the tokens that a device generated, from its records; quality is scored on them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tprune.base.errors import BadInput
-from tprune.bench.measure import artefact, inputs, record, tokens
-from tprune.bench.measure.artefact import Artefact
-from tprune.bench.measure.record import Record, place_name
+from tprune.bench.measure import record, tokens
+from tprune.bench.measure.record import DeviceFacts, Record, place_name
+from tprune.bench.measure.tasks import TRANSLATION, Subject, read_subject, sentences_id
 from tprune.bench.runner.contract import Ids
-from tprune.export.manifest import TRANSLATION
 
 
 @dataclass(frozen=True)
 class Output:
-    """Token ids, one list a sentence, and where they come from; `sentences_id` is that of the source sentences."""
+    """Token ids, one list per sentence, and their origin. `sentences_id` identifies the source sentences."""
 
     ids: Ids
-    artefact: Artefact
-    device: Mapping[str, Any]
+    artefact: Subject
+    device: DeviceFacts
     beams: int
     split: str
     limit: int | None
@@ -29,20 +27,20 @@ class Output:
     session: str
 
     def check_sources(self, sentences: Sequence[str]) -> None:
-        """Raise BadInput unless these are the sentences that the device was given."""
+        """Raise BadInput unless the device translated these sentences."""
         encode = tokens.read(self.artefact.folder).encode
-        if inputs.sentences_id([encode(sentence) for sentence in sentences]) != self.sentences_id:
+        if sentences_id([encode(sentence) for sentence in sentences]) != self.sentences_id:
             where = f"split {self.split!r}, limit {self.limit}"
             raise BadInput(f"the records were measured on other sentences than those of this data ({where})")
 
 
 def read(path: Path, folder: Path, *, device: str | None = None, beams: int = 1) -> Output:
-    """Return what the artefact in `folder` translated on `device` (a serial; None: the only one) with so many beams.
+    """Return what the artefact in `folder` generated on `device` (a serial; None: the only one).
 
-    Raises BadInput when the records hold no finished run of it, those of several devices, or contradict each other.
+    Raise BadInput when the records hold no finished run of it, runs of several devices, or contradicting tokens.
     """
-    subject = artefact.read(folder)
-    if subject.task != TRANSLATION:
+    subject = read_subject(folder)
+    if subject.task != TRANSLATION.name:
         raise BadInput(f"{str(folder)!r} is an artefact for {subject.task}: `tprune report` says how accurate it is")
     found = [item for item in record.newest(record.read(path)) if item.output_ids and item.verdict != "WRONG_TOKENS"]
     own = [item for item in found if item.artefact == subject.id]
@@ -63,7 +61,7 @@ def read(path: Path, folder: Path, *, device: str | None = None, beams: int = 1)
         beams=beams,
         split=first.split,
         limit=first.limit,
-        sentences_id=first.settings["sentences_id"],
+        sentences_id=first.inputs_id or "",
         session=first.session,
     )
 

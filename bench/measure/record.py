@@ -1,7 +1,7 @@
-"""`Record`: what one artefact did in one block on one device, and the file of records, one JSON object a line.
+"""`Record`: one measured block of one artefact on one device, and the file of records, one JSON object a line.
 
-A line is written whole and synced, so a kill can only cut the last one; `read` drops such a line and `append` cuts it
-off before it writes the next.
+A line is written whole and synced, so a kill can only cut the last one. `read` drops such a line; `append` removes it
+before it writes the next.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tprune.base.errors import BadInput, WorkFailed
-from tprune.export.manifest import IMAGES, TRANSLATION
+from tprune.bench.measure.tasks import TASKS, TRANSLATION, Scalars, Task
 
 SCHEMA = 2
 MEMORY_BLOCK = -1  # the block number of the memory pass, which is never timed
@@ -24,28 +24,39 @@ VERDICTS = ("VALID", "EMULATED", "THROTTLED", "MIGRATED", "INTERRUPTED", "WRONG_
 MODES = ("warm", "cold", "spaced", "sustained")
 LOOPS = ("runner", "python")
 SERIES = ("samples_ns", "encoder_ns", "step_ns", "run_ns", "steps")
-OF_A_SEARCH = ("encoder_ns", "step_ns", "steps")  # those of SERIES that images have not
+OF_A_SEARCH = ("encoder_ns", "step_ns", "steps")  # those of SERIES that are empty unless the task searches
+
+
+class DeviceFacts(TypedDict):
+    """The device of a record. Records of earlier versions have no `instruction_set`."""
+
+    kind: str  # "host" or "phone"
+    serial: str | None
+    model: str
+    abi: str
+    emulated: bool
+    soc: str | None
+    android: str | None
+    instruction_set: str | None  # see `tprune.base.processor.best`; None where the device does not report it
 
 
 @dataclass(frozen=True)
 class Record:
-    """One measured run of one artefact: one block of sentences, or (block -1) its memory pass.
+    """One measured run of one artefact: one block of inputs, or (block -1) the memory pass.
 
-    `samples_ns` is the time of a whole sentence, token ids in to token ids out; `run_ns` the part of it spent inside
-    the engine's own calls; `encoder_ns` and `step_ns` split it by graph; `steps` counts decoder steps. All are lists
-    with one entry a sentence and pass (only the mode `sustained` has several passes); `output_ids` has one a sentence.
-    `memory` is in KiB: the peak of the process, what it held before the artefact was opened, and what it held at the
-    end as anonymous and as file-backed pages. `device` has kind, serial, model, abi, emulated, soc, android and, in
-    newer records, instruction_set (the word of `tprune.base.processor.best`; None where the device does not say).
-    `session` is one call of the benchmark, `nonce` one process. `identical` counts the sentences with the same tokens
-    as on the reference, None where there was none.
+    `samples_ns` is the latency of one sentence, from token ids to token ids. `run_ns` is the part spent inside the
+    engine; `encoder_ns` and `step_ns` split it by graph; `steps` counts decoder steps. All are lists with one entry
+    per sentence and pass (only the mode `sustained` has several passes); `output_ids` has one entry per sentence.
+    `memory` is in KiB: the peak of the process, its size before the artefact was opened, and the anonymous and
+    file-backed pages at the end. `session` identifies one call of the benchmark, `nonce` one process. `identical`
+    counts the sentences with the tokens of the reference; None without a reference.
 
-    Where `task` is images, a sentence is an image: its one output id is the class that the device gave it, `labels` are
-    the right ones, and the series of a search are empty.
+    For images, an input is an image, its one output id is the predicted class, `labels` are the right classes, and the
+    series of a search are empty.
 
-    Verdicts: VALID; EMULATED is complete but no phone, its times mean nothing; THROTTLED ran hot; MIGRATED ran on other
-    CPUs than asked; WRONG_TOKENS gave other tokens than the reference or an earlier block; INTERRUPTED says why in
-    `error` and has no numbers.
+    Verdicts: VALID; EMULATED is complete, but its times say nothing about a phone; THROTTLED was slowed down by heat;
+    MIGRATED ran on other CPUs than requested; WRONG_TOKENS differs from the reference or from an earlier block;
+    INTERRUPTED gives the reason in `error` and has no numbers.
     """
 
     artefact: str
@@ -54,8 +65,8 @@ class Record:
     runtime: str
     precision: str
     bytes: int
-    device: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    device: DeviceFacts
+    settings: Scalars
     session: str
     nonce: str
     block: int
@@ -85,7 +96,7 @@ class Record:
     error: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     argv: list[str] = field(default_factory=list)
-    task: str = TRANSLATION
+    task: str = TRANSLATION.name
     labels: list[int] = field(default_factory=list)
     schema: int = SCHEMA
 
@@ -95,7 +106,7 @@ class Record:
             ("verdict", self.verdict, VERDICTS),
             ("mode", self.mode, MODES),
             ("loop", self.loop, LOOPS),
-            ("task", self.task, (TRANSLATION, IMAGES)),
+            ("task", self.task, tuple(TASKS)),
         ):
             if value not in legal:
                 raise ValueError(f"{name} {value!r}; legal are {', '.join(legal)}")
@@ -105,7 +116,7 @@ class Record:
             raise ValueError(f"verdict {self.verdict} with error {self.error!r}; an error goes with INTERRUPTED only")
         if self.verdict == "VALID" and self.device["emulated"]:
             raise ValueError("verdict VALID of an emulated device; its complete runs are EMULATED")
-        none = OF_A_SEARCH if self.task == IMAGES else ()
+        none = () if self.kind.searches else OF_A_SEARCH
         lengths = {name: len(getattr(self, name)) for name in SERIES}
         if len({lengths[name] for name in SERIES if name not in none}) != 1 or any(lengths[name] for name in none):
             raise ValueError(f"series of different lengths: {lengths}")
@@ -125,41 +136,44 @@ class Record:
             raise ValueError("a timed block has samples, all above 0 ns")
         elif not self.output_ids or len(self.samples_ns) % len(self.output_ids):
             raise ValueError(f"{len(self.samples_ns)} samples of {len(self.output_ids)} sentences")
-        elif self.task == IMAGES and len(self.labels) != len(self.output_ids):
-            raise ValueError(f"{len(self.labels)} labels of {len(self.output_ids)} images")
+        elif self.kind.labelled and len(self.labels) != len(self.output_ids):
+            raise ValueError(f"{len(self.labels)} labels of {len(self.output_ids)} {self.kind.noun}s")
+
+    @property
+    def kind(self) -> Task[Any]:
+        """The task itself."""
+        return TASKS[self.task]
 
     @property
     def right(self) -> list[bool]:
-        """Whether the device gave each image its own class; empty where nothing was classified."""
+        """Whether each image got its own class; empty where nothing was classified."""
         asked = zip(self.output_ids, self.labels, strict=True) if self.labels else ()
         return [ids == [label] for ids, label in asked]
 
     @property
     def inputs(self) -> int:
-        """How many sentences or images it was measured on."""
-        return int(self.settings["images" if self.task == IMAGES else "sentences"])
+        """The number of sentences or images."""
+        return int(self.settings[self.kind.count_field] or 0)
 
     @property
     def inputs_id(self) -> str | None:
-        """The id of the sentences or images it was measured on."""
-        return self.settings.get("images_id" if self.task == IMAGES else "sentences_id")
+        """The id of the sentences or images."""
+        found = self.settings.get(self.kind.id_field)
+        return None if found is None else str(found)
 
     @property
     def valid(self) -> bool:
-        """Whether its times may stand in a table of speed."""
+        """Whether its times may be reported."""
         return self.verdict == "VALID"
 
     @property
     def complete(self) -> bool:
-        """Whether it ran as asked to its end, so that it need not be measured again."""
+        """Whether it ran to its end as requested, so that it need not be measured again."""
         return self.verdict in {"VALID", "EMULATED"}
 
     @property
     def others(self) -> float | None:
-        """How many CPUs other programs kept busy meanwhile; of a host without such a count, what its load leaves.
-
-        A load average also holds what this benchmark did in the minute before, at most its threads.
-        """
+        """The CPUs that other programs kept busy; on a host without that count, load average minus our threads."""
         counted, load = self.conditions["after"].get("others"), self.conditions["before"].get("loadavg")
         if counted is None and load and self.device["kind"] == "host":
             return max(0.0, float(load[0]) - self.threads)
@@ -167,12 +181,12 @@ class Record:
 
     @property
     def series(self) -> tuple[str, int, int, str]:
-        """What its artefacts may be compared within: place, threads, beams and mode."""
+        """Place, threads, beams and mode: artefacts are compared within one series."""
         return (place_name(self.device), self.threads, self.beams, self.mode)
 
     @property
     def key(self) -> tuple[tuple[str, int, int, str], str, int]:
-        """What this is the measurement of: a later record with the same key replaces it."""
+        """What was measured. A later record with the same key replaces this one."""
         return (self.series, self.artefact, self.block)
 
     def to_line(self) -> str:
@@ -180,18 +194,18 @@ class Record:
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
 
 
-def place_name(device: Mapping[str, Any]) -> str:
-    """Return what tells a device from every other: its serial; of a host its model and, where known, instruction set.
+def place_name(device: Mapping[str, object]) -> str:
+    """Return what identifies a device: its serial, or the model and instruction set of a host.
 
-    Virtual machines of one model may have different instruction sets, and times of two are no speed-up.
+    Virtual machines of one model may have different instruction sets; their times do not compare.
     """
     if device["serial"]:
         return str(device["serial"])
-    return ", ".join(filter(None, (str(device["model"]), device.get("instruction_set"))))
+    return ", ".join(str(name) for name in (device["model"], device.get("instruction_set")) if name)
 
 
 def from_json(document: object) -> Record:
-    """Return the record that `document` (a parsed line) says; ValueError names the field that is wrong."""
+    """Return the record in `document`, a parsed line. ValueError names the field that is wrong."""
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")
     if document.get("schema") != SCHEMA:
@@ -208,9 +222,9 @@ def from_json(document: object) -> Record:
 
 
 def read(path: Path | str) -> list[Record]:
-    """Return the records of a file in the order they were written; a last line cut by a kill is left out.
+    """Return the records of a file in the order they were written, without a last line cut by a kill.
 
-    Raises BadInput with file and line for anything else that is not a record.
+    Raise BadInput with file and line for anything else that is not a record.
     """
     path = Path(path)
     try:
@@ -227,10 +241,9 @@ def read(path: Path | str) -> list[Record]:
 
 
 def append(path: Path | str, record: Record) -> None:
-    """Add one line to `path` and sync it; a line that an earlier kill cut is removed first.
+    """Append one line to `path` and sync it. An incomplete last line is removed first.
 
-    Several threads and processes may append to one file. When the disk is full nothing of the line stays and WorkFailed
-    says so.
+    Several threads and processes may append to one file. On a full disk nothing of the line stays; raise WorkFailed.
     """
     path = Path(path)
     line = record.to_line().encode("utf-8")
@@ -255,5 +268,5 @@ def _whole_end(size: int, path: Path) -> int:
 
 
 def newest(records: Iterable[Record]) -> list[Record]:
-    """Return the last record of every key, in the order of the first: one measured again replaces what it failed."""
+    """Return the last record of every key, in the order of first appearance: a repeated block replaces the old one."""
     return list({record.key: record for record in records}.values())

@@ -1,4 +1,4 @@
-"""Folders for what one run writes and nobody keeps: gone with the block, or after a kill with the next one made."""
+"""Temporary folders of runs. A folder is removed after its run; one left by a kill is removed by the next run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX, SUFFIX = ".tprune-run-", ".part"
-YOUNG = 60.0  # seconds for which a folder is left alone, because its process may not have locked it yet
+YOUNG = 60.0  # seconds; a younger folder is kept, because its process may not have locked it yet
 
 
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
-    """Yield an empty folder in the system's place for temporary files, locked while its process lives."""
+    """Yield an empty temporary folder, locked while this process lives."""
     _remove_abandoned(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix=PREFIX, suffix=SUFFIX) as name:
         lock = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
@@ -30,7 +30,7 @@ def folder() -> Iterator[Path]:
 
 def _remove_abandoned(place: Path) -> None:
     for left in place.glob(f"{PREFIX}*{SUFFIX}"):
-        with contextlib.suppress(OSError):  # somebody else's, in use, or removed by another process just now
+        with contextlib.suppress(OSError):  # of another user, in use, or just removed by another process
             if time.time() - left.lstat().st_mtime < YOUNG:
                 continue
             handle = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""`Settings`: how a benchmark measures, the same on this host and on a phone."""
+"""`Settings`: how a benchmark measures, on this host and on a phone."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ SAMPLE_MS = 1000  # between two looks at frequency and temperature in the mode `
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure: `blocks` passes over all sentences, `warmup` sentences thrown away before each process's first.
+    """How to measure: `blocks` passes over all sentences; each process first translates `warmup` sentences untimed.
 
     Modes: `warm`; `cold`, without warm-up; `spaced`, half a second of rest before every sentence; `sustained`, all
-    passes in one process without a pause, temperatures sampled: `blocks` passes, or as many as `minutes` take. `cpus`
-    pins the process (None: wherever the system puts it); `max_length` is in target tokens, the start token included
-    (None: the shortest limit of the artefacts). `split` and `limit` are only written down: they say where the sentences
-    come from.
+    passes in one process without a pause and with temperatures sampled, `blocks` passes or as many as fit `minutes`.
+    `cpus` pins the process (None: not pinned). `max_length` is in target tokens, the start token included (None: the
+    shortest limit of the artefacts). `split` and `limit` are only recorded, as the source of the sentences.
     """
 
     threads: int = 1
@@ -39,7 +38,7 @@ class Settings:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be measured anywhere (BadInput)."""
+        """Raise BadInput for settings that no place can measure."""
         for name, least in (("threads", 1), ("blocks", 1), ("warmup", 0), ("warmup_ms", 0), ("beams", 1)):
             if getattr(self, name) < least:
                 raise BadInput(f"{name.replace('_', '-')} {getattr(self, name)}: at least {least}")
@@ -55,13 +54,13 @@ class Settings:
             raise BadInput(f"cpus {list(self.cpus)}: at least one, by its number")
 
     @property
-    def threads_told(self) -> str:
-        """The number of threads as a person is told it."""
+    def threads_label(self) -> str:
+        """The number of threads as text: "2 threads"."""
         return f"{self.threads} thread{'s' if self.threads != 1 else ''}"
 
     @property
     def processes(self) -> int:
-        """How many timed processes every artefact gets."""
+        """The number of timed processes per artefact."""
         return 1 if self.mode == "sustained" else self.blocks
 
     def job(self, max_length: int | None) -> Job:
@@ -88,12 +87,12 @@ def sweep(settings: Settings, threads: Sequence[int]) -> tuple[Settings, ...]:
 
 
 def listed(settings: Settings | Sequence[Settings]) -> tuple[Settings, ...]:
-    """Return settings, one or several, as several."""
+    """Return one or several settings as a tuple."""
     return (settings,) if isinstance(settings, Settings) else tuple(settings)
 
 
 def parse_threads(text: str) -> tuple[int, ...]:
-    """Return the numbers of a list such as "1,2,4"; BadInput when it is none."""
+    """Parse a list such as "1,2,4". Raise BadInput for anything else."""
     words = [word.strip() for word in text.split(",")]
     if not all(word.isascii() and word.isdecimal() and len(word) < 5 for word in words):
         raise BadInput(f"threads {text!r}: must be a number, or several to compare such as 1,2,4")
@@ -101,14 +100,14 @@ def parse_threads(text: str) -> tuple[int, ...]:
 
 
 def parse_cpus(text: str) -> tuple[int, ...]:
-    """Return the CPUs of a list such as "4,6-7"; BadInput when it is none."""
+    """Parse a list of CPUs such as "4,6-7". Raise BadInput for anything else."""
     if found := cpu_list(text):
         return found
     raise BadInput(f"cpus {text!r}: must be a list of CPUs such as 4,6-7")
 
 
 def cpu_list(text: str) -> tuple[int, ...]:
-    """Return the CPUs of a list as the kernel writes it (`0-3,6`); empty when it is anything else."""
+    """Parse a list of CPUs in the kernel's format (`0-3,6`). Return () for anything else."""
     found: set[int] = set()
     for part in text.strip().split(","):
         first, dash, last = part.partition("-")

@@ -1,10 +1,10 @@
-"""`Timed`: all records of one artefact in one series of one session: its times, its verdict and what lies behind."""
+"""`Timed`: all records of one artefact in one series of one file: its times, its verdict and its details."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -17,11 +17,44 @@ Times = np.ndarray[Any, np.dtype[np.float64]]
 MINUTE = 60e9  # nanoseconds
 
 
+class Endurance(TypedDict):
+    """Median latency (ms) of the first and last minute of a sustained run; `end_s` is when the first part ended."""
+
+    minutes: float
+    end_s: float
+    first_ms: float
+    last_ms: float
+    ratio: float
+
+
+class Details(TypedDict):
+    """What explains the times: parts in ms, shares in percent, counts, memory, and the load of the machine."""
+
+    load_ms: float | None
+    first_ms: float | None
+    encoder_ms: float | None
+    step_ms: float | None
+    p99_ms: float | None
+    tokens: float | None
+    tokens_per_s: float | None
+    overhead_percent: float
+    endurance: Endurance | None
+    blocks: int
+    sentences: int
+    identical: int | None
+    threads_got: int | None
+    others: float | None
+    cpu_share: float | None
+    base_mib: float | None
+    anon_mib: float | None
+    file_mib: float | None
+
+
 @dataclass(frozen=True)
 class Timed:
-    """`blocks` are the complete timed records by their number; `failed` all others, of the memory pass too.
+    """`blocks` are the complete timed records by number; `failed` all incomplete ones, the memory pass included.
 
-    `identical` counts the sentences with the tokens of the reference, None where there is no reference.
+    `identical` counts the sentences with the tokens of the reference; None without a reference.
     """
 
     first: Record
@@ -32,7 +65,7 @@ class Timed:
 
     @property
     def verdict(self) -> str:
-        """The worst verdict of its records, WRONG_TOKENS when the reference says otherwise."""
+        """The worst verdict of its records; WRONG_TOKENS when too few outputs agree with the reference."""
         if self.identical is not None and not agrees(self.identical, self.first.inputs, self.first.precision):
             return "WRONG_TOKENS"
         found = {item.verdict for item in (*self.failed, *self.blocks.values(), self.memory) if item is not None}
@@ -40,42 +73,42 @@ class Timed:
 
     @property
     def setting(self) -> tuple[Any, ...]:
-        """What two of them must share for their times to be compared; the device is part of it."""
+        """The key within which times compare: device, threads, mode, runtime, precision, loop and inputs."""
         first = self.first
         return (*first.series, first.runtime, first.precision, first.loop, first.inputs_id)
 
     @property
     def conduct(self) -> tuple[Any, ...]:
-        """What two of them must share for their numbers of threads to be compared."""
+        """The key within which numbers of threads compare."""
         first = self.first
         return (first.series[0], first.beams, first.mode, first.loop, first.inputs_id)
 
     @property
     def translation(self) -> tuple[Any, ...]:
-        """What must be equal for two of them to have to give the same tokens."""
+        """The key within which outputs must be equal."""
         first = self.first
         return (first.artefact, first.beams, first.settings.get("max_length"), first.inputs_id)
 
     @property
     def output_ids(self) -> list[list[int]] | None:
-        """What it translated, from any of its runs that came to an end."""
+        """Its outputs, from any finished run."""
         return next((item.output_ids for item in (*self.blocks.values(), *self.failed) if item.output_ids), None)
 
     @property
     def right(self) -> list[bool]:
-        """Whether it gave each image its own class, from any of its runs that came to an end; else empty."""
+        """Whether each image got its own class, from any finished run; else empty."""
         return next((item.right for item in (*self.blocks.values(), *self.failed) if item.right), [])
 
     def samples(self, blocks: Sequence[int]) -> Samples:
-        """Return nanoseconds as (blocks, sentences and passes)."""
+        """Return nanoseconds, shape (blocks, passes x sentences)."""
         return np.array([self.blocks[block].samples_ns for block in blocks], dtype=np.int64)
 
     def means(self, blocks: Sequence[int]) -> Times:
-        """Return the mean nanoseconds of every sentence over the passes of a block, as (blocks, sentences)."""
+        """Return the mean nanoseconds of every sentence over the passes of a block, shape (blocks, sentences)."""
         return np.array([_by_pass(self.blocks[block]).mean(axis=0) for block in blocks])
 
-    def details(self) -> dict[str, Any]:
-        """Return what lies behind the times: ms, percent, counts, and how calm the machine was."""
+    def details(self) -> Details:
+        """Return what explains the times."""
         records = [self.blocks[block] for block in sorted(self.blocks)]
         total = {
             name: sum(sum(getattr(item, name)) for item in records) for name in ("samples_ns", "run_ns", "step_ns")
@@ -107,7 +140,7 @@ class Timed:
 
 
 def of_session(session: Sequence[Record]) -> list[Timed]:
-    """Return the records of one file, sorted by what was measured how and where."""
+    """Group the records of one file by series and artefact."""
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for item in session:
         groups.setdefault((item.series, item.artefact), []).append(item)
@@ -115,14 +148,14 @@ def of_session(session: Sequence[Record]) -> list[Timed]:
     for own in groups.values():
         blocks = {item.block: item for item in own if item.complete and item.block != MEMORY_BLOCK}
         memory = next((item for item in own if item.complete and item.block == MEMORY_BLOCK), None)
-        told = [item.identical for item in blocks.values() if item.identical is not None]
+        same = [item.identical for item in blocks.values() if item.identical is not None]
         failed = tuple(item for item in own if not item.complete)
-        found.append(Timed(own[0], blocks, memory, failed, min(told, default=None)))
+        found.append(Timed(own[0], blocks, memory, failed, min(same, default=None)))
     return found
 
 
 def agreement(one: Timed, references: Mapping[tuple[Any, ...], Timed]) -> int | None:
-    """Return how many sentences `one` translated as the host did, by the records of both or by what it was told."""
+    """Return how many outputs of `one` equal the host's, from both records or as counted when it was measured."""
     reference, output = references.get(one.translation), one.output_ids
     if reference is None or reference is one or output is None or reference.output_ids is None:
         return one.identical
@@ -137,20 +170,25 @@ def _by_pass(record: Record) -> Samples:
     return np.array(record.samples_ns, dtype=np.int64).reshape(-1, len(record.output_ids))
 
 
-def _endurance(record: Record) -> dict[str, float] | None:
-    """Return the median sentence (ms) of the first and of the last minute of a sustained run, in whole passes.
+def _endurance(record: Record) -> Endurance | None:
+    """Compare the first and the last minute of a sustained run, in whole passes; None when there is only one pass.
 
-    Whole passes, because both ends must hold the same sentences: those that begin in the first minute, and as many at
-    the end, but at most half of all. None when there was one pass only.
+    Both parts must contain the same sentences: the passes that begin in the first minute, and as many at the end, but
+    at most half of all.
     """
     passes = _by_pass(record)
-    lasted = passes.sum(axis=1).cumsum()  # ns until the end of every pass
-    count = min(1 + int(np.searchsorted(lasted, MINUTE)), len(passes) // 2)
+    ends = passes.sum(axis=1).cumsum()  # ns until the end of every pass
+    count = min(1 + int(np.searchsorted(ends, MINUTE)), len(passes) // 2)
     if count == 0:
         return None
     first, last = (float(np.median(part)) / 1e6 for part in (passes[:count], passes[-count:]))
-    told = {"minutes": float(lasted[-1]) / MINUTE, "end_s": float(lasted[count - 1]) / 1e9}
-    return {**told, "first_ms": first, "last_ms": last, "ratio": last / first}
+    return Endurance(
+        minutes=float(ends[-1]) / MINUTE,
+        end_s=float(ends[count - 1]) / 1e9,
+        first_ms=first,
+        last_ms=last,
+        ratio=last / first,
+    )
 
 
 def _median(times_ns: Any) -> float | None:

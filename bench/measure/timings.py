@@ -1,4 +1,4 @@
-"""What each model took for one image or sentence, from records of one place and one runtime."""
+"""Latency of each model per image or sentence, from records of one place and one runtime."""
 
 from __future__ import annotations
 
@@ -13,26 +13,24 @@ from tprune.bench.measure import record
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The median milliseconds of one image or sentence, and the peak memory of the process (MiB) where it was taken."""
+    """Median latency of one image or sentence in ms, and peak memory of the process in MiB where measured."""
 
     median_ms: float
     peak_mib: float | None
 
 
 def by_model(paths: Iterable[Path]) -> dict[str, Timing]:
-    """Return the timing of every model (by its id) in files of records, from the VALID ones, the newest of each block.
+    """Return the timing of every model, by id, from the newest VALID records of each block.
 
-    Raises BadInput when they are of several places, runtimes or numbers of threads, which do not compare, and for int8:
-    that is not what the model itself computes.
+    Raise BadInput when the records are of several places, runtimes or numbers of threads, which do not compare, and for
+    int8, whose accuracy is not the model's own.
     """
     records = [one for one in record.newest(one for path in paths for one in record.read(path)) if one.valid]
     if any(one.precision != "fp32" for one in records):
-        raise BadInput(
-            "there are int8 times in the records; accuracy in int8 is not the network's: see `tprune report`"
-        )
+        raise BadInput("the records hold int8 times; accuracy in int8 is not the network's own: see `tprune report`")
     kinds = sorted({f"{one.runtime} {one.precision}, {one.threads} threads, {one.series[0]}" for one in records})
     if len(kinds) > 1:
-        raise BadInput(f"records of {' and of '.join(kinds)} do not compare; give those of one")
+        raise BadInput(f"records of {' and of '.join(kinds)} do not compare; give records of one")
     samples: dict[str, list[int]] = {}
     peaks: dict[str, int] = {}
     for one in records:

@@ -1,8 +1,8 @@
-"""`Tokens`: text to Marian token ids with sentencepiece alone, as MarianTokenizer does it, without transformers.
+"""`Tokens`: text to Marian token ids like MarianTokenizer, with sentencepiece alone.
 
-`tokens = read(folder); tokens.encode("A man sleeps.")`. The ids of source.spm are not Marian's: pieces go through
-vocab.json, and what it does not know becomes <unk>. One difference is meant: "</s>", "<unk>" and "<pad>" written out
-in a sentence are text here, not special tokens.
+`tokens = read(folder); tokens.encode("A man sleeps.")`. The ids of source.spm are not Marian's: vocab.json maps pieces
+to ids, and unknown pieces to <unk>. One intended difference: "</s>", "<unk>" and "<pad>" in a sentence are plain text
+here, not special tokens.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ class Tokens:
     eos: int
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of one sentence, the final </s> included; a leading >>xyz<< is the target language."""
+        """Return the ids of one sentence with the final </s>; a leading >>xyz<< selects the target language."""
         code: list[str] = []
         if text.startswith(">>") and (end := text.find("<<")) != -1:
             code, text = [text[: end + 2]], text[end + 2 :]
-        found: list[str] = self.pieces.encode(text.strip(), out_type=str)
-        return [self.vocabulary.get(piece, self.unk) for piece in code + found] + [self.eos]
+        pieces: list[str] = self.pieces.encode(text.strip(), out_type=str)
+        return [self.vocabulary.get(piece, self.unk) for piece in code + pieces] + [self.eos]
 
 
 def read(folder: Path | str) -> Tokens:
-    """Return the tokenizer of an artefact or model folder (source.spm, vocab.json); BadInput names what is missing."""
-    import sentencepiece  # noqa: PLC0415 - only who tokenises pays for it
+    """Read the tokenizer of an artefact or model folder (source.spm, vocab.json). BadInput names missing files."""
+    import sentencepiece  # noqa: PLC0415 - slow to import
 
     folder = Path(folder)
     if not folder.is_dir():

@@ -1,10 +1,10 @@
-"""`Device`: an Android device behind the `adb` program, one argv list a call and one quoted string a shell command.
+"""`Device`: an Android device reached through the `adb` program. No shell is involved on this side.
 
     device = choose(find(), serial=None)
     device.ask(f"cat {quote(['/proc/meminfo'])}", timeout=10)
 
-An exit code of 0 proves nothing: adb 29 and 34 give it when the device vanishes in the middle of a command. `ask`
-believes a command only when the device itself says that it came to the end.
+An exit code of 0 proves nothing: adb 29 and 34 return it when the device vanishes in the middle of a command. `ask`
+therefore requires an end mark that the device itself prints.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from threading import Event
 
 from tprune.base.errors import BadInput, WorkFailed
 
-SHORT = 20.0  # seconds that a command may take which does no work; adb's own server start is within them
-POLL = 0.1  # seconds until a call notices that it is to stop
+SHORT = 20.0  # seconds that a short command may take, including the start of adb's server
+POLL = 0.1  # seconds until a call notices a request to stop
 DONE = "@@done"
 
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
 
 
 class AdbFailed(WorkFailed):
-    """adb or the connection to a device failed; the message is one line and says what to do."""
+    """adb or the connection to a device failed. The message is one line and includes what to do."""
 
 
 class Stopped(AdbFailed):
-    """A call was ended because the device's `stop` was set."""
+    """A call ended because the device's `stop` was set."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,11 @@ class Attached:
 
     serial: str
     state: str  # "device" when it can be used
-    description: str
 
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended. `code` is adb's word for it, and adb may be wrong about 0."""
+    """How a command ended. `code` is adb's exit code; a 0 may be wrong."""
 
     code: int
     out: str
@@ -60,7 +59,7 @@ class Done:
 def find(explicit: str | None = None) -> Path:
     """Return the adb program: `explicit`, $ADB, PATH, the Android SDK's, or the copy in the package adbutils.
 
-    Raises BadInput when the one that was named cannot be run, AdbFailed when there is none.
+    Raise BadInput when the named one cannot be run, AdbFailed when there is none.
     """
     for origin, named in (("--adb", explicit), ("$ADB", os.environ.get("ADB"))):
         if named:
@@ -79,17 +78,17 @@ def find(explicit: str | None = None) -> Path:
         if found := shutil.which("adb", path=place):
             return Path(found)
     raise AdbFailed(
-        "there is no adb here: install Android's platform-tools (Debian: apt install adb; or pip install adbutils), "
+        "no adb here: install Android's platform-tools (Debian: apt install adb; or pip install adbutils), "
         "or name the program with --adb"
     )
 
 
 def attached(adb: Path) -> list[Attached]:
-    """Return every device that adb knows, whatever its state. Raises AdbFailed when adb does not answer."""
+    """Return every device that adb lists, in any state. Raise AdbFailed when adb does not answer."""
     try:
         done = _run([str(adb), "devices", "-l"], SHORT, Event())
     except TimeoutError:
-        raise AdbFailed(f"`{adb.name} devices` gave no answer in {SHORT:g} s; try: adb kill-server") from None
+        raise AdbFailed(f"`{adb.name} devices` did not answer within {SHORT:g} s; try: adb kill-server") from None
     head, _, rest = done.out.partition("List of devices attached")
     if done.code or "List of devices attached" not in done.out:
         raise AdbFailed(f"`{adb.name} devices` failed: {_last_line(done.err or head) or f'exit code {done.code}'}")
@@ -97,7 +96,7 @@ def attached(adb: Path) -> list[Attached]:
 
 
 def parse_devices(text: str) -> list[Attached]:
-    """Return what the lines of `adb devices -l` say; those of adb about itself (`* daemon ...`) are left out."""
+    """Parse the lines of `adb devices -l`, without those about adb itself (`* daemon ...`)."""
     found = []
     for line in text.splitlines():
         serial, _, rest = line.strip().partition(" " if "\t" not in line else "\t")
@@ -105,15 +104,14 @@ def parse_devices(text: str) -> list[Attached]:
         if not rest or serial == "*":
             continue
         state = "no permissions" if rest.startswith("no permissions") else rest.split()[0]
-        found.append(Attached(serial, state, rest.removeprefix(state).strip()))
+        found.append(Attached(serial, state))
     return found
 
 
 def choose(adb: Path, serial: str | None, stop: Event | None = None) -> Device:
-    """Return the device with this serial; None takes $ANDROID_SERIAL, or the only one that can be used.
+    """Return the device with this serial; None takes $ANDROID_SERIAL, or the only usable one.
 
-    Raises BadInput when several could be meant or the named one is not there, and AdbFailed when it cannot be used;
-    both say what to do.
+    Raise BadInput when the choice is ambiguous or the device is not attached, and AdbFailed when it cannot be used.
     """
     known = attached(adb)
     serial = serial or os.environ.get("ANDROID_SERIAL")
@@ -155,10 +153,7 @@ def _why_not(one: Attached) -> str:
 
 
 def quote(argv: Sequence[str]) -> str:
-    """Return the words as one piece of POSIX shell, each arriving as it is, whatever it holds.
-
-    Raises BadInput for a NUL, which no command line can carry.
-    """
+    """Quote the words for a POSIX shell. Raise BadInput for a NUL, which no command line can carry."""
     if any("\0" in word for word in argv):
         raise BadInput(f"{list(argv)!r} holds a NUL character, which no shell can pass on")
     return shlex.join(argv)
@@ -166,23 +161,23 @@ def quote(argv: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Device:
-    """One device that can be used. When `stop` is set, the call that runs now is ended and raises Stopped."""
+    """One usable device. Setting `stop` ends the current call, which then raises Stopped."""
 
     adb: Path
     serial: str
     stop: Event = field(default_factory=Event)
 
     def shell(self, script: str, *, timeout: float) -> Done:
-        """Run `script` in the device's shell and return what adb says; AdbFailed after `timeout` seconds.
+        """Run `script` in the device's shell and return adb's result. Raise AdbFailed after `timeout` seconds.
 
-        The remote processes end with the adb client in all versions that were tried, but nobody promises it.
+        The remote processes ended with the adb client in all versions that were tried, but this is not guaranteed.
         """
         return self._call(["shell", script], timeout, "its shell")
 
     def ask(self, script: str, *, timeout: float = SHORT) -> str:
-        """Run `script` (in a subshell) and return its stdout, once the device said that it came to its end with 0.
+        """Run `script` in a subshell and return its stdout, once the device confirmed that it ended with 0.
 
-        Raises AdbFailed with its last words when it ended otherwise, or when the device was lost.
+        Raise AdbFailed with the last line of output when it failed, or when the device was lost.
         """
         done = self.shell(f'(\n{script}\n)\ncode=$?; echo; echo "{DONE} $code"', timeout=timeout)
         out, marked, code = done.out.rpartition(f"{DONE} ")
@@ -193,10 +188,10 @@ class Device:
         return out[: -len("\n")]
 
     def push(self, local: Path, remote: str, *, progress: Progress | None = None, timeout: float = 600.0) -> None:
-        """Copy a file, or a folder's files, to `remote`, the full path of the copy; a folder must exist over there.
+        """Copy a file, or the files of a folder, to `remote`, the full path of the copy. A folder must already exist.
 
-        That nothing was complained of does not prove that the bytes arrived: compare them there. `timeout` is for one
-        file. Raises AdbFailed with adb's reason.
+        The absence of an error does not prove that the bytes arrived; compare them there. `timeout` is per file.
+        Raise AdbFailed with adb's reason.
         """
         local = local.resolve()
         files = sorted(path for path in local.rglob("*") if path.is_file()) if local.is_dir() else [local]
@@ -211,7 +206,7 @@ class Device:
             progress(done, total)
 
     def pull(self, remote: str, local: Path, *, timeout: float = 600.0) -> None:
-        """Copy the file `remote` to `local`. Raises AdbFailed with adb's reason, also when nothing has come."""
+        """Copy the file `remote` to `local`. Raise AdbFailed with adb's reason, also when nothing was copied."""
         self._transfer(["pull", remote, str(local)], timeout, f"copying {remote} from it")
         if not local.exists():
             raise AdbFailed(f"device {self.serial}: adb copied nothing of {remote}")
@@ -223,7 +218,7 @@ class Device:
         return False
 
     def unstoppable(self) -> Device:
-        """Return the same device for what has to be done even though a stop was asked for: putting things back."""
+        """Return the same device without `stop`, for cleaning up after a stop was requested."""
         return Device(self.adb, self.serial)
 
     def _transfer(self, words: list[str], timeout: float, what: str) -> None:
@@ -232,7 +227,7 @@ class Device:
             errors = re.findall(r"^(?:adb: )?error: (.{1,300})", done.err + "\n" + done.out, re.MULTILINE)
             reason = errors[0] if errors else _last_line(done.err or done.out)
             if "No space left" in reason:
-                reason += "; free some space on it, or remove what we left there: tprune bench --on adb --clean"
+                reason += "; free some space on it, or remove our files: tprune bench --on adb --clean"
             raise AdbFailed(f"device {self.serial}: {what} failed: {reason or f'exit code {done.code}'}")
 
     def _call(self, words: list[str], timeout: float, what: str) -> Done:
@@ -241,17 +236,17 @@ class Device:
         except TimeoutError:
             raise AdbFailed(
                 f"device {self.serial}: {what} took more than {timeout:g} s and was given up; look at its screen, plug "
-                "it in again if need be, and repeat the command"
+                "it in again if necessary, and repeat the command"
             ) from None
 
     def lost(self, done: Done) -> str:
-        """Return what to say when the device vanished during a call."""
+        """Return the message for a device that vanished during a call."""
         reason = _last_line(done.err) or "adb gave no reason"
-        return f"device {self.serial} was lost ({reason}); plug it in again and repeat the command, it will go on"
+        return f"device {self.serial} was lost ({reason}); plug it in again and repeat the command to resume"
 
 
 def _run(argv: list[str], timeout: float, stop: Event) -> Done:
-    """Run one adb client, its stdin closed; TimeoutError and Stopped end it. AdbFailed when it cannot be started."""
+    """Run one adb client with stdin closed. Raise TimeoutError, Stopped, or AdbFailed when it cannot be started."""
     if stop.is_set():
         raise Stopped("stopped by Ctrl-C or a signal")
     try:
@@ -260,7 +255,7 @@ def _run(argv: list[str], timeout: float, stop: Event) -> Done:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the benchmark alone, which then ends its clients itself
+            start_new_session=True,  # Ctrl-C reaches only the benchmark, which then ends its clients itself
         )
     except OSError as error:
         raise AdbFailed(f"cannot run {argv[0]!r}: {error.strerror}") from None
@@ -276,7 +271,7 @@ def _run(argv: list[str], timeout: float, stop: Event) -> Done:
                 if time.monotonic() > deadline:
                     raise TimeoutError
         finally:
-            process.kill()  # does nothing to one that has ended
+            process.kill()  # no effect on a process that has ended
 
 
 def _last_line(text: str) -> str:

@@ -25,10 +25,10 @@ from tprune.bench.libraries import cache, elf, glibc, wheels
 from tprune.bench.libraries.abi import Abi, named
 from tprune.bench.runner import build as programs
 from tprune.bench.runner.contract import PROGRAMS
+from tprune.export.runtimes import RUNTIMES
 
 LAYOUT = 1  # counts up when bundles are put together in another way: those of before are then not found
 LIMIT = 45_000_000  # bytes of a bundle
-LOADED_LATER = {"onnxruntime": ("libonnxruntime.so.1",), "executorch": ()}  # by dlopen, so no NEEDED names them
 STEPS = 3
 
 Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what comes next)
@@ -76,7 +76,7 @@ def assemble(abi: str, runtime: str, *, progress: Progress = lambda done, total,
     def fill(folder: Path) -> dict[str, str]:
         wheel = wheels.files(runtime, target)
         engine = {path.name: path for path in (wheel.folder / name for name in wheel.files) if ".so" in path.name}
-        gather(program, LOADED_LATER[runtime], [*engine.values(), *libc.files.values()], folder, target)
+        gather(program, RUNTIMES[runtime].loaded_later, [*engine.values(), *libc.files.values()], folder, target)
         return {runtime: version, "wheel": wheel.facts["origin"], "libc": libc.origin} | {
             family: ".".join(map(str, elf.newest(elf.read(folder / name).provides, family)))
             for family, name in (("GLIBC", "libc.so.6"), ("GLIBCXX", "libstdc++.so.6"))

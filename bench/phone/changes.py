@@ -1,7 +1,7 @@
-"""What a session may change on a device when it is asked to, and how that is put back whatever happens.
+"""Change a device's settings on request, and restore them whatever happens.
 
-The commands that put things back lie in our folder on the device before anything is changed. They run when the session
-ends, by Ctrl-C too; when it was killed or the device lost, they run at the start of the next session or `--clean`.
+The commands that restore them are written to our folder on the device before anything is changed. They run at the end
+of the benchmark, also after Ctrl-C. After a kill or a lost device they run at the next benchmark or with `--clean`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ FIXED_SINCE = 30  # Android 11
 
 @contextmanager
 def changed(remote: Remote, phone: Phone, *, keep_awake: bool, fixed_performance: bool) -> Iterator[None]:
-    """Keep the screen on and the clocks bounded while the block runs, as asked; then put both back.
+    """Keep the screen on and the clocks fixed during the `with` block, as requested; then restore both.
 
-    Raises AdbFailed when the device refuses, and when something could not be put back, with the command to do it.
+    Raise AdbFailed when the device refuses, and with the command to run when a setting could not be restored.
     """
     if not keep_awake and not fixed_performance:
         yield
@@ -57,6 +57,6 @@ def changed(remote: Remote, phone: Phone, *, keep_awake: bool, fixed_performance
         except AdbFailed as error:
             by_hand = f"adb -s {remote.device.serial} shell {quote(['; '.join(undo)])}"
             raise AdbFailed(
-                f"{problem or error}; its settings were not put back: the next tprune bench on it will do it, or by "
-                f"hand: {by_hand}"
+                f"{problem or error}; its settings were not restored: the next tprune bench on it does that, or run: "
+                f"{by_hand}"
             ) from None

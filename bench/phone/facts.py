@@ -1,18 +1,18 @@
-"""`Phone`: what a device is: model, SoC, Android, ABIs, cores, memory; and whether it is fit to be measured.
+"""`Phone`: the facts of a device: model, SoC, Android, ABIs, cores, memory; and whether it is fit to be measured.
 
     phone = parse(device.ask(f"D=/data/local/tmp{PROBE}"))
     complaints = preflight(phone, need_kib=40_000)
 
-Every fact may be missing: vendors hide files, and old or odd Androids lack commands. Parsing never raises.
+Any fact may be missing: vendors hide files, and old or unusual Androids lack commands. Parsing never raises.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
 from tprune.base import processor
+from tprune.bench.measure.record import DeviceFacts
 from tprune.bench.measure.settings import cpu_list
 from tprune.bench.phone import pulse
 from tprune.bench.phone.pulse import PULSE, STATUS, Pulse, cpu_line, number, sections
@@ -34,7 +34,7 @@ PROPERTIES = (
 EMULATED_HARDWARE = ("ranchu", "goldfish", "tprune-double")
 LOWEST_CHARGE = 20  # per cent; below it phones save power
 
-# Run it with D set to the folder whose free space is asked for. Only the properties that are needed are read.
+# D must be set to the folder whose free space is wanted.
 PROBE = rf"""
 {{
 echo @@properties
@@ -67,7 +67,7 @@ class Core:
 
 @dataclass(frozen=True)
 class Phone:
-    """One device as it describes itself. `allowed`: the CPUs that a shell's processes may use, empty when unknown."""
+    """One device. `allowed`: the CPUs that the shell's processes may use, empty when unknown."""
 
     manufacturer: str | None = None
     model: str | None = None
@@ -90,34 +90,41 @@ class Phone:
         return " ".join(filter(None, (self.manufacturer, self.model))) or "a device without a name"
 
     def usable_cores(self) -> tuple[int, ...]:
-        """Return the ids of the CPUs that a benchmark may ask for; empty when the device does not tell."""
+        """Return the ids of the CPUs that a benchmark may use; empty when unknown."""
         return tuple(core.id for core in self.cores if not self.allowed or core.id in self.allowed)
 
     def big_cores(self, threads: int = 1) -> tuple[int, ...]:
         """Return the usable CPUs of the fastest cluster, and of the next ones until there is one for every thread.
 
-        Clusters are told by capacity, else by top frequency; where neither is known, all usable CPUs are returned.
+        Clusters are distinguished by capacity, else by top frequency; without either, return all usable CPUs.
         """
         usable = [core for core in self.cores if core.id in self.usable_cores()]
         for speeds in ([core.capacity for core in usable], [core.max_khz for core in usable]):
-            told = [speed for speed in speeds if speed is not None]
-            if told and len(told) == len(usable):
-                enough = sorted(told, reverse=True)[: max(1, threads)]
-                return tuple(core.id for core, speed in zip(usable, told, strict=True) if speed >= enough[-1])
+            known = [speed for speed in speeds if speed is not None]
+            if known and len(known) == len(usable):
+                enough = sorted(known, reverse=True)[: max(1, threads)]
+                return tuple(core.id for core, speed in zip(usable, known, strict=True) if speed >= enough[-1])
         return tuple(core.id for core in usable)
 
-    def document(self, serial: str, abi: str) -> dict[str, Any]:
+    def facts(self, serial: str, abi: str) -> DeviceFacts:
         """Return the `device` of a record that was measured on this phone by a program for `abi`."""
-        facts = {"model": self.name, "abi": abi, "emulated": self.emulated, "soc": self.soc, "android": self.android}
-        own = processor.known(processor.parse(self.cpuinfo, abi))
-        return {"kind": "phone", "serial": serial, **facts, "instruction_set": own}
+        return DeviceFacts(
+            kind="phone",
+            serial=serial,
+            model=self.name,
+            abi=abi,
+            emulated=self.emulated,
+            soc=self.soc,
+            android=self.android,
+            instruction_set=processor.known(processor.parse(self.cpuinfo, abi)),
+        )
 
 
 def parse(text: str) -> Phone:
-    """Return what the output of `PROBE` says; never raises."""
+    """Parse the output of `PROBE`. Never raise."""
     parts = sections(text)
-    told = dict(line.split("=", 1) for line in parts.get("properties", ()) if "=" in line)
-    properties = {name: " ".join(value.split()) for name, value in told.items() if value.strip()}
+    pairs = dict(line.split("=", 1) for line in parts.get("properties", ()) if "=" in line)
+    properties = {name: " ".join(value.split()) for name, value in pairs.items() if value.strip()}
     maker, chip = properties.get("ro.soc.manufacturer"), properties.get("ro.soc.model")
     board = properties.get("ro.board.platform") or properties.get("ro.hardware")
     abis = properties.get("ro.product.cpu.abilist") or properties.get("ro.product.cpu.abi") or ""
@@ -142,7 +149,7 @@ def parse(text: str) -> Phone:
 
 
 def preflight(phone: Phone, need_kib: int = 0) -> list[str]:
-    """Return what speaks against measuring on this phone now, each complaint with what to do about it."""
+    """Return the reasons against measuring on this phone now, each with what to do about it."""
     now, complaints = phone.pulse, []
     if now.battery.level is not None and now.battery.level < LOWEST_CHARGE:
         complaints.append(f"its battery is at {now.battery.level} %: charge it to {LOWEST_CHARGE} % or more")
@@ -162,14 +169,14 @@ def preflight(phone: Phone, need_kib: int = 0) -> list[str]:
 def _cores(parts: dict[str, list[str]]) -> tuple[Core, ...]:
     online = cpu_list("".join(parts.get("online", ())))
     found: dict[int, Core] = {}
-    for cpu, told in map(cpu_line, parts.get("cpus", ())):
+    for cpu, pairs in map(cpu_line, parts.get("cpus", ())):
         if cpu is not None and (not online or cpu in online):
-            speed = {"max_khz": number(told.get("top")), "capacity": number(told.get("size"))}
-            found[cpu] = Core(cpu, **speed, governor=told.get("governor") or None)
+            speed = {"max_khz": number(pairs.get("top")), "capacity": number(pairs.get("size"))}
+            found[cpu] = Core(cpu, **speed, governor=pairs.get("governor") or None)
     return tuple(found[cpu] for cpu in sorted(found))
 
 
 def _free(lines: list[str]) -> int | None:
-    """Return the `Available` column of `df -k`: the third from the end, since device names may hold blanks."""
+    """Return the `Available` column of `df -k`, counted from the end since device names may contain blanks."""
     words = lines[-1].split() if len(lines) > 1 else []
     return number(words[-3]) if len(words) >= 5 else None

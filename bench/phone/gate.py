@@ -1,58 +1,78 @@
-"""`Gate`: no block starts on a warmer device than the first one did; waiting has a reason, and an end.
+"""`Gate`: no block starts on a warmer phone than the first one did. Every wait has a reason and a limit.
 
-gate = Gate(look=..., rest=...)
-start = gate.wait(tell=print)      # before every block
-if start.still or gate.throttled(after, cpus): ...
+gate = Gate(device, patience=600)
+before = gate.wait(print)      # before every block
+after = gate.after([6, 7])     # with `throttled` when heat slowed the block down
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tprune.bench.phone.pulse import STATUS, Pulse
+from tprune.bench.measure.conditions import Conditions
+from tprune.bench.phone import pulse
+from tprune.bench.phone.adb import Device, Stopped
+from tprune.bench.phone.pulse import PULSE, STATUS, Pulse
 
 MARGIN = 2.0  # degrees by which a block may start warmer than the first
 COOL = 37.0  # degrees of the case at which no phone throttles: never wait for less
-INTERVAL = 5.0  # seconds between two looks
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a block starts from: the last look, how long was waited for it, and why waiting was given up, if it was."""
-
-    pulse: Pulse
-    waited: float = 0.0
-    still: str | None = None
+INTERVAL = 5.0  # seconds between two readings
+FRESH = 2.0  # seconds for which a reading is reused
 
 
 @dataclass
 class Gate:
-    """The thermal gate of one device in one session; the first look that passes sets what later blocks must be near.
+    """The thermal gate of one phone during one call. The first reading that passes is the reference for later blocks.
 
-    `look` takes a pulse, `rest` sleeps some seconds (or raises when the session is stopped), `patience` is in seconds.
+    `patience` is in seconds.
     """
 
-    look: Callable[[], Pulse]
-    rest: Callable[[float], None]
+    device: Device
     patience: float = 600.0
     first: Pulse | None = field(default=None, init=False)
+    before: Conditions | None = field(default=None, init=False)
+    latest: tuple[float, Pulse] | None = field(default=None, init=False)
 
-    def wait(self, tell: Callable[[str], None]) -> Start:
-        """Return once the device is as cool as at the first block or patience is over; `tell` hears the reason."""
+    def look(self) -> Pulse:
+        """Read the phone's state; a reading younger than `FRESH` is reused."""
+        if self.latest is None or time.monotonic() - self.latest[0] > FRESH:
+            self.note(self.device.ask(PULSE))
+        assert self.latest is not None
+        return self.latest[1]
+
+    def note(self, text: str) -> None:
+        """Take over a reading: the output of `PULSE`."""
+        self.latest = (time.monotonic(), pulse.parse(text))
+
+    def rest(self, seconds: float) -> None:
+        """Sleep. Raise `Stopped` when the call is interrupted."""
+        if self.device.stop.wait(seconds):
+            raise Stopped("stopped by Ctrl-C or a signal")
+
+    def wait(self, tell: Callable[[str], None]) -> Conditions:
+        """Return once the phone is as cool as at the first block, or patience is over; `tell` receives the reason."""
         waited = 0.0
         while True:
-            pulse = self.look()
-            why = self.too_warm(pulse)
+            now = self.look()
+            why = self.too_warm(now)
             if why is None or waited >= self.patience:
-                self.first = self.first or pulse
-                return Start(pulse, waited, why)
+                self.first = self.first or now
+                self.before = Conditions(now, waited, why)
+                return self.before
             tell(f"cooling down: {why}; {waited:.0f} s of at most {self.patience:.0f} s")
             self.rest(INTERVAL)
             waited += INTERVAL
 
+    def after(self, cpus: Sequence[int], *, sustained: bool = False) -> Conditions:
+        """Return the conditions after a block on these CPUs. A sustained run is never throttled: it measures heat."""
+        now = self.look()
+        reason = (self.before.too_warm if self.before else None) or self.throttled(now, cpus)
+        return Conditions(now, throttled=None if sustained else reason)
+
     def too_warm(self, now: Pulse) -> str | None:
-        """Return why a block must not start now, or None. A device that tells no temperature always passes."""
+        """Return why a block must not start now, or None. A phone that reports no temperature always passes."""
         if now.thermal_status:
             return _status(now.thermal_status)
         began = self.first.celsius if self.first else None
@@ -61,9 +81,9 @@ class Gate:
         return None
 
     def throttled(self, after: Pulse, cpus: Sequence[int]) -> str | None:
-        """Return why a block that ended like this was slowed down by heat: its status, or lower limits; or None.
+        """Return why heat slowed a block down: the thermal status, or a frequency limit below that of the first block.
 
-        `cpus` are those it ran on; their frequency limits are compared with those before the first block.
+        `cpus` are those that the block ran on.
         """
         if after.thermal_status:
             return _status(after.thermal_status)

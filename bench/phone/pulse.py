@@ -1,6 +1,6 @@
-"""`Pulse`: what changes on a device from minute to minute: heat, frequencies, battery, screen, load.
+"""`Pulse`: the state of a device: temperature, frequencies, battery, screen, load.
 
-A device answers what it likes: every part may be missing or nonsense, and is then None or empty.
+Any part may be missing or malformed, since vendors differ; it is then None or empty.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 STATUS = (
     "NONE",
@@ -22,8 +21,8 @@ STATUS = (
 SKIN = 3  # Android's number for the temperature of the case
 DEGREES = 200  # a zone's reading up to this is in degrees, above it in thousandths
 
-# POSIX sh with `cat`, `grep` and Android's own commands only; `read` is built in, where `cat` would start a process for
-# each of a hundred files.
+# POSIX sh with `cat`, `grep` and Android's own commands only. `read` is a builtin; `cat` would start a process for each
+# of a hundred files.
 PULSE = r"""
 {
 echo @@load; cat /proc/loadavg
@@ -46,7 +45,7 @@ echo @@end
 
 @dataclass(frozen=True)
 class Battery:
-    """Charge in per cent, temperature in degrees, and what feeds it ("AC", "USB", ...), as far as it is told."""
+    """Charge in per cent, temperature in degrees, and the power sources ("AC", "USB", ...); None where unknown."""
 
     level: int | None = None
     celsius: float | None = None
@@ -55,7 +54,7 @@ class Battery:
 
 @dataclass(frozen=True)
 class Pulse:
-    """One look at a device. `zones` in thousandths of a degree, `khz` and `caps` (the limits in force) by CPU."""
+    """One reading of a device. `zones` in thousandths of a degree; `khz` and `caps` (current limits) by CPU."""
 
     thermal_status: int | None = None
     case_celsius: float | None = None
@@ -68,13 +67,13 @@ class Pulse:
 
     @property
     def celsius(self) -> float | None:
-        """The temperature that says best how warm the whole device is: its case, a zone of that name, its battery."""
+        """The best estimate of the device's temperature: its case, else a zone named "skin", else its battery."""
         zones = [value / 1000 for name, value in self.zones.items() if "skin" in name.lower()]
         known = (self.case_celsius, max(zones, default=None), self.battery.celsius)
         return next((value for value in known if value is not None), None)
 
-    def document(self) -> dict[str, Any]:
-        """Return the pulse as a record writes it; what the device did not tell is left out."""
+    def document(self) -> dict[str, object]:
+        """Return the JSON fields of a record's conditions, without unknown values."""
         battery = {"level": self.battery.level, "celsius": self.battery.celsius, "powered": list(self.battery.powered)}
         found = {
             "thermal_status": self.thermal_status,
@@ -90,7 +89,7 @@ class Pulse:
 
 
 def parse(text: str) -> Pulse:
-    """Return what the output of `PULSE` says; never raises."""
+    """Parse the output of `PULSE`. Never raise."""
     parts = sections(text)
     thermal = "\n".join(parts.get("thermal", ()))
     status = re.search(r"^Thermal Status: (\d{1,2})\s*$", thermal, re.MULTILINE)
@@ -109,7 +108,7 @@ def parse(text: str) -> Pulse:
 
 
 def sections(text: str) -> dict[str, list[str]]:
-    """Return the lines after every `@@name` line, by name; of two sections with one name the first counts."""
+    """Return the lines of every section, which begins with a line `@@name`. The first of two equal names counts."""
     found: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in text.splitlines():
@@ -122,13 +121,13 @@ def sections(text: str) -> dict[str, list[str]]:
 
 
 def cpu_line(line: str) -> tuple[int | None, dict[str, str]]:
-    """Return the CPU and the pairs of a line `3 now=1200000 cap=1800000`; no CPU when the line is something else."""
+    """Parse a line `3 now=1200000 cap=1800000` into the CPU and its pairs; None for a line of another form."""
     first, *rest = line.split() or [""]
     return number(first), dict(pair.split("=", 1) for pair in rest if "=" in pair)
 
 
 def number(word: str | None) -> int | None:
-    """Return a whole number that fits 63 bits and is not below 0, or None."""
+    """Parse a non-negative integer of at most 18 digits; None for anything else."""
     return int(word) if word and len(word) < 19 and word.isascii() and word.isdecimal() else None
 
 
@@ -137,11 +136,11 @@ def _real(word: str | None) -> float | None:
 
 
 def _case(thermal: str) -> float | None:
-    """Return the warmest case temperature of `dumpsys thermalservice`; what the HAL says now goes before the cache."""
+    """Return the highest case temperature in `dumpsys thermalservice`; current HAL values come before cached ones."""
     now = thermal.partition("Current temperatures from HAL")[2]
     for part in (now, thermal):
-        told = re.findall(r"Temperature\{mValue=([^,}]*), mType=(\d+)", part)
-        values = [value for word, kind in told if kind == str(SKIN) and (value := _real(word)) is not None]
+        readings = re.findall(r"Temperature\{mValue=([^,}]*), mType=(\d+)", part)
+        values = [value for word, kind in readings if kind == str(SKIN) and (value := _real(word)) is not None]
         if values:
             return max(values)
     return None
@@ -159,13 +158,16 @@ def _zones(lines: list[str]) -> dict[str, int]:
 
 
 def _battery(lines: list[str]) -> Battery:
-    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    level, scale, tenths = number(told.get("level")), number(told.get("scale")) or 100, _real(told.get("temperature"))
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    level, scale = number(fields.get("level")), number(fields.get("scale")) or 100
+    tenths = _real(fields.get("temperature"))
     return Battery(
         level=None if level is None else round(100 * level / scale),
         celsius=None if tenths is None else tenths / 10,
         powered=tuple(
-            key.removesuffix(" powered") for key, value in told.items() if key.endswith(" powered") and value == "true"
+            key.removesuffix(" powered")
+            for key, value in fields.items()
+            if key.endswith(" powered") and value == "true"
         ),
     )
 

@@ -1,51 +1,48 @@
-"""`Station`: one phone prepared for a benchmark: known, fit, with everything on it that a run needs.
+"""`Station`: one phone prepared for a benchmark: identified, fit, with all files of the runs on it.
 
-with opened(device, subjects, [settings], Handling(cpus="big"), tell) as station:
-    blocks.run(..., place=station.place(), settings=station.sweep, progress=station.show)
+with opened(device, plan, PhoneOptions(cpus="big"), tell) as station:
+    blocks.run(station.plan, place=station.place(), out=out, progress=station.show)
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.bench.libraries import glibc
 from tprune.bench.libraries.abi import ABIS, named
-from tprune.bench.measure import inputs, scratch
-from tprune.bench.measure.artefact import Artefact
+from tprune.bench.measure import scratch
 from tprune.bench.measure.blocks import Place, Progress
-from tprune.bench.measure.inputs import Inputs
-from tprune.bench.measure.settings import Settings
+from tprune.bench.measure.conditions import Conditions
+from tprune.bench.measure.plan import Plan
+from tprune.bench.measure.tasks import TASKS, Inputs, Subject
 from tprune.bench.phone import bundle, pulse, remote
 from tprune.bench.phone import facts as phone
 from tprune.bench.phone.adb import AdbFailed, Device, Done, Stopped, quote
 from tprune.bench.phone.bundle import Bundle
 from tprune.bench.phone.changes import changed
 from tprune.bench.phone.facts import PROBE, Phone, preflight
-from tprune.bench.phone.gate import Gate, Start
-from tprune.bench.phone.pulse import PULSE, Pulse
+from tprune.bench.phone.gate import Gate
+from tprune.bench.phone.pulse import PULSE
 from tprune.bench.phone.remote import Parcel, Remote
 from tprune.bench.runner.contract import OUTPUT, REPORT, Job, Run, RunFailed, how_it_ended, read_run
 from tprune.export.manifest import FILE as MANIFEST
 from tprune.export.manifest import check_files, read_document, read_files
 
-SPARE_KIB = 16 * 1024  # free space that a run needs on top of what is copied
-FRESH = 2.0  # seconds for which the look behind a run also serves the next one
-WARMUP_MS = 500  # of a phone, if nothing else is asked for: governors need some time to raise the clock
-EMULATED_TIMES = 10  # by which an emulated device may be slower
+SPARE_KIB = 16 * 1024  # free space that a run needs besides the files copied
+WARMUP_MS = 500  # default on a phone: governors need some time to raise the clock
+EMULATED_TIMES = 10  # factor by which an emulated device may be slower
 
 
 @dataclass(frozen=True)
-class Handling:
-    """How phones are treated: on which CPUs the runner is put ("big", "all" or a list), and what may be changed there.
+class PhoneOptions:
+    """How to use a phone: the CPUs to pin the runner to ("big", "all" or a list), and what may be changed on it.
 
-    `patience` is how many seconds a block waits for a warm phone; a block is given up after a minute and `sentence`
-    seconds for each of its sentences.
+    `patience` is how many seconds a block waits for a warm phone. A block times out after a minute and `sentence`
+    seconds for each of its inputs.
     """
 
     cpus: str | tuple[int, ...] = "big"
@@ -55,12 +52,12 @@ class Handling:
     sentence: float = 10.0
 
     def __post_init__(self) -> None:
-        """Refuse CPUs that no device can have (BadInput)."""
+        """Raise BadInput for CPUs that no device can have."""
         if isinstance(self.cpus, str) and self.cpus not in {"big", "all"}:
             raise BadInput(f"cpus {self.cpus!r}: must be big, all, or a list such as 4,6-7")
 
-    def on(self, there: Phone, threads: int) -> tuple[int, ...] | None:
-        """Return the CPUs to ask for on this phone; None leaves it to its kernel."""
+    def cpus_on(self, there: Phone, threads: int) -> tuple[int, ...] | None:
+        """Return the CPUs to request on this phone; None leaves the choice to its kernel."""
         usable = there.usable_cores()
         if usable and threads > len(usable):
             raise BadInput(f"threads {threads}: {there.name} has {len(usable)} CPUs to run them on")
@@ -72,23 +69,21 @@ class Handling:
 
 
 @contextmanager
-def opened(
-    device: Device, subjects: Sequence[Artefact], sweep: Sequence[Settings], handling: Handling, tell: Progress
-) -> Iterator[Station]:
-    """Yield a phone that is ready to be measured; afterwards what was changed on it is put back.
+def opened(device: Device, plan: Plan, options: PhoneOptions, tell: Progress) -> Iterator[Station]:
+    """Yield a phone that is ready to be measured; afterwards undo what was changed on it.
 
-    Raises BadInput when the phone cannot do what is asked, and WorkFailed when it is not fit to be measured.
+    Raise BadInput when the phone cannot do what is planned, and WorkFailed when it is not fit to be measured.
     """
     here = Remote(device, remote.root())
     there = phone.parse(here.open(f"D={quote([here.root])}\n{PROBE}"))
     abi = _abi(there, device.serial)
-    asked = tuple(replace(one, cpus=handling.on(there, one.threads)) for one in sweep)
-    runtimes = sorted({subject.runtime for subject in subjects})
+    sweep = tuple(replace(one, cpus=options.cpus_on(there, one.threads)) for one in plan.sweep)
+    runtimes = sorted({subject.runtime for subject in plan.subjects})
     bundles = {runtime: bundle.assemble(abi, runtime, progress=tell) for runtime in runtimes}
     system, engines = _bundle_parcels(bundles)
-    models = {subject.id: _model_parcel(subject) for subject in subjects}
-    with changed(here, there, keep_awake=handling.keep_awake, fixed_performance=handling.fixed_performance):
-        if handling.keep_awake:
+    models = {subject.id: _model_parcel(subject) for subject in plan.subjects}
+    with changed(here, there, keep_awake=options.keep_awake, fixed_performance=options.fixed_performance):
+        if options.keep_awake:
             there = replace(there, pulse=pulse.parse(device.ask(PULSE)))
         missing = here.missing([system, *engines.values(), *models.values()])
         need = sum(one.bytes for one in missing) // 1024 + SPARE_KIB
@@ -97,7 +92,7 @@ def opened(
                 f"device {device.serial} ({there.name}) is not fit to be measured: {'; '.join(complaints)}"
             )
         here.store(missing, lambda done, total: tell(done >> 10, total >> 10, "KiB copied to it"))
-        yield Station(here, there, abi, asked, handling, bundles, system, engines, models, tell)
+        yield Station(here, there, abi, replace(plan, sweep=sweep), options, bundles, system, engines, models, tell)
 
 
 def _abi(there: Phone, serial: str) -> str:
@@ -106,13 +101,13 @@ def _abi(there: Phone, serial: str) -> str:
         if abi in legal:
             return abi
     raise WorkFailed(
-        f"device {serial} ({there.name}) runs {', '.join(there.abis) or 'nothing that it tells of'}; the runner exists "
+        f"device {serial} ({there.name}) reports the ABIs {', '.join(there.abis) or 'none'}; the runner exists "
         f"for {' and '.join(legal)}"
     )
 
 
 def _bundle_parcels(bundles: Mapping[str, Bundle]) -> tuple[Parcel, dict[str, Parcel]]:
-    """Return the C library that these bundles share, so that a device has it once, and by runtime what each adds."""
+    """Return the C library that the bundles share, stored once on a device, and the rest of each by runtime."""
     system: dict[str, Path] = {}
     digests: dict[str, str] = {}
     engines = {}
@@ -125,8 +120,8 @@ def _bundle_parcels(bundles: Mapping[str, Bundle]) -> tuple[Parcel, dict[str, Pa
     return Parcel("l", system, digests), engines
 
 
-def _model_parcel(subject: Artefact) -> Parcel:
-    """Return what the runner needs of an artefact: its graphs, which must be as the manifest says, and the manifest."""
+def _model_parcel(subject: Subject) -> Parcel:
+    """Return the files of an artefact that the runner reads: its graphs, checked, and the manifest."""
     files = read_files(read_document(subject.folder))
     check_files(subject.folder, files)
     return remote.parcel("m", subject.folder, [MANIFEST, *files])
@@ -134,29 +129,27 @@ def _model_parcel(subject: Artefact) -> Parcel:
 
 @dataclass
 class Station:
-    """One phone in one session; `sweep` names the CPUs of this phone. `bundles` and `engines` are by runtime.
+    """One phone during one call. `plan` names the CPUs of this phone; `bundles` and `engines` are by runtime.
 
-    `system` is the C library of them all.
+    `system` is the C library that all bundles share.
     """
 
     remote: Remote
     phone: Phone
     abi: str
-    sweep: tuple[Settings, ...]
-    handling: Handling
+    plan: Plan
+    options: PhoneOptions
     bundles: Mapping[str, Bundle]
     system: Parcel
     engines: Mapping[str, Parcel]
     models: Mapping[str, Parcel]
     tell: Progress
     gate: Gate = field(init=False)
-    start: Start | None = None
-    looked: tuple[float, Pulse] | None = None
     shown: tuple[int, int] = (0, 1)
-    stored: set[str] = field(default_factory=set)  # folders of sentences or images that are on the phone for certain
+    stored: set[str] = field(default_factory=set)  # folders of inputs that are known to be on the phone
 
     def __post_init__(self) -> None:
-        self.gate = Gate(self._look, self._rest, self.handling.patience)
+        self.gate = Gate(self.device, self.options.patience)
 
     @property
     def device(self) -> Device:
@@ -166,31 +159,27 @@ class Station:
         """Return this phone as a place to measure in."""
         versions = {runtime: made.versions[runtime] for runtime, made in self.bundles.items()}
         versions |= {f"{runtime} bundle": made.id[:12] for runtime, made in self.bundles.items()}
-        versions["clocks"] = "fixed" if self.handling.fixed_performance else "free"  # a resumed file must agree in it
-        document = self.phone.document(self.device.serial, self.abi)
-        return Place(document, self.measure, self.ready, self.after, versions)
+        versions["clocks"] = "fixed" if self.options.fixed_performance else "free"  # a resumed file must agree
+        facts = self.phone.facts(self.device.serial, self.abi)
+        return Place(facts, self.measure, self.ready, self.after, versions)
 
     def show(self, done: int, total: int, what: str) -> None:
-        """Say what is measured now, and remember it for what is said while waiting."""
+        """Report progress, and remember it for messages while waiting."""
         self.shown = (done, total)
         self.tell(done, total, what)
 
-    def ready(self) -> dict[str, Any]:
+    def ready(self) -> Conditions:
         """Wait until the phone is as cool as at the first block, or patience is over."""
-        self.start = self.gate.wait(lambda why: self.tell(*self.shown, why))
-        waited = {"waited_s": self.start.waited, "too_warm": self.start.still}
-        return {**self.start.pulse.document(), **{name: value for name, value in waited.items() if value}}
+        return self.gate.wait(lambda why: self.tell(*self.shown, why))
 
-    def after(self, run: Run) -> dict[str, Any]:
-        """Look at the phone behind a run, and say whether heat slowed it; when sustained, heat is what is measured."""
-        now = self._look()
-        reason = (self.start.still if self.start else None) or self.gate.throttled(now, run.affinity["got"] or ())
-        return {**now.document(), **({"throttled": reason} if reason and self.sweep[0].mode != "sustained" else {})}
+    def after(self, run: Run) -> Conditions:
+        """Return the conditions after a run, with the reason when heat slowed it down."""
+        return self.gate.after(run.affinity["got"] or (), sustained=self.plan.sweep[0].mode == "sustained")
 
-    def measure(self, subject: Artefact, job: Job, sentences: Inputs) -> Run:
-        """Run one job on the phone and return its report, pulled and proved to be this job's."""
+    def measure(self, subject: Subject, job: Job, sentences: Inputs) -> Run:
+        """Run one job on the phone and return its report, pulled and verified to be this job's."""
         with scratch.folder() as here:
-            file = inputs.write(sentences, here).name
+            file = TASKS[subject.task].write(sentences, here).name
             given = remote.parcel("s", here, [file])
             if given.folder not in self.stored:
                 self.remote.store(self.remote.missing([given]))
@@ -207,11 +196,11 @@ class Station:
                 done = self.device.shell(script, timeout=self._limit(job, len(sentences)))
                 return self._fetch(done, f"{folder}/out", here, job.nonce)
             finally:
-                with suppress(AdbFailed):  # the device is gone: the next session does it
-                    self.looked = (time.monotonic(), pulse.parse(self.remote.end_run(job.nonce, PULSE)))
+                with suppress(AdbFailed):  # the device is gone: the next call cleans up
+                    self.gate.note(self.remote.end_run(job.nonce, PULSE))
 
     def _fetch(self, done: Done, there: str, here: Path, nonce: str) -> Run:
-        """Pull what a run left, and believe it only when it is whole; say what happened when there is nothing."""
+        """Pull and verify the output of a run; raise with the reason when there is none."""
         for name in (REPORT, OUTPUT):
             try:
                 self.device.pull(f"{there}/{name}", here / name)
@@ -220,9 +209,9 @@ class Station:
             except AdbFailed:
                 if not self.device.is_there():
                     raise AdbFailed(self.device.lost(done)) from None
-                break  # a run that failed has no such file; its report or its end says why
+                break  # a run that failed has no such file; its report or exit code gives the reason
         if not (here / REPORT).is_file():
-            if done.code in {0, 255}:  # what adb says of a device that vanished, and is back already
+            if done.code in {0, 255}:  # adb's exit codes for a device that vanished and is back already
                 raise AdbFailed(self.device.lost(done))
             raise RunFailed(how_it_ended(done.code, done.err))
         found = read_run(here, nonce)
@@ -231,14 +220,5 @@ class Station:
         return found
 
     def _limit(self, job: Job, sentences: int) -> float:
-        one = self.handling.sentence * (EMULATED_TIMES if self.phone.emulated else 1) + job.gap_ms / 1000
+        one = self.options.sentence * (EMULATED_TIMES if self.phone.emulated else 1) + job.gap_ms / 1000
         return 60.0 + (job.warmup_ms + job.min_ms) / 1000 + one * (job.warmup + job.passes * sentences)
-
-    def _look(self) -> Pulse:
-        if self.looked is None or time.monotonic() - self.looked[0] > FRESH:
-            self.looked = (time.monotonic(), pulse.parse(self.device.ask(PULSE)))
-        return self.looked[1]
-
-    def _rest(self, seconds: float) -> None:
-        if self.device.stop.wait(seconds):
-            raise Stopped("stopped by Ctrl-C or a signal")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tprune.base.errors import BadInput
-from tprune.bench.measure import artefact, record
-from tprune.bench.measure.artefact import Artefact
+from tprune.bench.measure import record
 from tprune.bench.measure.record import Record
+from tprune.bench.measure.tasks import Subject, read_subject
 from tprune.bench.report import simulated
 from tprune.export.manifest import IMAGES
 
@@ -26,7 +26,7 @@ class Evidence:
 
     qualities: tuple[Quality, ...]
     sessions: tuple[tuple[Record, ...], ...]
-    artefacts: tuple[Artefact, ...]
+    artefacts: tuple[Subject, ...]
     simulations: tuple[dict[str, Any], ...] = ()  # report.json of `tprune simulate`
     remarks: tuple[str, ...] = ()
 
@@ -40,7 +40,7 @@ def collect(runs: Sequence[Path | str], *, split: str | None = None) -> Evidence
     """
     qualities: dict[str, Quality] = {}
     sessions: dict[tuple[Any, ...], tuple[Record, ...]] = {}
-    artefacts: dict[str, Artefact] = {}
+    artefacts: dict[str, Subject] = {}
     simulations: dict[str, dict[str, Any]] = {}
     for path, asked in _files(runs):
         if path.suffix == ".jsonl":
@@ -49,7 +49,7 @@ def collect(runs: Sequence[Path | str], *, split: str | None = None) -> Evidence
         elif (document := _document(path, asked)).get("kind") == "quality":
             qualities[json.dumps(document, sort_keys=True)] = _checked(document, path)
         elif document.get("kind") == "artefact":
-            subject = artefact.read(path.parent)
+            subject = read_subject(path.parent)
             artefacts[subject.id] = subject
         elif document.get("kind") == simulated.KIND:
             simulations[json.dumps(document, sort_keys=True)] = simulated.checked(document, path)
@@ -66,7 +66,7 @@ def collect(runs: Sequence[Path | str], *, split: str | None = None) -> Evidence
 
 
 def _check_one_task(
-    qualities: Collection[Quality], sessions: Sequence[Sequence[Record]], artefacts: Iterable[Artefact]
+    qualities: Collection[Quality], sessions: Sequence[Sequence[Record]], artefacts: Iterable[Subject]
 ) -> None:
     """Raise BadInput when translation models and image networks would stand in one report."""
     told = [(item.task == IMAGES, str(item.model["name"])) for session in sessions for item in session]

@@ -8,6 +8,7 @@ from typing import Any
 from tprune.bench.measure.record import Record, place_name
 from tprune.bench.report.evidence import Evidence
 from tprune.bench.report.join import device_names
+from tprune.export import runtimes
 from tprune.export.manifest import IMAGES, TRANSLATION
 
 STATISTIC = (
@@ -100,8 +101,7 @@ def _cpus(affinity: Mapping[str, list[int] | None]) -> str:
 
 
 def _engine(item: Record) -> str:
-    name = {"onnxruntime": "ONNX Runtime", "executorch": "ExecuTorch"}.get(item.runtime, item.runtime)
-    return f"{name} {item.engine.get('version') or ''}".strip()
+    return f"{runtimes.label(item.runtime)} {item.engine.get('version') or ''}".strip()
 
 
 def _before(item: Record, key: str) -> Any:

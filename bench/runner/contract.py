@@ -24,9 +24,10 @@ from typing import Any
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.bench.libraries.wheels import INSTALL
 from tprune.bench.runner.fields import Fields, one_line
+from tprune.export.runtimes import RUNTIMES
 
 SCHEMA = 1
-PROGRAMS = {"onnxruntime": "tprune-ort", "executorch": "tprune-et"}
+PROGRAMS = {name: runtime.program for name, runtime in RUNTIMES.items()}
 SOURCE = Path(__file__).resolve().parents[2] / "android_runner"
 REPORT, OUTPUT = "report.json", "output.ids"
 SEQ2SEQ, CLASSIFY = "seq2seq", "classify"  # the tasks that a benchmark has for the runner

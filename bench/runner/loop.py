@@ -4,7 +4,7 @@
 
 It writes the same report.json, greedy and ONNX only, and its loop costs 13 to 25 microseconds a decoder step more than
 the runner's. Exit codes: 0 done, 1 the run failed, 2 the call was wrong; for 1 the report says why. Programs that run
-something else in Python hand `main` what opens it (`tprune.rivals.hf`).
+something else in Python pass `main` a function that opens it (`tprune.rivals.hf`).
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ Open = Callable[[argparse.Namespace], Opened]
 Sentence = Callable[[list[int]], Translated]
 
 
-def main(argv: Sequence[str] | None = None, *, program: str = PROGRAM, opens: Open | None = None) -> int:
-    """Do one job and return the exit code; `opens` opens what the arguments name, an ONNX artefact by default."""
+def main(argv: Sequence[str] | None = None, *, program: str = PROGRAM, open_model: Open | None = None) -> int:
+    """Do one job and return the exit code. `open_model` opens the model; by default it opens an ONNX artefact."""
     asked = _arguments(argv)
     out = asked.out_dir
     head = {"schema": runner.SCHEMA, "kind": "run", "nonce": asked.nonce, "task": "seq2seq", "program": program}
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = PROGRAM, opens: Op
     try:
         out.mkdir(exist_ok=True)
         (out / runner.REPORT).unlink(missing_ok=True)
-        body, ids = _measure(asked, opens)
+        body, ids = _measure(asked, open_model)
         runner.write_ids(out / runner.OUTPUT, ids)
         stamp.write_json(out / runner.REPORT, {**head, "ok": True, **body, "error": None})
     except Exception as error:  # noqa: BLE001 - whatever went wrong, the benchmark must hear of it in one line
@@ -102,7 +102,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def _artefacts() -> Open:
     from tprune.export.ort import runtime  # noqa: PLC0415 - counts neither as loading nor as the model's memory
 
-    def opens(asked: argparse.Namespace) -> Opened:
+    def open_model(asked: argparse.Namespace) -> Opened:
         if asked.beams != 1:
             raise BadInput(f"beams {asked.beams}: this loop is greedy; the runner in C++ searches with beams")
         artefact = runtime.open(asked.artefact, threads=asked.threads)
@@ -115,19 +115,19 @@ def _artefacts() -> Open:
 
         return Opened(artefact.manifest.id, artefact.manifest.limits.target, "onnxruntime", translate)
 
-    return opens
+    return open_model
 
 
-def _measure(asked: argparse.Namespace, opens: Open | None) -> tuple[dict[str, Any], list[list[int]]]:
+def _measure(asked: argparse.Namespace, open_model: Open | None) -> tuple[dict[str, Any], list[list[int]]]:
     """Return the report's body and the ids of the first pass."""
     if asked.affinity is not None:
         os.sched_setaffinity(0, asked.affinity)  # before the library is loaded: its threads inherit it
-    opens = opens or _artefacts()
+    open_model = open_model or _artefacts()
     sentences = runner.read_ids(asked.ids)
     parent = os.getppid() if asked.check_parent else None
     memory = {"start": _memory()}
     start = time.perf_counter_ns()
-    model = opens(asked)
+    model = open_model(asked)
     load_ns = time.perf_counter_ns() - start
     memory["loaded"] = _memory()
     limit = asked.max_length or model.limit

@@ -17,6 +17,7 @@ from tprune.export import targets
 from tprune.export.images.manifest import GRAPH, ImageManifest
 from tprune.export.marian.open import engine_errors
 from tprune.export.ort import runtime
+from tprune.export.runtimes import RUNTIMES
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -57,12 +58,12 @@ def open(folder: str | Path, threads: int = 1) -> Classifier:  # noqa: A001 - `i
     manifest.check_files(folder)
     targets.warn(f"artefact {str(folder)!r}", manifest.target_cpu)
     (file,) = manifest.files
-    start = _executorch if manifest.runtime == "executorch" else _onnxruntime
+    start = RUNTIMES[manifest.runtime].load("run_classifier")
     with engine_errors(folder):
         return Classifier(folder, manifest, start(folder / file, manifest, threads))
 
 
-def _onnxruntime(path: Path, manifest: ImageManifest, threads: int) -> Callable[[Floats], Floats]:
+def run_onnxruntime(path: Path, manifest: ImageManifest, threads: int) -> Callable[[Floats], Floats]:
     session = runtime.session(path, threads)
 
     def run(image: Floats) -> Floats:
@@ -72,7 +73,7 @@ def _onnxruntime(path: Path, manifest: ImageManifest, threads: int) -> Callable[
     return run
 
 
-def _executorch(path: Path, manifest: ImageManifest, threads: int) -> Callable[[Floats], Floats]:
+def run_executorch(path: Path, manifest: ImageManifest, threads: int) -> Callable[[Floats], Floats]:
     import torch  # only here, as with ExecuTorch: an ONNX artefact needs neither
 
     from tprune.export.et import runtime as executorch_runtime

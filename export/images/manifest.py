@@ -19,8 +19,6 @@ from tprune.export.manifest import (
     IMAGES,
     KIND,
     PRECISIONS,
-    PROGRAM,
-    RUNTIMES,
     Delegation,
     FileEntry,
     Tensors,
@@ -32,9 +30,10 @@ from tprune.export.manifest import (
     read_files,
     read_tensors,
 )
+from tprune.export.runtimes import RUNTIMES
 
 GRAPH = "forward"  # the one graph: its name among the tensors, and the method of an executorch program
-FILES = {"onnxruntime": "model.onnx", "executorch": PROGRAM}
+FILES = {name: runtime.image_file for name, runtime in RUNTIMES.items()}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.export.manifest import Manifest
-from tprune.export.ort import runtime
+from tprune.export.runtimes import RUNTIMES
 from tprune.export.search.translator import Translator
 
 
@@ -32,8 +32,5 @@ def engine_errors(folder: str | Path) -> Iterator[None]:
 
 def open_translator(folder: str | Path, threads: int = 1) -> Translator:
     """Open an artefact of any runtime. Raises BadInput if it is damaged or its runtime is not installed."""
-    if Manifest.read(folder).runtime == "executorch":
-        from tprune.export.et.runtime import open as open_executorch  # imported here because it loads torch
-
-        return open_executorch(folder, threads)
-    return runtime.open(folder, threads)
+    opened: Translator = RUNTIMES[Manifest.read(folder).runtime].load("open_translator")(folder, threads)
+    return opened

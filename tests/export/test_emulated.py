@@ -17,7 +17,7 @@ from tprune.base.errors import WorkFailed
 from tprune.bench.libraries import abi
 from tprune.bench.measure import record
 from tprune.bench.measure.settings import Settings
-from tprune.bench.phone import fleet as session
+from tprune.bench.phone import fleet
 from tprune.bench.phone.adb import Device
 from tprune.bench.runner.contract import PROGRAMS
 from tprune.export.marian.open import open_translator
@@ -63,7 +63,7 @@ def tree(double: Double) -> dict[str, tuple[int, int, str]]:
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_pruned_model_translates_there_as_here(at_adb, double, artefacts, tmp_path, runtime):
     (artefact,) = artefacts("arm64-v8a", runtime)
-    timed, memory = session.run([artefact], IDS, serials=[double.serial], out=tmp_path / "r.jsonl", settings=ONCE)
+    timed, memory = fleet.run([artefact], IDS, serials=[double.serial], out=tmp_path / "r.jsonl", settings=ONCE)
     assert timed.output_ids == translations(artefact)
     assert (timed.verdict, timed.identical, memory.verdict) == ("EMULATED", len(IDS), "EMULATED")
     assert (timed.device["abi"], timed.device["emulated"], timed.device["serial"]) == (
@@ -78,7 +78,7 @@ def test_a_pruned_model_translates_there_as_here(at_adb, double, artefacts, tmp_
 def test_beams_are_the_same_there_as_here(at_adb, quick_double, artefacts, tmp_path):
     (artefact,) = artefacts("x86_64", "onnxruntime")
     settings = Settings(blocks=1, warmup=0, beams=3)
-    timed = session.run([artefact], IDS, serials=[quick_double.serial], out=tmp_path / "r.jsonl", settings=settings)[0]
+    timed = fleet.run([artefact], IDS, serials=[quick_double.serial], out=tmp_path / "r.jsonl", settings=settings)[0]
     translator = open_translator(artefact)
     assert timed.output_ids == [list(translator.beam(ids, 3)) for ids in IDS]
 
@@ -88,7 +88,7 @@ def test_two_phones_at_once(at_adb, double, doubles, artefacts, tmp_path):
     chosen = artefacts("arm64-v8a", "onnxruntime")
     other = doubles()
     serials = [double.serial, other.serial]
-    done = session.run(chosen, IDS, serials=serials, out=tmp_path / "r.jsonl", settings=ONCE)
+    done = fleet.run(chosen, IDS, serials=serials, out=tmp_path / "r.jsonl", settings=ONCE)
     timed = [found for found in done if found.block == 0]
     assert [found.device["serial"] for found in timed] == serials
     assert [found.output_ids for found in timed] == [translations(chosen[0])] * 2
@@ -112,10 +112,10 @@ def test_the_command(at_adb, quick_double, artefacts, tmp_path):
 
 def test_what_is_there_is_not_pushed_again(at_adb, quick_double, artefacts, tmp_path, monkeypatch):
     chosen, serials = artefacts("x86_64", "onnxruntime"), [quick_double.serial]
-    session.run(chosen, IDS, serials=serials, out=tmp_path / "first.jsonl", settings=ONCE)
+    fleet.run(chosen, IDS, serials=serials, out=tmp_path / "first.jsonl", settings=ONCE)
     pushed: list[object] = []
     monkeypatch.setattr(Device, "push", lambda self, local, *rest, **named: pushed.append(local))
-    session.run(chosen, IDS, serials=serials, out=tmp_path / "second.jsonl", settings=ONCE)
+    fleet.run(chosen, IDS, serials=serials, out=tmp_path / "second.jsonl", settings=ONCE)
     assert pushed == []
 
 
@@ -124,7 +124,7 @@ def test_nothing_else_is_touched(at_adb, quick_double, artefacts, tmp_path, name
     hostile, home = tmp_path / name, Path(at_adb.environment["HOME"])
     shutil.copytree(*artefacts("x86_64", "onnxruntime"), hostile)
     before, host = tree(quick_double), contents(home)
-    session.run([hostile], IDS[:1], serials=[quick_double.serial], out=tmp_path / "r.jsonl", settings=ONCE)
+    fleet.run([hostile], IDS[:1], serials=[quick_double.serial], out=tmp_path / "r.jsonl", settings=ONCE)
     assert tree(quick_double) == before
     assert {path.name.partition("-")[0] for path in (quick_double.root / OURS).iterdir()} == {"b", "l", "m", "s"}
     assert contents(home) == host
@@ -133,8 +133,8 @@ def test_nothing_else_is_touched(at_adb, quick_double, artefacts, tmp_path, name
 def test_cleaning_leaves_nothing(at_adb, quick_double, artefacts, tmp_path):
     chosen, serials = artefacts("x86_64", "onnxruntime"), [quick_double.serial]
     before = tree(quick_double)
-    session.run(chosen, IDS[:1], serials=serials, out=tmp_path / "r.jsonl", settings=ONCE)
-    assert session.clean(serials) == serials
+    fleet.run(chosen, IDS[:1], serials=serials, out=tmp_path / "r.jsonl", settings=ONCE)
+    assert fleet.clean(serials) == serials
     assert not (quick_double.root / OURS).exists()
     assert tree(quick_double) == before
 
@@ -143,7 +143,7 @@ def test_cleaning_follows_no_link(at_adb, quick_double):
     others = f"mkdir -p /{OURS} /data/local/tmp/others && echo dear >/data/local/tmp/others/file"
     links = f"cd /{OURS} && for letter in b m s r; do ln -s ../others $letter-link; done"
     at_adb.call("-s", quick_double.serial, "shell", f"{others} && {links}")
-    session.clean([quick_double.serial])
+    fleet.clean([quick_double.serial])
     assert (quick_double.root / "data/local/tmp/others/file").read_text() == "dear\n"
     assert not (quick_double.root / OURS).exists()
     shutil.rmtree(quick_double.root / "data/local/tmp/others")
@@ -154,17 +154,17 @@ def test_our_folder_is_not_reached_through_a_link(at_adb, doubles, artefacts, tm
     chosen, others = artefacts("x86_64", "onnxruntime"), one.root / "data/local/tmp/others"
     at_adb.call("-s", one.serial, "shell", f"mkdir -p /data/local/tmp/others/b-of-mine && ln -s others /{OURS}")
     with pytest.raises(WorkFailed, match=f"^device {one.serial}: /{OURS} is a link: remove it$"):
-        session.run(chosen, IDS[:1], serials=[one.serial], out=tmp_path / "r.jsonl", settings=ONCE)
+        fleet.run(chosen, IDS[:1], serials=[one.serial], out=tmp_path / "r.jsonl", settings=ONCE)
     with pytest.raises(WorkFailed, match=f"^device {one.serial}: /{OURS} is a link: remove it$"):
-        session.clean([one.serial])
+        fleet.clean([one.serial])
     assert [path.name for path in others.iterdir()] == ["b-of-mine"]
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_an_engine_leaves_nothing_in_the_home_of_a_phone(at_adb, quick_double, artefacts, tmp_path, runtime):
-    session.clean([quick_double.serial])
+    fleet.clean([quick_double.serial])
     chosen = artefacts("x86_64", runtime)
-    session.run(chosen, IDS[:1], serials=[quick_double.serial], out=tmp_path / "r.jsonl", settings=ONCE)
+    fleet.run(chosen, IDS[:1], serials=[quick_double.serial], out=tmp_path / "r.jsonl", settings=ONCE)
     job = ONCE.job(12).arguments("$m", "$s/sentences.ids", "/data/local/tmp/home/out")
     script = (
         f"cd /{OURS}; m=$PWD/$(echo m-*); s=$PWD/$(echo s-*); cd b-*; mkdir /data/local/tmp/home; "

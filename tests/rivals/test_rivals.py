@@ -121,8 +121,8 @@ def test_the_same_checkpoint_gives_the_same_rival(make, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"pad_token_id": 5, "decoder_start_token_id": 5}, r"<pad> is 5, but it takes the last id \(111\) for it"),
-        ({"share_encoder_decoder_embeddings": False}, "vocabularies of their own"),
+        ({"pad_token_id": 5, "decoder_start_token_id": 5}, r"<pad> is 5, but CTranslate2 assumes the last id \(111\)"),
+        ({"share_encoder_decoder_embeddings": False}, "separate vocabularies"),
     ],
 )
 def test_what_ctranslate2_cannot_hold_is_refused_and_nothing_is_left(make, tmp_path, changes, said):
@@ -138,7 +138,7 @@ def test_a_converter_that_fails_says_so_in_one_line(make, tmp_path, monkeypatch)
         raise ValueError("no such\nlayer")
 
     monkeypatch.setattr(converters.TransformersConverter, "convert", convert)
-    with pytest.raises(WorkFailed, match="converter does not take 'tiny': ValueError: no such layer"):
+    with pytest.raises(WorkFailed, match="converter failed on 'tiny': ValueError: no such layer"):
         write_ctranslate2(make(), tmp_path / "ct2", precision="fp32")
     assert not list(tmp_path.iterdir())
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tprune.bench.measure.artefact import Artefact
+from tprune.bench.measure.tasks import Subject
 from tprune.bench.runner.contract import Ids, Job, Run
 from tprune.export.manifest import FileEntry, Limits, Manifest, ModelFacts, ParityResult, Special, artefact_id
 
@@ -38,7 +38,7 @@ def write_artefact(folder: Path, runtime: str = "onnxruntime", **behave: Any) ->
     return folder
 
 
-def run_of(subject: Artefact, job: Job, sentences: Ids, **changes: Any) -> Run:
+def run_of(subject: Subject, job: Job, sentences: Ids, **changes: Any) -> Run:
     """Return the run of `job` in which the output is the source and a token takes 20 ns."""
     steps = tuple(len(ids) for ids in sentences) * (job.passes + bool(job.min_ms))  # one that is to last: one pass more
     memory = {"vm_rss_kib": 9000, "vm_hwm_kib": 9000, "rss_anon_kib": 5000, "rss_file_kib": 4000}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import platform
 
-MMAP_MAX, TRIM_THRESHOLD = -4, -1  # from glibc's <malloc.h>
-NEVER = 2**31 - 1  # trim threshold in bytes
+MMAP_MAX, TRIM_THRESHOLD = -4, -1  # glibc's numbers, <malloc.h>
+UNLIMITED = 2**31 - 1  # bytes of free heap to keep
 
 
 def keep() -> bool:
@@ -18,4 +18,4 @@ def keep() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, NEVER))
+    return bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, UNLIMITED))

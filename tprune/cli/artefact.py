@@ -25,6 +25,7 @@ from tprune.cli.options import (
     Threads,
     Warmup,
 )
+from tprune.export import runtimes
 from tprune.export.graphs.precision import COMPONENTS, MAX_BLEU_DROP, PARITY
 from tprune.verbs.inputs import Text
 
@@ -86,7 +87,7 @@ def export(
     model: Model,
     out: Out,
     data: Data,
-    to: Annotated[str, typer.Option(help="Runtime: onnx or executorch.")] = "onnx",
+    to: Annotated[str, typer.Option(help=f"Runtime: {' or '.join(runtimes.flags())}.")] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
     keep_float: Annotated[
         str | None,
@@ -196,11 +197,9 @@ def bench(
         names, long = list(map(str, folders)), f"{blocks} blocks" if minutes is None else f"{minutes:g} minutes"
         plan = {"dry_run": True, "artefacts": names, **made.facts, **asdict(made.settings)}
         plan["threads"] = list(map(int, threads.split(",")))
-        line = (
-            f"would measure {', '.join(names)}: {made.count} {made.noun}s, {long}, threads {threads}, {mode}, on {on}"
-        )
+        line = f"would measure {', '.join(names)}: {made.count} {made.task.noun}s, {long}, threads {threads}, {mode}, on {on}"
         return terminal.answer(plan, as_json=json, lines=[line])
-    quality = "" if made.noun == "image" else " QUALITY.json..."  # records of images hold the accuracy themselves
+    quality = "" if made.task.labelled else " QUALITY.json..."  # records of labelled inputs hold the quality themselves
     line = f"wrote {len(made.records)} records to {out}; next: tprune report {out}{quality} --out report"
     terminal.answer({"out": str(out), "records": len(made.records)}, as_json=json, lines=[line, *made.remarks])
 

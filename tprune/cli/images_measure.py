@@ -12,6 +12,7 @@ import typer
 from tprune.cli import terminal
 from tprune.cli.options import Batch, Dry, ImageData, Json, NetworkDir, Out, TargetCpu, Threads, use_threads
 from tprune.cnn.settings import BATCH, HELD_OUT
+from tprune.export import runtimes
 
 if TYPE_CHECKING:
     from tprune.export.images.manifest import ImageManifest
@@ -106,7 +107,7 @@ def workload(
 def export(
     start: NetworkDir,
     out: Out,
-    to: Annotated[str, typer.Option(help="Runtime: onnx or executorch.")] = "onnx",
+    to: Annotated[str, typer.Option(help=f"Runtime: {' or '.join(runtimes.flags())}.")] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
     data: Annotated[
         str | None,
@@ -137,7 +138,7 @@ def export(
     """
     from tprune.verbs import images_measure as verbs
 
-    terminal.one_of("--to", to, ("onnx", "executorch"))
+    runtime = runtimes.by_flag(to)
     terminal.one_of("--precision", precision, ("fp32", "int8"))
     if precision == "fp32":
         terminal.only_for("--precision int8", {"--max-accuracy-drop": max_accuracy_drop, "--held-out": held_out})

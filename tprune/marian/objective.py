@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tprune.marian.batches import IGNORED, Batch
 from tprune.marian.model import PrunedMarianMTModel
 
-NEVER = -1e4  # a logit whose probability is zero in float32, yet finite when multiplied by zero
+EXCLUDED = -1e4  # logit of probability 0 in float32; a larger one would cancel digits of sums
 
 
 def target_logits(model: PrunedMarianMTModel, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -32,7 +32,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, smoothing: float, pad: int, soft: Tensor | None) -> Tensor:
         x = logits.float()
-        x[:, pad] = NEVER
+        x[:, pad] = EXCLUDED
         log_p = x.log_softmax(-1)
         rest = log_p.shape[1] - 1  # <pad> takes no part
         nll = -log_p.gather(1, labels[:, None])[:, 0]
@@ -70,7 +70,7 @@ def teacher_target(teacher: PrunedMarianMTModel, batch: Batch, share: float) -> 
     """Return `share` times the teacher's next-token distribution (tokens, vocabulary), `<pad>` at zero."""
     with torch.no_grad():
         logits = target_logits(teacher, batch)[0].float()
-        logits[:, teacher.config.pad_token_id] = NEVER
+        logits[:, teacher.config.pad_token_id] = EXCLUDED
         return logits.softmax(-1).mul_(share)
 
 

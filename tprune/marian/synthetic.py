@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tprune.marian.checkpoint import Checkpoint
 
-NEVER = -1e4  # as a logit's bias: far below any other, and no overflow in any precision
+NO_EOS = -1e4  # bias of </s>: below every other logit, yet not a dropped token (`vocabulary.NEVER`)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def make(name: str, *, length: int, seed: int = 0) -> Checkpoint:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MarianMTModel(config).eval()
-    model.final_logits_bias[0, config.eos_token_id] = NEVER
+    model.final_logits_bias[0, config.eos_token_id] = NO_EOS
     generation = model.generation_config
     generation.bad_words_ids, generation.max_length, generation.num_beams = [[pad]], length + 1, 1
     digest = hashlib.sha256(f"{size} {length} {seed}".encode()).hexdigest()

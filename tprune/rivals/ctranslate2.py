@@ -1,8 +1,8 @@
-"""CTranslate2 as a benchmark runs it: `python -m tprune.rivals.ctranslate2 seq2seq ...`, the runner's contract.
+"""CTranslate2 behind the runner's contract: `python -m tprune.rivals.ctranslate2 seq2seq ...`.
 
-One `translate_batch` of one sentence at a time on `intra_threads` threads, one translator; which kernels it takes for
-this CPU is left to it (its `CT2_*` variables pass through). Its vocabulary is of strings: ids are turned into them, and
-back, outside what is timed.
+One `translate_batch` per sentence, one translator with `intra_threads` threads. CTranslate2 chooses the kernels for
+this CPU; its `CT2_*` variables pass through. Its vocabulary consists of strings; ids are converted outside the
+timed part.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-# Its package imports them where they are installed, to convert models: memory that translating does not need.
+# CTranslate2 imports them if installed, for its converters. Translating does not need that memory.
 sys.modules |= dict.fromkeys(("torch", "transformers"))  # type: ignore[arg-type]
 
 import ctranslate2  # noqa: E402
@@ -24,8 +24,8 @@ from tprune.bench.runner import loop  # noqa: E402
 COMPUTE = {"fp32": "float32", "int8": "int8"}
 
 
-def opens(asked: argparse.Namespace) -> loop.Opened:
-    """Open a folder of `tprune.rivals.write.write_ctranslate2` with as many threads as are asked for."""
+def open_model(asked: argparse.Namespace) -> loop.Opened:
+    """Open a folder written by `tprune.rivals.write.write_ctranslate2`."""
     rival = rivals.read(asked.artefact)
     words: list[str] = json.loads((asked.artefact / "shared_vocabulary.json").read_text(encoding="utf-8"))
     ids_of = {word: number for number, word in enumerate(words)}
@@ -36,7 +36,7 @@ def opens(asked: argparse.Namespace) -> loop.Opened:
         inter_threads=1,
         intra_threads=asked.threads,
     )
-    # Its own defaults would cut long sources and never say `</s>` at once; HuggingFace does neither.
+    # Its defaults would truncate long sources and forbid an empty translation; HuggingFace does neither.
     options: dict[str, Any] = {"max_input_length": 0, "min_decoding_length": 0}
     options |= {"beam_size": asked.beams, "return_end_token": True}
 
@@ -52,4 +52,4 @@ def opens(asked: argparse.Namespace) -> loop.Opened:
 
 
 if __name__ == "__main__":
-    raise SystemExit(loop.main(program="rival-ctranslate2", opens=opens))
+    raise SystemExit(loop.main(program="rival-ctranslate2", open_model=open_model))

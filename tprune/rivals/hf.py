@@ -1,7 +1,7 @@
-"""HuggingFace transformers as a benchmark runs it: `python -m tprune.rivals.hf seq2seq ...`, the runner's contract.
+"""HuggingFace transformers behind the runner's contract: `python -m tprune.rivals.hf seq2seq ...`.
 
-Eager PyTorch, one `generate` a sentence, inference mode, `<pad>` forbidden as published Marians have it. What is timed
-is the call of `generate` with ready tensors.
+Eager PyTorch, one `generate` per sentence, inference mode, `<pad>` forbidden as in published Marian models. Only the
+call of `generate` is timed.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import time
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
-import tprune  # noqa: F401 - makes pruned checkpoints known to transformers
+import tprune  # noqa: F401 - registers pruned checkpoints with transformers
 from tprune.bench.compare import rivals
 from tprune.bench.runner import loop
 from tprune.marian.translate import generation_settings
 
 
-def opens(asked: argparse.Namespace) -> loop.Opened:
-    """Open a folder of `tprune.rivals.write.write_hf` with as many threads as are asked for."""
+def open_model(asked: argparse.Namespace) -> loop.Opened:
+    """Open a folder written by `tprune.rivals.write.write_hf`."""
     torch.set_num_threads(asked.threads)
     rival = rivals.read(asked.artefact)
     model = AutoModelForSeq2SeqLM.from_pretrained(asked.artefact, dtype=torch.float32).eval()
@@ -39,4 +39,4 @@ def opens(asked: argparse.Namespace) -> loop.Opened:
 
 
 if __name__ == "__main__":
-    raise SystemExit(loop.main(program="rival-hf", opens=opens))
+    raise SystemExit(loop.main(program="rival-hf", open_model=open_model))

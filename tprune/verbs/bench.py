@@ -14,6 +14,7 @@ from tprune.verbs.inputs import Text, Watch, silent
 
 if TYPE_CHECKING:
     from tprune.bench.measure.record import Record
+    from tprune.bench.measure.tasks import Task
 
 HOST = "host"
 
@@ -59,19 +60,19 @@ class Place:
 
             return partial(host.run, progress=partial(watch, "bench"))
         from tprune.bench.phone import fleet
-        from tprune.bench.phone.station import Handling
+        from tprune.bench.phone.station import PhoneOptions
 
         pinned = self.cpus or "big"
         cpus = pinned if pinned in {"big", "all"} else parse_cpus(pinned)
-        handling = Handling(cpus, self.keep_awake, self.fixed_performance)
-        return partial(fleet.run, serials=serials, handling=handling, adb=self.adb, progress=watch)
+        options = PhoneOptions(cpus, self.keep_awake, self.fixed_performance)
+        return partial(fleet.run, serials=serials, options=options, adb=self.adb, progress=watch)
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was measured, or would be: `noun` names an input, `facts` are what a record says of the inputs."""
+    """What was measured, or would be; `facts` describe the inputs, as records do."""
 
-    noun: str
+    task: Task
     count: int
     facts: dict[str, Any]
     settings: Settings
@@ -94,7 +95,7 @@ def bench(
 
     The inputs are `text`, whose `data` names images if the artefacts classify those. A dry run only checks the call.
     """
-    from tprune.bench.measure import artefact, inputs
+    from tprune.bench.measure.tasks import CLASSIFICATION, common_task, read_subject
     from tprune.bench.phone import fleet
 
     numbers, measure = parse_threads(threads), place.method(watch)
@@ -103,13 +104,13 @@ def bench(
     if not artefacts or text is None:
         lacks = "--data is missing" if artefacts else "no artefact is named"
         raise BadInput(f"nothing to measure, {lacks}: tprune bench ARTEFACT... --data DATA")
-    images = inputs.common_task([artefact.read(folder) for folder in artefacts]) == "images"
-    given = _images(text) if images else _sentences(artefacts[0], text)
+    task = common_task([read_subject(folder) for folder in artefacts])
+    given = _images(text) if task is CLASSIFICATION else _sentences(artefacts[0], text)
     records = () if dry_run else measure(artefacts, given, out=out, settings=sweep(settings, numbers))
     remarks = list(fleet.remarks(records))
     if any(record.loop == "python" for record in records):
         remarks.insert(0, "measured by a loop in Python: no C++ compiler to build the runner, see tprune doctor")
-    return Benchmark(inputs.name(given), len(given), inputs.told(given), settings, records, remarks)
+    return Benchmark(task, len(given), task.facts(given), settings, records, remarks)
 
 
 def clean(place: Place) -> list[str]:

@@ -15,16 +15,17 @@ from tprune.base.threads import use_threads
 from tprune.bench.compare import rivals as others
 from tprune.bench.compare import roofline, table
 from tprune.bench.compare import rows as comparison
-from tprune.bench.measure import artefact, host, record, tokens
+from tprune.bench.measure import host, record, tokens
 from tprune.bench.measure.conditions import BUSY_CPUS
 from tprune.bench.measure.settings import Settings
+from tprune.bench.measure.tasks import read_subject
 from tprune.marian import folder
 from tprune.verbs.inputs import Text, Watch, open_model, silent
 
 if TYPE_CHECKING:
     from tprune.bench.compare.rivals import Rival
-    from tprune.bench.measure.artefact import Artefact
     from tprune.bench.measure.record import Record
+    from tprune.bench.measure.tasks import Subject
     from tprune.marian.checkpoint import Checkpoint
     from tprune.marian.corpus import Corpus
 
@@ -65,7 +66,7 @@ def compare(
     """
     asked = others.chosen(rivals)
     _check_call(model, artefacts, text, size, out)
-    ours = [artefact.read(path) for path in artefacts]
+    ours = [read_subject(path) for path in artefacts]
     settings = settings if settings.limit else replace(settings, limit=MADE_UP if size else REAL)
     systems = [rival.name for rival in asked] + (list(map(str, artefacts)) or ["onnx fp32", "onnx int8"])
     if dry_run:
@@ -83,7 +84,7 @@ def compare(
 
 
 def _compared(
-    work: Work, ours: Sequence[Artefact], asked: Sequence[Rival], out: Path, settings: Settings, watch: Watch
+    work: Work, ours: Sequence[Subject], asked: Sequence[Rival], out: Path, settings: Settings, watch: Watch
 ) -> tuple[list[Any], dict[str, str], str | None]:
     """Return the rows of the table, facts about them, and which systems failed."""
     with tempfile.TemporaryDirectory(prefix="tprune-") as name:
@@ -162,8 +163,8 @@ def _made_up(size: str, length: int, count: int) -> Work:
 
 
 def _subjects(
-    work: Work, ours: Sequence[Artefact], rivals: Sequence[Rival], folder: Path, threads: int, watch: Watch
-) -> list[Artefact]:
+    work: Work, ours: Sequence[Subject], rivals: Sequence[Rival], folder: Path, threads: int, watch: Watch
+) -> list[Subject]:
     """Convert the checkpoint for each rival, and to ONNX unless there are artefacts; return all to measure."""
     from tprune.export.graphs.precision import FP32, INT8
     from tprune.export.marian.publish import ungated
@@ -184,13 +185,13 @@ def _subjects(
     for done, (name, write) in enumerate(steps.items()):
         watch("prepare", done, len(steps), name)
         write(folder / name)
-        read = artefact.read if name.startswith("onnx") else others.read
+        read = read_subject if name.startswith("onnx") else others.read
         made.append(read(folder / name))
     watch("prepare", len(steps), len(steps), "")
     return [*made, *ours]
 
 
-def _check_tokens(subjects: Sequence[Artefact], work: Work) -> None:
+def _check_tokens(subjects: Sequence[Subject], work: Work) -> None:
     """Raise BadInput for an artefact of another vocabulary, whose ids would mean other words."""
     if work.corpus is None:
         return
@@ -203,7 +204,7 @@ def _check_tokens(subjects: Sequence[Artefact], work: Work) -> None:
 
 
 def _measured(
-    subjects: Sequence[Artefact], work: Work, rivals: Sequence[Rival], out: Path, settings: Settings, watch: Watch
+    subjects: Sequence[Subject], work: Work, rivals: Sequence[Rival], out: Path, settings: Settings, watch: Watch
 ) -> tuple[list[Record], str | None]:
     """Return the records, and in one line which systems failed; WorkFailed if all did."""
     runtimes = {subject.runtime for subject in subjects} - {rival.package for rival in rivals}
@@ -248,7 +249,7 @@ def _scores(
 def _facts(work: Work, rivals: Sequence[Rival], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return how the rivals were run, which are not installed, and what bounds our decoder steps."""
     versions = stamp.versions()
-    facts = {rival.name: f"{rival.package} {versions[rival.package]}, {rival.how}" for rival in rivals}
+    facts = {rival.name: f"{rival.package} {versions[rival.package]}, {rival.method}" for rival in rivals}
     if work.checkpoint.facts and "ctranslate2" in facts:
         facts["ctranslate2"] += "; it has no pruned models, so this one has zeros in place of what was cut"
     if missing := [rival.name for rival in others.RIVALS if not rival.installed]:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 from tprune.base import stamp
 from tprune.base.errors import BadInput, one_of, only_for
-from tprune.export import targets
+from tprune.export import runtimes, targets
 from tprune.export.graphs.precision import FP32, INT8, MAX_BLEU_DROP, PARITY, Precision
 from tprune.marian import folder
 from tprune.verbs.inputs import Text, Watch, open_model, silent
 
 if TYPE_CHECKING:
     from tprune.export.manifest import Manifest
-
-RUNTIMES = ("onnx", "executorch")
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Settings:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        one_of("--to", self.to, RUNTIMES)
+        runtimes.by_flag(self.to)
         one_of("--precision", self.precision, (FP32.name, INT8.name))
         if self.precision == FP32.name:
             only_for("--precision int8", {"--keep-float": self.keep_float, "--max-bleu-drop": self.max_bleu_drop})
@@ -70,17 +68,13 @@ def export(
     dev = text.whole()
     words = text.whole(vocabulary) if vocabulary else None
     checkpoint = open_model(model)
-    if settings.to == "onnx":
-        from tprune.export.ort.export import to_onnx as write
-    else:
-        from tprune.export.et.export import to_executorch as write
     if words:
         from tprune.marian.corpus import tokenise
         from tprune.marian.vocabulary import trim
 
         limit = checkpoint.model.config.max_position_embeddings
         checkpoint = trim(checkpoint, tokenise(words, checkpoint.tokenizer, limit).target)
-    return write(
+    manifest: Manifest = runtimes.by_flag(settings.to).load("export_translator")(
         checkpoint,
         out,
         sentences=dev.source[: settings.parity],
@@ -90,3 +84,4 @@ def export(
         max_bleu_drop=MAX_BLEU_DROP if settings.max_bleu_drop is None else settings.max_bleu_drop,
         watch=lambda name, done, total: watch(name, done, total, ""),
     )
+    return manifest

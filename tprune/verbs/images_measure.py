@@ -15,7 +15,7 @@ from tprune.base import heap, pixels, stamp
 from tprune.base.errors import BadInput
 from tprune.cnn import folder, methods, nets
 from tprune.cnn.settings import BATCH, HELD_OUT, recipe_of
-from tprune.export import targets
+from tprune.export import runtimes, targets
 from tprune.verbs.images import warn_of_other_images
 
 if TYPE_CHECKING:
@@ -211,6 +211,7 @@ class Export:
     target_cpu: str | None = None
 
     def __post_init__(self) -> None:
+        runtimes.by_flag(self.to)
         if self.precision == "int8" and not self.data:
             raise BadInput("--precision int8 needs --data: images for calibration, and others to measure its cost")
         targets.check(self.target_cpu, to=self.to, precision=self.precision)
@@ -229,16 +230,15 @@ def export(call: Export, *, threads: int = 1) -> ImageManifest:
     """Export a network; the artefact is published only if it agrees with PyTorch, and in int8 if accuracy holds."""
     from tprune.cnn import network
 
-    if call.to == "onnx":
-        from tprune.export.ort.export import network_to_onnx as write
-    else:
-        from tprune.export.et.export import network_to_executorch as write
+    write = runtimes.by_flag(call.to).load("export_classifier")
     one, int8, seen = network.load(call.start), None, None
     if call.data and call.precision == "int8":
         int8 = _int8(one, call)
     elif call.data:
         seen = pixels.load(call.data, split=call.usual_split, limit=call.limit or PARITY_IMAGES)
-    return write(one, call.out, name=call.start.resolve().name, images=seen, threads=threads, int8=int8)
+    name = call.start.resolve().name
+    manifest: ImageManifest = write(one, call.out, name=name, images=seen, threads=threads, int8=int8)
+    return manifest
 
 
 def _int8(one: Any, call: Export) -> Int8:

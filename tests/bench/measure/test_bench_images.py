@@ -22,11 +22,14 @@ from tests.support.runs import HALF, timed
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.base.pixels import Pixels
 from tprune.bench.libraries import abi
-from tprune.bench.measure import blocks, host, inputs, outputs, record
-from tprune.bench.measure.artefact import read
+from tprune.bench.measure import blocks, host, outputs, record
 from tprune.bench.measure.blocks import Place
+from tprune.bench.measure.conditions import Conditions, Load
+from tprune.bench.measure.plan import plan
 from tprune.bench.measure.settings import Settings
-from tprune.bench.phone import fleet as session
+from tprune.bench.measure.tasks import CLASSIFICATION
+from tprune.bench.measure.tasks import read_subject as read
+from tprune.bench.phone import fleet
 from tprune.bench.report.report import report
 from tprune.bench.runner.contract import RunFailed
 from tprune.export.images import classifier as image_runtime
@@ -75,7 +78,8 @@ class Fake:
     def __init__(self, answers: Mapping[str, list[int]]) -> None:
         self.answers = answers
         self.asked: list[tuple[str, tuple[str, ...], int]] = []
-        self.place = Place(HOST, self.measure, lambda: {"loadavg": [0, 0, 0]}, lambda run: {"others": 0.0})
+        idle = Conditions(Load((0.0, 0.0, 0.0), None, None))
+        self.place = Place(HOST, self.measure, lambda: idle, lambda run: idle)
 
     def measure(self, subject, job, given):
         self.asked.append((subject.name, job.arguments("A", "I", "O"), len(given)))
@@ -97,7 +101,7 @@ def test_records_have_the_accuracy_of_what_was_answered(tmp_path):
     fake = Fake({"dense": labels, "cut": wrong})
     folders = [described(tmp_path / "dense", "dense"), described(tmp_path / "cut", "cut", "svd")]
     out = tmp_path / "records.jsonl"
-    done = blocks.run(folders, pixels, place=fake.place, settings=FAST, out=out)
+    done = blocks.run(plan(folders, pixels, FAST), place=fake.place, out=out)
     assert [(one.name, one.block, share(one.right)) for one in done] == [
         ("dense", 0, 1.0), ("cut", 0, 0.25), ("cut", 1, 0.25), ("dense", 1, 1.0),
         ("dense", -1, None), ("cut", -1, None),
@@ -111,13 +115,13 @@ def test_records_have_the_accuracy_of_what_was_answered(tmp_path):
     words = fake.asked[0][1]
     assert words[:7] == ("classify", "--artefact", "A", "--images", "I", "--out-dir", "O")
     assert not {"--beams", "--max-length", "--ids"} & set(words)
-    assert blocks.run(folders, pixels, place=fake.place, settings=FAST, out=out) == done
+    assert blocks.run(plan(folders, pixels, FAST), place=fake.place, out=out) == done
     with pytest.raises(BadInput, match="measured with images_id"):
-        blocks.run(folders, images(4, seed=2), place=fake.place, settings=FAST, out=out)
+        blocks.run(plan(folders, images(4, seed=2), FAST), place=fake.place, out=out)
 
 
 def test_the_memory_pass_takes_some_of_the_images():
-    assert len(inputs.heaviest(images(60), blocks.MEMORY_INPUTS)) == 50
+    assert len(CLASSIFICATION.heaviest(images(60), blocks.MEMORY_INPUTS)) == 50
 
 
 def test_other_classes_in_a_later_block_are_no_measurement(tmp_path):
@@ -132,7 +136,7 @@ def test_other_classes_in_a_later_block_are_no_measurement(tmp_path):
 
     place = replace(fake.place, measure=measure)
     with pytest.raises(WorkFailed, match="block 1 gave other classes than an earlier block"):
-        blocks.run([folder], pixels, place=place, settings=FAST, out=tmp_path / "r.jsonl")
+        blocks.run(plan([folder], pixels, FAST), place=place, out=tmp_path / "r.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -150,9 +154,8 @@ def test_what_cannot_be_measured(tmp_path, given, message):
 
 
 def test_beams_are_for_translations(tmp_path):
-    folder, fake = described(tmp_path / "dense", "dense"), Fake({})
     with pytest.raises(BadInput, match="beams 4: images have none"):
-        blocks.run([folder], images(2), place=fake.place, settings=replace(FAST, beams=4), out=tmp_path / "r.jsonl")
+        plan([described(tmp_path / "dense", "dense")], images(2), replace(FAST, beams=4))
 
 
 def test_both_kinds_of_artefact_in_one_call(tmp_path):
@@ -268,15 +271,15 @@ def test_the_runner_refuses_an_edited_graph_and_the_wrong_task(runner, artefact,
 
 def test_a_report_of_several_classes_an_image_is_not_believed(program, artefact, tmp_path, monkeypatch):
     monkeypatch.setattr(host.runner, "read_ids", lambda path: [[1, 2], [3, 4]])
-    job = blocks.job([read(artefact)], FAST)
+    job = plan([artefact], images(2), FAST).job(FAST)
     with pytest.raises(RunFailed, match="an image has another number of classes than one"):
         host.execute([str(program)], read(artefact), job, images(2))
 
 
 def test_the_command_line_measures_and_reports(program, artefact, tmp_path):
     from tests.support import pictures
-    from tprune.cnn import nets, score
     from tprune.cnn import images as loaded
+    from tprune.cnn import nets, score
     from tprune.cnn import network as networks
 
     data, out = pictures.write(tmp_path / "data", train=10, test=40), tmp_path / "r.jsonl"
@@ -307,7 +310,7 @@ def test_an_emulated_phone_classifies_as_this_machine(at_adb, double, tmp_path, 
         network_to_executorch(network(), tmp_path / "tiny")
     pixels, once = images(6), Settings(blocks=1, warmup=0)
     out, folders = tmp_path / "r.jsonl", [tmp_path / "tiny"]
-    timed_block, memory = session.run(folders, pixels, serials=[double.serial], out=out, settings=once)
+    timed_block, memory = fleet.run(folders, pixels, serials=[double.serial], out=out, settings=once)
     assert (timed_block.verdict, timed_block.identical, memory.verdict) == ("EMULATED", 6, "EMULATED")
     assert timed_block.output_ids == [[found] for found in cnn_nets.classes(network(), pixels)]
     assert timed_block.right and timed_block.machine["uname"].endswith("aarch64")

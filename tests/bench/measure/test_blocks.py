@@ -12,9 +12,13 @@ import pytest
 from tests.support.artefacts import SENTENCES, run_of, write_artefact
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.bench.measure import blocks, record
-from tprune.bench.measure.artefact import Artefact, read
 from tprune.bench.measure.blocks import Place
+from tprune.bench.measure.conditions import Conditions
+from tprune.bench.measure.plan import plan
 from tprune.bench.measure.settings import Settings, parse_cpus, parse_threads, sweep
+from tprune.bench.measure.tasks import Subject
+from tprune.bench.measure.tasks import read_subject as read
+from tprune.bench.phone.pulse import Pulse
 from tprune.bench.runner.contract import Ids, Job, Run, RunFailed
 
 FAST = Settings(blocks=3, warmup=2)
@@ -24,18 +28,22 @@ PHONE = {"kind": "phone", "serial": "S1", "model": "Made Up 9", "abi": "arm64-v8
 class Fake:
     """A phone that does what `change` says; it remembers what it was asked."""
 
-    def __init__(self, change: Callable[[Artefact, Job, int], Mapping[str, Any]] | None = None, **facts: Any) -> None:
+    def __init__(self, change: Callable[[Subject, Job, int], Mapping[str, Any]] | None = None, **facts: Any) -> None:
         self.change = change or (lambda subject, job, number: {})
         self.asked: list[tuple[str, Job, int]] = []
         self.hot = ""
-        self.place = Place({**PHONE, **facts}, self.measure, lambda: {"celsius": 30.0}, self.after, {"engine": "1"})
+        self.place = Place({**PHONE, **facts}, self.measure, lambda: warm(30.0), self.after, {"engine": "1"})
 
-    def measure(self, subject: Artefact, job: Job, sentences: Ids) -> Run:
+    def measure(self, subject: Subject, job: Job, sentences: Ids) -> Run:
         self.asked.append((subject.name, job, len(sentences)))
         return run_of(subject, job, sentences, **self.change(subject, job, len(self.asked)))
 
-    def after(self, run: Run) -> Mapping[str, Any]:
-        return {"celsius": 31.0} | ({"throttled": self.hot} if self.hot else {})
+    def after(self, run: Run) -> Conditions:
+        return replace(warm(31.0), throttled=self.hot or None)
+
+
+def warm(celsius: float) -> Conditions:
+    return Conditions(Pulse(case_celsius=celsius))
 
 
 @pytest.fixture
@@ -49,7 +57,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def measure(fake: Fake, folders, out, settings=FAST, sentences=SENTENCES, **options):
-    return blocks.run(folders, sentences, place=fake.place, settings=settings, out=out, **options)
+    return blocks.run(plan(folders, sentences, settings), place=fake.place, out=out, **options)
 
 
 def test_blocks_are_interleaved_and_rotated(folders, out):

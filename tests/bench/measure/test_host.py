@@ -19,6 +19,7 @@ from tests.support.command import wait_until
 from tprune.base import processor
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.bench.measure import conditions, host, record, tokens
+from tprune.bench.measure.plan import plan
 from tprune.bench.measure.settings import Settings
 from tprune.bench.runner import contract as runner
 
@@ -123,7 +124,7 @@ def test_settings_that_this_machine_cannot_give(artefact, tmp_path, change, mess
 def test_references_are_the_tokens_of_this_machine(artefact, monkeypatch):
     monkeypatch.setattr(host, "find_programs", lambda runtimes, beams: FAKE)
     folder = artefact("a")
-    (found,) = host.references([folder], SENTENCES, Settings(beams=2)).values()
+    (found,) = host.references(plan([folder], SENTENCES, Settings(beams=2))).values()
     assert found == tuple(map(tuple, SENTENCES))
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.artefacts import write_artefact
 from tests.support.runs import PHONE, failed, model, on_phone
 from tprune.base.errors import BadInput
-from tprune.bench.measure import artefact, inputs, outputs, record, tokens
+from tprune.bench.measure import outputs, record, tasks, tokens
 from tprune.bench.measure.record import Record
 
 TEXTS = ("A man sleeps.", "The dog runs.")
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def one(folder: Path) -> Record:
     found = on_phone(model("dense", "dense", 1.0), 0, [5, 6], output_ids=[[7, 0], [8, 0]])
-    return replace(found, artefact=artefact.read(folder).id)
+    return replace(found, artefact=tasks.read_subject(folder).id)
 
 
 def write(folder: Path, *records: Record) -> Path:
@@ -74,7 +74,7 @@ def test_other_source_sentences_are_noticed(folder, one, tiny_tokenizer_folder):
     for file in tiny_tokenizer_folder.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     encode = tokens.read(folder).encode
-    settings = {**one.settings, "sentences_id": inputs.sentences_id([encode(text) for text in TEXTS])}
+    settings = {**one.settings, "sentences_id": tasks.sentences_id([encode(text) for text in TEXTS])}
     said = outputs.read(write(folder, replace(one, settings=settings)), folder)
     said.check_sources(TEXTS)
     with pytest.raises(BadInput, match="measured on other sentences than those of this data"):

@@ -39,12 +39,12 @@ def test_without_records_nothing_is_timed():
 
 
 def test_int8_is_not_what_the_network_itself_answers(tmp_path: Path):
-    with pytest.raises(BadInput, match=r"there are int8 times in the records; accuracy in int8 is not the network's"):
+    with pytest.raises(BadInput, match=r"the records hold int8 times; accuracy in int8 is not the network's own"):
         by_model(written(tmp_path, runs.timed(runs.DENSE, 0, [4.0], precision="int8")))
 
 
 @pytest.mark.parametrize("change", [{"threads": 2}, {"runtime": "executorch"}])
 def test_records_that_do_not_compare_are_refused(tmp_path: Path, change):
     records = (runs.timed(runs.DENSE, 0, [4.0]), runs.timed(runs.HALF, 0, [4.0], **change))
-    with pytest.raises(BadInput, match="records of .* and of .* do not compare; give those of one"):
+    with pytest.raises(BadInput, match="records of .* and of .* do not compare; give records of one"):
         by_model(written(tmp_path, *records))

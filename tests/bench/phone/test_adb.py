@@ -128,7 +128,7 @@ def test_lines_of_adb_devices():
         ("????????????", "no permissions"),
         ("emulator-5554", "offline"),
     ]
-    assert adb.parse_devices("A device b") == [Attached("A", "device", "b")]
+    assert adb.parse_devices("A device b") == [Attached("A", "device")]
 
 
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
@@ -181,7 +181,7 @@ def test_an_adb_that_does_not_answer(tmp_path, phone, monkeypatch):
     with pytest.raises(AdbFailed, match="cannot run '/nonexistent'"):
         adb.attached(Path("/nonexistent"))
     monkeypatch.setattr(adb, "SHORT", 0.05)
-    with pytest.raises(AdbFailed, match="gave no answer in 0.05 s; try: adb kill-server"):
+    with pytest.raises(AdbFailed, match="did not answer within 0.05 s; try: adb kill-server"):
         adb.attached(phone.script(tmp_path / "slow", "#!/bin/sh\nexec sleep 20\n"))
 
 
@@ -256,7 +256,7 @@ def test_a_copy_that_fails_says_why(phone, device, tmp_path):
     phone.fault(
         "push", "echo \"adb: error: failed to copy 'x': remote write failed: No space left on device\" >&2; exit 1"
     )
-    with pytest.raises(AdbFailed, match="No space left on device; free some space on it, or remove what we left"):
+    with pytest.raises(AdbFailed, match="No space left on device; free some space on it, or remove our files"):
         device.push(tmp_path / "a", "/tmp/a")
     phone.fault("pull", "exit 0")
     with pytest.raises(AdbFailed, match="adb copied nothing of /x"):

@@ -80,7 +80,7 @@ def test_they_are_put_back_although_a_stop_was_asked_for(acme, there):
 
 
 def test_what_a_lost_device_kept_is_put_back_by_the_next_session(acme, there):
-    with pytest.raises(AdbFailed, match=r"^pulled out; its settings were not put back: the next .* adb -s S1 shell '"):
+    with pytest.raises(AdbFailed, match=r"^pulled out; its settings were not restored: the next .* adb -s S1 shell '"):
         with change(there, keep_awake=True):
             (acme.folder / "lost").touch()
             raise WorkFailed("pulled out")

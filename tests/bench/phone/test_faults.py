@@ -26,8 +26,7 @@ from tprune.bench.libraries import abi
 from tprune.bench.measure import record
 from tprune.bench.measure.record import Record
 from tprune.bench.measure.settings import Settings
-from tprune.bench.phone import fleet as session
-from tprune.bench.phone import station
+from tprune.bench.phone import fleet, station
 
 IDS = [[5, 6, 7, 0], [9, 8, 0]]
 SLOW = Settings(blocks=1, warmup=0, mode="spaced")  # half a second of rest before each sentence: time to interfere
@@ -42,12 +41,12 @@ def artefact(tiny_artefact: Callable[[str], Path]) -> Path:
 
 @pytest.fixture
 def measure(at_adb: Server, artefact: Path, tmp_path: Path) -> Callable[..., list[Record]]:
-    """Return `session.run` with what these tests have in common; records go to records.jsonl in tmp_path."""
+    """Return `fleet.run` with what these tests have in common; records go to records.jsonl in tmp_path."""
 
     def call(*doubles: Double, **changes: Any) -> list[Record]:
         settings: dict[str, Any] = {"out": tmp_path / "records.jsonl", "settings": SLOW}
         settings["serials"] = [double.serial for double in doubles]
-        return session.run([artefact], IDS, **(settings | changes))
+        return fleet.run([artefact], IDS, **(settings | changes))
 
     return call
 
@@ -272,13 +271,13 @@ def test_a_report_of_this_very_nonce_from_an_earlier_run(at_adb, doubles, measur
 
 SESSION = """
 import sys
-from tprune.bench.phone import fleet as session
+from tprune.bench.phone import fleet
 from tprune.bench.measure.settings import Settings
-from tprune.bench.phone.station import Handling
+from tprune.bench.phone.station import PhoneOptions
 
 artefact, serial, out = sys.argv[1:]
-session.run([artefact], [[5, 6, 7, 0], [9, 8, 0]] * 20, serials=[serial], out=out,
-            settings=Settings(blocks=1, warmup=0, mode="spaced"), handling=Handling(keep_awake=True))
+fleet.run([artefact], [[5, 6, 7, 0], [9, 8, 0]] * 20, serials=[serial], out=out,
+            settings=Settings(blocks=1, warmup=0, mode="spaced"), options=PhoneOptions(keep_awake=True))
 """
 
 

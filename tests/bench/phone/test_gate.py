@@ -17,7 +17,10 @@ class Device:
         self.said: list[str] = []
 
     def gate(self, patience: float = 600.0) -> Gate:
-        return Gate(lambda: self.pulses.pop(0) if len(self.pulses) > 1 else self.pulses[0], self.rests.append, patience)
+        gate = Gate(None, patience)
+        gate.look = lambda: self.pulses.pop(0) if len(self.pulses) > 1 else self.pulses[0]
+        gate.rest = self.rests.append
+        return gate
 
 
 def skin(celsius: float | None, status: int | None = 0, **more) -> Pulse:
@@ -27,7 +30,7 @@ def skin(celsius: float | None, status: int | None = 0, **more) -> Pulse:
 def test_a_cool_device_starts_at_once():
     device = Device(skin(33))
     start = device.gate().wait(device.said.append)
-    assert (start.pulse, start.waited, start.still) == (skin(33), 0.0, None)
+    assert (start.state, start.waited_s, start.too_warm) == (skin(33), 0.0, None)
     assert device.rests == device.said == []
 
 
@@ -36,7 +39,7 @@ def test_a_warm_device_is_waited_for_with_the_reason():
     gate = device.gate()
     gate.wait(device.said.append)
     start = gate.wait(device.said.append)
-    assert (start.pulse.celsius, start.waited, start.still) == (39.5, 2 * INTERVAL, None)
+    assert (start.state.celsius, start.waited_s, start.too_warm) == (39.5, 2 * INTERVAL, None)
     assert device.said == [
         "cooling down: 45.0 °C, more than 40.0 °C (the first block began at 38.0 °C); 0 s of at most 600 s",
         "cooling down: 41.0 °C, more than 40.0 °C (the first block began at 38.0 °C); 5 s of at most 600 s",
@@ -47,26 +50,26 @@ def test_nobody_waits_for_less_than_cool():
     device = Device(skin(25), skin(36.9))
     gate = device.gate()
     gate.wait(device.said.append)
-    assert gate.wait(device.said.append).waited == 0
+    assert gate.wait(device.said.append).waited_s == 0
 
 
 def test_the_thermal_status_counts_first():
     device = Device(skin(30, status=1), skin(30))
     start = device.gate().wait(device.said.append)
-    assert start.waited == INTERVAL
+    assert start.waited_s == INTERVAL
     assert device.said == ["cooling down: thermal status 1 (LIGHT); 0 s of at most 600 s"]
 
 
 def test_patience_ends():
     device = Device(skin(30, status=3))
     start = device.gate(patience=12).wait(device.said.append)
-    assert (start.waited, start.still) == (15.0, "thermal status 3 (SEVERE)")
+    assert (start.waited_s, start.too_warm) == (15.0, "thermal status 3 (SEVERE)")
 
 
 def test_a_device_that_tells_nothing_passes():
     device = Device(Pulse())
     gate = device.gate()
-    assert [gate.wait(device.said.append).still for _ in range(3)] == [None] * 3
+    assert [gate.wait(device.said.append).too_warm for _ in range(3)] == [None] * 3
     assert gate.throttled(Pulse(), [0, 1]) is None
 
 

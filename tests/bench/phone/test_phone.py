@@ -68,8 +68,8 @@ def test_a_phone_that_hides_much():
     ],
 )
 def test_instruction_sets(line, abi, word):
-    assert phone.parse(f"@@cpuinfo\n{line}\n@@online\n0-7\n").document("S1", abi)["instruction_set"] == word
-    assert phone.parse(WHOLE).document("S1", abi)["instruction_set"] is None
+    assert phone.parse(f"@@cpuinfo\n{line}\n@@online\n0-7\n").facts("S1", abi)["instruction_set"] == word
+    assert phone.parse(WHOLE).facts("S1", abi)["instruction_set"] is None
 
 
 def test_an_emulator_says_so():

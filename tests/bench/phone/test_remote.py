@@ -68,7 +68,7 @@ def test_half_a_copy_goes_on_where_it_stopped(phone, there, model):
 
 def test_a_file_that_arrives_damaged_is_not_believed(phone, there, model):
     phone.fault("push", 'echo rubbish >"$3"; exit 0')
-    with pytest.raises(AdbFailed, match=r"device S1: a\.onnx did not arrive whole; repeat the command"):
+    with pytest.raises(AdbFailed, match=r"device S1: a\.onnx did not arrive complete; repeat the command"):
         there.store([model])
     assert there.missing([model]) == [model]
 
@@ -91,7 +91,7 @@ def test_a_device_without_sha256sum_compares_sizes(phone, there, model):
     assert there.missing([model]) == []
     phone.fault("push", 'head -c 99 /dev/zero >"$3"; exit 0')
     (phone.storage / model.folder / "a.onnx").unlink()
-    with pytest.raises(AdbFailed, match=r"a\.onnx did not arrive whole"):
+    with pytest.raises(AdbFailed, match=r"a\.onnx did not arrive complete"):
         there.store([model])
 
 
@@ -155,7 +155,7 @@ def test_removing_keeps_a_folder_that_holds_something_else(phone, there, model):
 @pytest.mark.parametrize("value", ["tprune", "/", "/tmp", "/a/../b", "/a//b", "/a/b/", "/a/b\n"])
 def test_a_root_that_is_refused(monkeypatch, value):
     monkeypatch.setenv("TPRUNE_REMOTE", value)
-    with pytest.raises(BadInput, match="TPRUNE_REMOTE .*: must be a whole path on the device"):
+    with pytest.raises(BadInput, match="TPRUNE_REMOTE .*: must be an absolute path on the device"):
         remote.root()
 
 

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.fake_adb import FakePhone, late_after
-from tests.support.fake_session import FAST, hangs
+from tests.support.fake_fleet import FAST, hangs
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.bench.libraries.abi import named
 from tprune.bench.measure import record
 from tprune.bench.measure.settings import Settings, sweep
-from tprune.bench.phone import adb, gate, station
-from tprune.bench.phone import fleet as session
-from tprune.bench.phone.station import Handling
+from tprune.bench.phone import adb, fleet, gate, station
+from tprune.bench.phone.station import PhoneOptions
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -29,20 +28,20 @@ def test_an_emulated_device_is_never_valid(fake_phone, fake_artefact, measure):
 
 @pytest.mark.parametrize(("cpus", "asked"), [("all", None), ((0,), [0]), ("big", sorted(os.sched_getaffinity(0)))])
 def test_where_the_runner_is_put(fake_phone, fake_artefact, measure, cpus, asked):
-    done = measure(fake_artefact("a"), handling=Handling(cpus=cpus))
+    done = measure(fake_artefact("a"), options=PhoneOptions(cpus=cpus))
     assert done[0].affinity["asked"] == asked
 
 
 @pytest.mark.parametrize(
-    ("settings", "handling", "message"),
+    ("settings", "changed", "message"),
     [
         (FAST, {"cpus": (0, 999)}, r"cpus \[0, 999\]: Acme One has \["),
         (replace(FAST, threads=999), {}, "threads 999: Acme One has .* CPUs to run them on"),
     ],
 )
-def test_cpus_that_the_phone_does_not_have(fake_phone, fake_artefact, measure, settings, handling, message):
+def test_cpus_that_the_phone_does_not_have(fake_phone, fake_artefact, measure, settings, changed, message):
     with pytest.raises(BadInput, match=message):
-        measure(fake_artefact("a"), settings=settings, handling=Handling(**handling))
+        measure(fake_artefact("a"), settings=settings, options=PhoneOptions(**changed))
 
 
 def test_a_file_that_may_not_leave_this_machine(fake_phone, fake_artefact, measure, tmp_path):
@@ -63,10 +62,12 @@ def test_a_root_with_a_hostile_name(fake_phone, fake_artefact, measure, monkeypa
         fake_phone.folder / "storage" / """it's a "$(touch pwned)`touch pwned`; touch pwned *""" / "tprune"
     )
     monkeypatch.setenv("TPRUNE_REMOTE", str(fake_phone.storage))
-    assert [found.verdict for found in measure(fake_artefact("a"), handling=Handling(keep_awake=True))] == ["VALID"] * 3
+    assert [found.verdict for found in measure(fake_artefact("a"), options=PhoneOptions(keep_awake=True))] == [
+        "VALID"
+    ] * 3
     assert fake_phone.is_clean()
     (fake_phone.storage / "calls").unlink()  # of the fake runner
-    assert session.clean(adb=str(fake_phone.adb)) == ["S1"]
+    assert fleet.clean(adb=str(fake_phone.adb)) == ["S1"]
     assert not fake_phone.storage.exists()
     assert not list(fake_phone.folder.rglob("pwned")) and not Path("pwned").exists()
 
@@ -96,7 +97,7 @@ def test_a_phone_that_is_not_fit(fake_phone, fake_artefact, measure, tmp_path, c
 
 def test_keep_awake_wakes_the_screen(fake_phone, fake_artefact, measure):
     (fake_phone.folder / "dumpsys" / "power").write_text("mWakefulness=Asleep\n")
-    done = measure(fake_artefact("a"), handling=Handling(keep_awake=True, fixed_performance=True))
+    done = measure(fake_artefact("a"), options=PhoneOptions(keep_awake=True, fixed_performance=True))
     assert done[0].conditions["before"]["screen"] == "Awake"
     assert done[0].versions["clocks"] == "fixed"
     assert (fake_phone.folder / "setting").read_text() == "0\n"
@@ -105,7 +106,9 @@ def test_keep_awake_wakes_the_screen(fake_phone, fake_artefact, measure):
 
 def test_a_phone_of_another_kind(fake_phone, fake_artefact, measure):
     fake_phone.set_properties(ro_product_cpu_abilist="armeabi-v7a,armeabi")
-    with pytest.raises(WorkFailed, match="runs armeabi-v7a, armeabi; the runner exists for arm64-v8a and x86_64"):
+    with pytest.raises(
+        WorkFailed, match="reports the ABIs armeabi-v7a, armeabi; the runner exists for arm64-v8a and x86_64"
+    ):
         measure(fake_artefact("a"))
 
 
@@ -118,8 +121,8 @@ def becomes_hot(phone: FakePhone, **heat) -> None:
 
 
 def test_a_warm_phone_is_waited_for(fake_phone, fake_artefact, measure, monkeypatch):
-    monkeypatch.setattr(station.Station, "_rest", lambda station, seconds: fake_phone.set_heat(skin=36))
-    monkeypatch.setattr(station, "FRESH", 0.0)  # resting takes no time here
+    monkeypatch.setattr(gate.Gate, "rest", lambda gate, seconds: fake_phone.set_heat(skin=36))
+    monkeypatch.setattr(gate, "FRESH", 0.0)  # resting takes no time here
     becomes_hot(fake_phone, skin=44)
     fake_phone.set_heat(skin=36)
     said = []
@@ -130,10 +133,10 @@ def test_a_warm_phone_is_waited_for(fake_phone, fake_artefact, measure, monkeypa
 
 
 def test_a_phone_that_stays_warm_is_throttled(fake_phone, fake_artefact, measure, monkeypatch):
-    monkeypatch.setattr(station.Station, "_rest", lambda station, seconds: None)
+    monkeypatch.setattr(gate.Gate, "rest", lambda gate, seconds: None)
     becomes_hot(fake_phone, status=1)
     folder = fake_artefact("a")
-    done = measure(folder, handling=Handling(patience=10))
+    done = measure(folder, options=PhoneOptions(patience=10))
     assert [found.verdict for found in done] == ["THROTTLED", "THROTTLED", "VALID"]  # the last one is the memory pass
     assert done[0].conditions["after"]["throttled"] == "thermal status 1 (LIGHT)"
     assert done[1].conditions["before"]["too_warm"] == "thermal status 1 (LIGHT)"

@@ -12,7 +12,7 @@ from transformers import MarianMTModel, MarianTokenizer
 from tests.conftest import SENTENCES, randomised
 from tests.export.test_export import Source
 from tprune.bench.measure import host
-from tprune.bench.measure.artefact import read
+from tprune.bench.measure.tasks import read_subject as read
 from tprune.bench.runner import contract as runner
 from tprune.bench.runner import loop
 from tprune.bench.runner.contract import Job, RunFailed, write_ids

@@ -19,8 +19,7 @@ from tprune.bench.libraries.abi import named
 from tprune.bench.measure import host
 from tprune.bench.measure.record import Record
 from tprune.bench.measure.settings import Settings
-from tprune.bench.phone import fleet as session
-from tprune.bench.phone import station
+from tprune.bench.phone import fleet, station
 from tprune.bench.phone.bundle import Bundle, identity
 from tprune.bench.runner.contract import PROGRAMS
 from tprune.export.manifest import FileEntry
@@ -42,7 +41,7 @@ def fake_phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePhone:
     phone = FakePhone(tmp_path / "phone")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TPRUNE_REMOTE", str(phone.storage))
-    monkeypatch.setattr(host, "references", lambda artefacts, sentences, settings: {})
+    monkeypatch.setattr(host, "references", lambda plan: {})
     monkeypatch.setattr(station.bundle, "assemble", lambda abi, runtime, **_: make_bundle(phone.folder, abi, runtime))
     return phone
 
@@ -82,10 +81,10 @@ def fake_artefact(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def measure(fake_phone: FakePhone, tmp_path: Path) -> Callable[..., list[Record]]:
-    """Call session.run with what all tests share; `out` is records.jsonl."""
+    """Call fleet.run with what all tests share; `out` is records.jsonl."""
 
     def call(*artefacts: Path, settings: Settings = FAST, **options: Any) -> list[Record]:
         options = {"adb": str(fake_phone.adb), "out": tmp_path / "records.jsonl", **options}
-        return session.run(artefacts, SENTENCES, settings=settings, **options)
+        return fleet.run(artefacts, SENTENCES, settings=settings, **options)
 
     return call

@@ -14,13 +14,13 @@ import pytest
 from tests.support.artefacts import write_manifest
 from tests.support.command import tprune, wait_until, write_data
 from tests.support.fake_adb import FakePhone
-from tests.support.fake_session import SENTENCES, hangs
+from tests.support.fake_fleet import SENTENCES, hangs
 from tprune.base import processor
 from tprune.base.errors import BadInput, WorkFailed
-from tprune.bench.measure import record
+from tprune.bench.measure import record, tasks
 from tprune.bench.measure.settings import Settings
-from tprune.bench.phone import fleet as session
-from tprune.bench.phone.station import WARMUP_MS, Handling
+from tprune.bench.phone import fleet
+from tprune.bench.phone.station import WARMUP_MS, PhoneOptions
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -82,11 +82,11 @@ def test_calls_that_are_wrong(fake_phone, fake_artefact, measure):
     with pytest.raises(BadInput, match="serials S1, S1: every device once"):
         measure(fake_artefact("a"), serials=["S1", "S1"])
     with pytest.raises(BadInput, match="cpus 'fast': must be big, all, or a list"):
-        Handling(cpus="fast")
+        PhoneOptions(cpus="fast")
 
 
 def test_two_sessions_do_not_share_a_phone(fake_phone, fake_artefact, measure):
-    with session._alone("S1"), pytest.raises(WorkFailed, match="device S1 is being used by another tprune bench"):
+    with fleet._alone("S1"), pytest.raises(WorkFailed, match="device S1 is being used by another tprune bench"):
         measure(fake_artefact("a"))
 
 
@@ -99,6 +99,16 @@ def test_two_phones_at_once(fake_phone, fake_artefact, measure, tmp_path):
     assert [found.device["serial"] for found in done] == ["S1"] * 3 + ["10.0.0.2:5555"] * 3
     assert len(record.read(tmp_path / "records.jsonl")) == 6
     assert {found.verdict for found in done} == {"VALID"}
+
+
+def test_every_manifest_is_read_once_for_all_phones(fake_phone, fake_artefact, measure, monkeypatch):
+    fake_phone.attach("S1 device", "S2 device")
+    read = []
+    real = tasks.read_subject
+    monkeypatch.setattr(tasks, "read_subject", lambda folder: read.append(folder) or real(folder))
+    folders = [fake_artefact("a"), fake_artefact("b")]
+    measure(*folders, serials=["S1", "S2"])
+    assert read == folders
 
 
 def test_one_of_two_phones_fails(fake_phone, fake_artefact, measure, tmp_path):
@@ -115,15 +125,15 @@ MAIN = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from tests.support import fake_session
+from tests.support import fake_fleet
 from tprune.bench.measure import host
 from tprune.bench.phone import fleet, station
-from tprune.bench.phone.station import WARMUP_MS, Handling
+from tprune.bench.phone.station import WARMUP_MS, PhoneOptions
 phone = Path(sys.argv[2])
-station.bundle.assemble = lambda abi, runtime, progress: fake_session.make_bundle(phone, abi, runtime)
+station.bundle.assemble = lambda abi, runtime, progress: fake_fleet.make_bundle(phone, abi, runtime)
 host.references = lambda *_: {}
-fleet.run([sys.argv[3]], fake_session.SENTENCES, settings=fake_session.FAST, out=sys.argv[4],
-            adb=str(phone / "adb"), handling=Handling(keep_awake=True))
+fleet.run([sys.argv[3]], fake_fleet.SENTENCES, settings=fake_fleet.FAST, out=sys.argv[4],
+            adb=str(phone / "adb"), options=PhoneOptions(keep_awake=True))
 """
 
 
@@ -165,7 +175,7 @@ def test_what_a_killed_session_left_is_put_right_by_the_next(fake_phone, fake_ar
 def test_cleaning(fake_phone, fake_artefact, measure):
     measure(fake_artefact("a"))
     (fake_phone.storage / "calls").unlink()  # of the fake runner
-    assert session.clean(adb=str(fake_phone.adb)) == ["S1"]
+    assert fleet.clean(adb=str(fake_phone.adb)) == ["S1"]
     assert not fake_phone.storage.exists()
 
 
@@ -174,15 +184,15 @@ def test_cleaning(fake_phone, fake_artefact, measure):
 
 @pytest.fixture
 def called(monkeypatch, tmp_path, tiny_tokenizer_folder):
-    """Call `tprune bench` on an artefact without a graph; return what session.run and session.clean were asked."""
+    """Call `tprune bench` on an artefact without a graph; return what fleet.run and fleet.clean were asked."""
     asked: list[tuple[tuple, dict]] = []
 
     def note(*args, **options):
         asked.append((args, options))
         return []
 
-    monkeypatch.setattr(session, "run", note)
-    monkeypatch.setattr(session, "clean", lambda *args: [asked.append((args, {})), "S1", "S2"][1:])
+    monkeypatch.setattr(fleet, "run", note)
+    monkeypatch.setattr(fleet, "clean", lambda *args: [asked.append((args, {})), "S1", "S2"][1:])
     data = write_data(tmp_path / "data")
     write_manifest(shutil.copytree(tiny_tokenizer_folder, tmp_path / "artefact"), {}, "onnxruntime")
 
@@ -202,7 +212,7 @@ def test_the_command_line_asks_for_phones(called, tmp_path):
     assert options.pop("progress")
     assert options == {
         "serials": ("S1", "10.0.0.2:5555"),
-        "handling": Handling(cpus=(4, 6, 7), keep_awake=True),
+        "options": PhoneOptions(cpus=(4, 6, 7), keep_awake=True),
         "adb": "/x/adb",
         "out": tmp_path / "r.jsonl",
         "settings": (Settings(threads=2, warmup_ms=WARMUP_MS, mode="spaced", limit=2),),
@@ -211,8 +221,8 @@ def test_the_command_line_asks_for_phones(called, tmp_path):
 
 def test_the_command_line_takes_the_big_cores_of_the_only_phone(called):
     _, asked = called("--on", "adb")
-    assert (asked[0][1]["serials"], asked[0][1]["handling"]) == ((), Handling())
-    assert called("--on", "adb", "--cpus", "all")[1][-1][1]["handling"] == Handling(cpus="all")
+    assert (asked[0][1]["serials"], asked[0][1]["options"]) == ((), PhoneOptions())
+    assert called("--on", "adb", "--cpus", "all")[1][-1][1]["options"] == PhoneOptions(cpus="all")
 
 
 def test_the_command_line_asks_for_several_numbers_of_threads_and_for_minutes(called):
@@ -256,14 +266,14 @@ def test_the_command_line_needs_something_to_measure(called):
 
 def test_what_a_person_has_to_know(fake_phone, fake_artefact, measure):
     alone = measure(fake_artefact("a"))  # no runner of this machine takes such an artefact
-    assert "were not compared with this machine's" in session.remarks(alone)[0]
+    assert "could not be compared with this machine's" in fleet.remarks(alone)[0]
     valid = [replace(found, identical=len(found.output_ids) or None) for found in alone]
-    assert session.remarks(valid) == []
+    assert fleet.remarks(valid) == []
     hot, emulated = replace(valid[0], verdict="THROTTLED"), replace(valid[0], verdict="EMULATED")
-    assert session.remarks([hot, hot]) == [
-        "heat slowed down 2 blocks; give the same command again on a cool phone to measure them anew"
+    assert fleet.remarks([hot, hot]) == [
+        "heat slowed down 2 blocks; repeat the command on a cool phone to measure them again"
     ]
-    assert "its times say nothing about a phone" in session.remarks([emulated])[0]
+    assert "its times say nothing about a phone" in fleet.remarks([emulated])[0]
 
 
 def runner_lives(phone: FakePhone) -> bool:
