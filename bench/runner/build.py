@@ -15,6 +15,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from tprune.bench.runner.fields import one_line
 
 PREBUILT = Path(__file__).with_name("prebuilt")  # one folder for each ABI; only in a wheel from `make wheel`
 CROSS = {"arm64-v8a": "arm64"}  # ABI -> CMake preset of its cross compiler
+LARGEST = 300_000  # bytes of a program inside a wheel
 STARTS = 10  # seconds that a prebuilt program may take to print its version
 
 
@@ -59,6 +61,24 @@ def ensure(runtime: str, abi: Abi | None = None) -> Path:
         return {"preset": chosen}
 
     return cache.keep("runner", entry(runtime, abi), fill, f"{target}-{_name(abi)}-*").folder / target
+
+
+def prebuild(folder: Path) -> list[Path]:
+    """Write the runners for this machine and for phones, as a wheel holds them; return their files.
+
+    A program for ExecuTorch is included if ExecuTorch is installed. Raises WorkFailed if one cannot be built or is too
+    large for a wheel.
+    """
+    written = []
+    for abi in (one for one in ABIS if preset(one)):
+        for runtime in filter(_installed, PROGRAMS):
+            program = ensure(runtime, abi)
+            if program.stat().st_size > LARGEST:
+                raise WorkFailed(f"{program}: {program.stat().st_size} bytes; a wheel may hold at most {LARGEST}")
+            written.append(folder / abi.name / program.name)
+            written[-1].parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(program, written[-1])
+    return written
 
 
 def preset(abi: Abi | None = None) -> str | None:
@@ -169,3 +189,10 @@ def _compile(target: str, chosen: str, options: list[str], folder: Path) -> None
                 again = f"cmake --preset {chosen} -B FOLDER"
                 raise WorkFailed(f"building {target} failed: {said}; to see all, run `{again}` in {runner.SOURCE}")
         shutil.copy2(Path(work) / target, folder / target)
+
+
+if __name__ == "__main__":  # python -m tprune.bench.runner.build FOLDER: what `make wheel` needs
+    try:
+        sys.stdout.writelines(f"{file} {file.stat().st_size} bytes\n" for file in prebuild(Path(sys.argv[1])))
+    except WorkFailed as error:
+        sys.exit(str(error))
