@@ -298,7 +298,7 @@ def _said(*command: str) -> str:
 
 
 STEPS: dict[str, Callable[[], list[Need]]] = {
-    "prune": lambda: _modules("torch", "transformers", "sentencepiece", "datasets", "sacrebleu"),
+    "prune": lambda: _modules("torch", "transformers", "sentencepiece", "sacrebleu"),
     "export-onnx": lambda: _modules("torch", "onnx", "onnxscript", "onnxruntime"),
     "export-executorch": lambda: _modules("torch", "executorch"),
     "bench-host": lambda: [*_modules("onnxruntime"), *_runner(None)],

@@ -20,7 +20,7 @@ from tprune.base.stamp import file_sha256
 from tprune.bench.libraries import cache
 from tprune.bench.libraries.abi import Abi
 
-INSTALL = {"onnxruntime": "onnxruntime", "executorch": "'executorch==1.5.*'"}  # package -> what `pip install` takes
+INSTALL = {"onnxruntime": "onnxruntime", "executorch": "'tprune[executorch]'"}  # package -> what `pip install` takes
 
 # package -> what of its wheel is needed: the library alone, or libraries, headers and version to build against.
 PARTS = {

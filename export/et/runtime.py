@@ -34,7 +34,7 @@ STRIDE = 8
 def check_installed() -> None:
     """Raise BadInput, which says what to install, when there is no ExecuTorch."""
     if importlib.util.find_spec("executorch") is None:
-        raise BadInput("executorch is not installed; `pip install 'executorch==1.5.*'` brings it")
+        raise BadInput("executorch is not installed: pip install 'tprune[executorch]'")
 
 
 def open(folder: str | Path, threads: int = 1) -> Artefact:  # noqa: A001 - `executorch_runtime.open(folder)`, as it is meant

@@ -15,8 +15,8 @@ from pathlib import Path
 import tomli
 
 ROOT = Path(__file__).resolve().parents[2]
-EXTRAS = ("demo", "hub")  # and what the tests need; ExecuTorch is bound to one release in any case
-TOOLS = ("pytest", "pytest-xdist", "hypothesis")
+EXTRAS = ("datasets", "demo")  # and what the tests need; ExecuTorch is bound to one release in any case
+TOOLS = ("pytest", "hypothesis")  # pytest-xdist too
 TESTS = (
     "tests/base",
     "tests/marian",
@@ -53,7 +53,7 @@ def main(folder: Path, changes: list[str]) -> int:
     """Make the environment, print what is in it, and run the tests; return pytest's exit code."""
     document = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = lowest(document) | {re.split("[=<>]", change)[0]: change for change in changes}
-    tools = [line for line in document["project"]["optional-dependencies"]["dev"] if re.match(r"[\w-]+", line)[0] in TOOLS]
+    tools = [line for line in document["project"]["optional-dependencies"]["dev"] if line.startswith(TOOLS)]
     folder.mkdir(parents=True, exist_ok=True)
     constraints = folder / "constraints.txt"
     constraints.write_text("".join(f"{line}\n" for line in wanted.values()), encoding="utf-8")
