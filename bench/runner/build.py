@@ -165,7 +165,7 @@ def _starts(program: Path, runtime: str) -> bool:
     """Return whether a prebuilt program starts here; it may need newer C and C++ libraries than this machine has."""
     try:
         environment = runner.host_environment(runtime)
-        command = [program, "--version"]
+        command = [str(program), "--version"]
         done = subprocess.run(command, env=environment, capture_output=True, timeout=STARTS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
