@@ -15,16 +15,16 @@ from tprune.base.fields import chosen
 from tprune.bench.accel import networks, onnx_file, storage, workload
 from tprune.bench.accel import rows as table
 from tprune.bench.accel import simulate as models
-from tprune.bench.accel.hardware import Hardware, design
+from tprune.bench.accel.designs import design, usual
+from tprune.bench.accel.hardware import Hardware
 from tprune.bench.accel.layer import Workload
 from tprune.bench.measure import host, tokens
-from tprune.bench.measure.inputs import Inputs
 from tprune.bench.measure.record import Record
 from tprune.bench.measure.settings import Settings
+from tprune.bench.measure.tasks import Inputs
 from tprune.bench.phone import fleet
-from tprune.bench.phone.station import WARMUP_MS, Handling
+from tprune.bench.phone.station import WARMUP_MS, PhoneOptions
 
-DESIGNS = ("escalate", "eyeriss", "eyeriss-168", "scnn", "sparten")
 FIDELITIES = ("auto", "exact", "statistical")
 
 Artefact = str | os.PathLike[str]
@@ -52,7 +52,7 @@ def run(
     out: str | Path = "records.jsonl",
     on: str = "host",
     settings: Settings | Sequence[Settings] | None = None,
-    phone: Handling | None = None,
+    phone: PhoneOptions | None = None,
     adb: str | None = None,
     watch: Watch | None = None,
     **fields: Any,
@@ -80,7 +80,7 @@ def run(
         return host.run(folders, encoded, out=out, settings=settings, progress=progress)
     serials = fleet.serials(on)
     return fleet.run(
-        folders, encoded, out=out, serials=serials, settings=settings, handling=phone, adb=adb, progress=watch
+        folders, encoded, out=out, serials=serials, settings=settings, options=phone, adb=adb, progress=watch
     )
 
 
@@ -127,7 +127,7 @@ class Simulation:
 def simulate(
     workloads: str | Path | Workload | Sequence[str | Path | Workload],
     *,
-    designs: Sequence[str | Hardware] = DESIGNS,
+    designs: Sequence[str | Hardware] | None = None,
     fidelity: str = "auto",
     seed: int = 0,
     watch: Callable[[str, int, int], None] | None = None,
@@ -135,11 +135,12 @@ def simulate(
     """Simulate networks on accelerator designs: cycles, energy, DRAM traffic and compressed size.
 
     A network is a name such as "resnet18-32", a workload.json, an ONNX file or a `Workload`. `fidelity` is "exact",
-    "statistical" or "auto": exact where the network has masks. `watch(network, layers done, total layers)`. Raises
-    BadInput for an unknown network or design.
+    "statistical" or "auto": exact where the network has masks. `watch(network, layers done, total layers)`. Without
+    `designs`, the usual ones are simulated. Raises BadInput for an unknown network or design.
     """
     if fidelity not in FIDELITIES:
         raise BadInput(f"fidelity {fidelity!r}: must be {' or '.join(FIDELITIES)}")
+    designs = usual() if designs is None else designs
     if not designs:
         raise BadInput("designs is empty; name at least one, for example escalate")
     hardware = [design(one) if isinstance(one, str) else one for one in designs]

@@ -30,13 +30,13 @@ from tprune.bench.libraries import cache, debs, glibc, wheels
 from tprune.bench.libraries.abi import Abi, named
 from tprune.bench.measure.conditions import BUSY_CPUS
 from tprune.bench.phone import adb
-from tprune.bench.runner import build as programs
-from tprune.bench.runner import contract as runner
+from tprune.bench.runner import build
 from tprune.export.runtimes import RUNTIMES
 
 ARM = named("arm64-v8a")
 DOUBLE = Path(__file__).resolve().parents[1] / "tests" / "double"
 CLONE = "run tprune from a clone of its repository"
+REINSTALL = "install tprune again: its C++ sources are missing"
 ENGINES = {"torch": "torch", "onednn": "oneDNN", "onnxruntime": "ONNX Runtime", "xnnpack": "XNNPACK"}
 SIZES = {"memory": "memory", "disk": "disk free"}
 CMAKE = (3, 25)  # the oldest that reads android_runner/CMakePresets.json
@@ -191,11 +191,11 @@ def _runner(abi: Abi | None) -> list[Need]:
     engines = _installed()
     if not engines:
         return []
-    if all(programs.find(engine, abi) if abi else runner.find_program(engine) for engine in engines):
+    if all(build.find(engine, abi) for engine in engines):
         return [Need("runner", "built")]
-    if not (runner.SOURCE / "CMakePresets.json").is_file():
-        return [Need("runner", None, advice=CLONE)]
-    if tools := programs.missing_tools(abi) if abi else runner.missing_tools():
+    if not build.has_source():
+        return [Need("runner", None, advice=REINSTALL)]
+    if tools := build.missing_tools(abi):
         return [Need(package, None, package=package) for package in tools]
     version = re.search(r"version (\d+)\.(\d+)", _said("cmake", "--version"))
     if version and (int(version[1]), int(version[2])) < CMAKE:
@@ -205,7 +205,7 @@ def _runner(abi: Abi | None) -> list[Need]:
 
 
 def _installed() -> list[str]:
-    return [need.name for need in _modules(*runner.PROGRAMS) if need.found]
+    return [need.name for need in _modules(*RUNTIMES) if need.found]
 
 
 def _adb() -> list[Need]:
@@ -299,7 +299,7 @@ def _said(*command: str) -> str:
 
 
 STEPS: dict[str, Callable[[], list[Need]]] = {
-    "prune": lambda: _modules("torch", "transformers", "sentencepiece", "datasets", "sacrebleu"),
+    "prune": lambda: _modules("torch", "transformers", "sentencepiece", "sacrebleu"),
     **{f"export-{one.flag}": partial(_modules, *one.exports) for one in RUNTIMES.values()},
     "bench-host": lambda: [*_modules("onnxruntime"), *_runner(None)],
     "bench-adb": lambda: [*_modules("onnxruntime"), *_adb(), *_phone(), *_runner(ARM), *_libraries()],

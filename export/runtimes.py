@@ -58,7 +58,7 @@ RUNTIMES = {
         label="ExecuTorch",
         program="tprune-et",
         image_file="model.pte",
-        requirement="'executorch==1.5.*'",
+        requirement="'tprune[executorch]'",
         wheel_parts=("executorch/lib/", "executorch/include/", "executorch/version.py"),
         loaded_later=(),
         exports=("torch", "executorch"),

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tprune.base.errors import WorkFailed
 from tprune.base.stamp import file_sha256, new_folder, stamp, write_json
 
 UNUSED = 7 * 86400.0  # seconds without use after which an entry may go
@@ -58,10 +59,15 @@ def keep(kind: str, name: str, fill: Callable[[Path], Mapping[str, str]], family
     A second process that wants the same entry waits. When `fill` raises, nothing is kept. Once a new entry is there,
     others whose names match the pattern `family` go, unless they were used within a week.
     """
-    found = find(kind, name)
-    if found:
+    if found := find(kind, name):
         return found
     place = folder() / f"{kind}s" / name
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (place.parent / f".{place.name}.lock").touch()
+    except OSError as error:
+        words = "set XDG_CACHE_HOME to a folder that can"
+        raise WorkFailed(f"cache folder {str(folder())!r} cannot be written: {error.strerror}; {words}") from None
     with _alone(place):
         found = find(kind, name)
         if found:

@@ -36,6 +36,14 @@ def installed(package: str) -> str:
         raise BadInput(f"{package} is not installed here; run: {words}") from None
 
 
+def is_installed(package: str) -> bool:
+    """Return whether a package is installed here."""
+    try:
+        return bool(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return False
+
+
 def name(package: str, abi: Abi) -> str:
     """Return the name of the cache entry of an installed package for `abi`."""
     return f"{package}-{installed(package)}-{abi.name}"

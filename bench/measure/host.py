@@ -26,6 +26,7 @@ from tprune.bench.measure.plan import Plan, plan
 from tprune.bench.measure.record import Record
 from tprune.bench.measure.settings import Settings, listed
 from tprune.bench.measure.tasks import TASKS, Inputs, Subject
+from tprune.bench.runner import build
 from tprune.bench.runner import contract as runner
 from tprune.bench.runner.contract import Ids, Job, Run, RunFailed
 from tprune.export import targets
@@ -79,16 +80,15 @@ def place(programs: Programs) -> Place:
 def _programs(asked: Plan) -> dict[str, tuple[str, ...]]:
     runtimes = {subject.runtime for subject in asked.subjects}
     if not asked.task.searches:  # the loop in Python only translates
-        return {runtime: (str(runner.host_program(runtime)),) for runtime in sorted(runtimes)}
+        return {runtime: (str(build.ensure(runtime)),) for runtime in sorted(runtimes)}
     return find_programs(runtimes, beams=asked.sweep[0].beams)
 
 
 def find_programs(runtimes: set[str], *, beams: int = 1) -> dict[str, tuple[str, ...]]:
     """Return the program of each runtime, built if missing. Without a compiler, greedy ONNX uses the Python loop."""
-    if runtimes == {"onnxruntime"} and beams == 1 and runner.find_program("onnxruntime") is None:
-        if runner.missing_tools():
-            return {"onnxruntime": LOOP}
-    return {runtime: (str(runner.host_program(runtime)),) for runtime in sorted(runtimes)}
+    if runtimes == {"onnxruntime"} and beams == 1 and build.find("onnxruntime") is None and build.missing_tools():
+        return {"onnxruntime": LOOP}
+    return {runtime: (str(build.ensure(runtime)),) for runtime in sorted(runtimes)}
 
 
 def references(asked: Plan) -> dict[str, Ids]:

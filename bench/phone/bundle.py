@@ -23,7 +23,7 @@ from tprune.base.errors import BadInput, WorkFailed
 from tprune.base.stamp import file_sha256
 from tprune.bench.libraries import cache, elf, glibc, wheels
 from tprune.bench.libraries.abi import Abi, named
-from tprune.bench.runner import build as programs
+from tprune.bench.runner import build
 from tprune.bench.runner.contract import PROGRAMS
 from tprune.export.runtimes import RUNTIMES
 
@@ -65,7 +65,7 @@ def assemble(abi: str, runtime: str, *, progress: Progress = lambda done, total,
         raise BadInput(f"runtime {runtime!r}: must be {' or '.join(PROGRAMS)}")
     version = wheels.installed(runtime)
     progress(0, STEPS, "runner")
-    program = programs.ensure(runtime, target)
+    program = build.ensure(runtime, target)
     progress(1, STEPS, "C library")
     libc = glibc.find(target)
     progress(2, STEPS, f"{runtime} {version}")

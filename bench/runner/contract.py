@@ -1,7 +1,7 @@
-"""The runner's contract in Python: what to ask of it (`Job`), where this machine's is, and its report (`Run`).
+"""The runner's contract in Python: what to ask of it (`Job`), its environment, and its report (`Run`).
 
     job = Job(nonce="c0ffee", threads=2)
-    argv = [host_program("onnxruntime"), *job.arguments("onnx/dense", "sentences.ids", "out")]
+    argv = [build.ensure("onnxruntime"), *job.arguments("onnx/dense", "sentences.ids", "out")]
     run = read_run(Path("out"), job.nonce)
 
 The contract itself is `android_runner/README.md`. A report is believed only when it is whole, ok, and of this nonce.
@@ -9,13 +9,9 @@ The contract itself is `android_runner/README.md`. A report is believed only whe
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import json
 import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +24,7 @@ from tprune.export.runtimes import RUNTIMES
 
 SCHEMA = 1
 PROGRAMS = {name: runtime.program for name, runtime in RUNTIMES.items()}
+# The C++ sources: beside `bench/` in a clone, and as package data in `tprune/android_runner/` of an installed wheel.
 SOURCE = Path(__file__).resolve().parents[2] / "android_runner"
 REPORT, OUTPUT = "report.json", "output.ids"
 SEQ2SEQ, CLASSIFY = "seq2seq", "classify"  # the tasks that a benchmark has for the runner
@@ -122,76 +119,19 @@ class Run:
     task: str = SEQ2SEQ
 
 
-def find_program(runtime: str) -> Path | None:
-    """Return this machine's runner for artefacts of `runtime`, None while it is not built from the source as it is."""
-    path = SOURCE / "build" / "host" / PROGRAMS[runtime]
-    return path if path.is_file() and not older_than_source(path) else None
-
-
-def older_than_source(program: Path) -> bool:
-    """Return whether a source file of the runner is newer than `program`, so that it has to be built again."""
-    built = program.stat().st_mtime
-    return any(file.stat().st_mtime > built for file in (SOURCE / "src").glob("*"))
-
-
-def missing_tools() -> list[str]:
-    """Return the programs that building a runner here lacks, by the names of their Debian packages."""
-    compiler = os.environ.get("CXX") or "c++"
-    wanted = {"cmake": ("cmake",), "g++": (compiler, "g++", "clang++"), "make": ("make", "ninja")}
-    return [package for package, names in wanted.items() if not any(map(shutil.which, names))]
-
-
-def host_program(runtime: str) -> Path:
-    """Return this machine's runner for artefacts of `runtime`; one that is missing is built, which takes half a minute.
-
-    Raises BadInput, with the command that helps, where it can neither be found nor built; WorkFailed when that fails.
-    """
-    if found := find_program(runtime):
-        return found
-    program = PROGRAMS[runtime]
-    if not (SOURCE / "CMakePresets.json").is_file():
-        raise BadInput(f"no {program} and no source of it ({SOURCE}): run tprune from a clone of its repository")
-    if missing := missing_tools():
-        raise BadInput(f"{program} is not built and {', '.join(missing)} missing: apt-get install {' '.join(missing)}")
-    options = [f"-DEXECUTORCH_ROOT={_wheel('executorch')}"] if runtime == "executorch" else []
-    (SOURCE / "build" / "host").mkdir(parents=True, exist_ok=True)
-    with (SOURCE / "build" / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return find_program(runtime) or build(program, options)  # somebody else may have built it meanwhile
-
-
-def build(program: str, options: Sequence[str], preset: str = "host") -> Path:
-    """Build in a folder of its own and move the program to its place, so that a half-linked one is never found."""
-    (SOURCE / "build" / preset).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=SOURCE / "build", prefix=f".{preset}-") as folder:
-        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-        for command in (
-            ["cmake", "--preset", preset, "-B", folder, *generator, *options],
-            ["cmake", "--build", folder, "--target", program, "--parallel", str(len(os.sched_getaffinity(0)))],
-        ):
-            done = subprocess.run(
-                command, cwd=SOURCE, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
-            )
-            if done.returncode:
-                words = (done.stderr + done.stdout).splitlines()
-                said = one_line(next((line for line in words if "error" in line.lower()), words[-1] if words else ""))
-                raise WorkFailed(f"building {program} failed: {said}; see it by `cmake --preset {preset}` in {SOURCE}")
-        return (Path(folder) / program).replace(SOURCE / "build" / preset / program)
-
-
 def host_environment(runtime: str) -> dict[str, str]:
     """Return the environment in which this machine's runner finds its engine's libraries: those of the Python wheel."""
     environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
     if runtime == "executorch":
-        search = [str(_wheel("executorch") / "lib"), os.environ.get("LD_LIBRARY_PATH")]
+        search = [str(wheel("executorch") / "lib"), os.environ.get("LD_LIBRARY_PATH")]
         return {**environment, "LD_LIBRARY_PATH": os.pathsep.join(filter(None, search))}
-    libraries = sorted((_wheel("onnxruntime") / "capi").glob("libonnxruntime.so.*"))
+    libraries = sorted((wheel("onnxruntime") / "capi").glob("libonnxruntime.so.*"))
     if not libraries:
         raise BadInput("the installed onnxruntime has no libonnxruntime.so; install the CPU wheel `onnxruntime`")
     return {**environment, "TPRUNE_ORT_LIBRARY": str(libraries[-1])}
 
 
-def _wheel(package: str) -> Path:
+def wheel(package: str) -> Path:
     """Return the folder of an installed package without importing it."""
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:

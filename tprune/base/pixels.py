@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tprune.base import extras
 from tprune.base.errors import BadInput
 
 LARGEST_LABEL = 99_999  # every class is a row of the last layer, so a larger number is not a class
@@ -97,9 +98,8 @@ def _files(path: Path, split: str) -> list[Path]:
 
 
 def _read(file: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    pa = extras.load("pyarrow", "datasets", "reading parquet files")
+    pq = extras.load("pyarrow.parquet", "datasets", "reading parquet files")
     try:
         return pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
@@ -176,8 +176,7 @@ def _hub_id(name: str) -> tuple[str, str]:
 
 def _hub(name: str, split: str, limit: int | None) -> Pixels:
     path, config = _hub_id(name)
-    import datasets
-
+    datasets = extras.load("datasets", "datasets", f"data set {name!r}")
     try:
         rows = datasets.load_dataset(path, config or None, split=split)
     except ValueError as error:  # unknown split or config; datasets lists the legal ones

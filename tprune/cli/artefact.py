@@ -197,7 +197,10 @@ def bench(
         names, long = list(map(str, folders)), f"{blocks} blocks" if minutes is None else f"{minutes:g} minutes"
         plan = {"dry_run": True, "artefacts": names, **made.facts, **asdict(made.settings)}
         plan["threads"] = list(map(int, threads.split(",")))
-        line = f"would measure {', '.join(names)}: {made.count} {made.task.noun}s, {long}, threads {threads}, {mode}, on {on}"
+        line = (
+            f"would measure {', '.join(names)}: {made.count} {made.task.noun}s, {long}, "
+            f"threads {threads}, {mode}, on {on}"
+        )
         return terminal.answer(plan, as_json=json, lines=[line])
     quality = "" if made.task.labelled else " QUALITY.json..."  # records of labelled inputs hold the quality themselves
     line = f"wrote {len(made.records)} records to {out}; next: tprune report {out}{quality} --out report"

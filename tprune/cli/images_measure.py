@@ -138,7 +138,6 @@ def export(
     """
     from tprune.verbs import images_measure as verbs
 
-    runtime = runtimes.by_flag(to)
     terminal.one_of("--precision", precision, ("fp32", "int8"))
     if precision == "fp32":
         terminal.only_for("--precision int8", {"--max-accuracy-drop": max_accuracy_drop, "--held-out": held_out})

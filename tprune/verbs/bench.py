@@ -72,7 +72,7 @@ class Place:
 class Benchmark:
     """What was measured, or would be; `facts` describe the inputs, as records do."""
 
-    task: Task
+    task: Task[Any]
     count: int
     facts: dict[str, Any]
     settings: Settings

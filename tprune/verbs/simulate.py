@@ -58,10 +58,8 @@ def simulate(
     from tprune.bench.report import simulation as reports
 
     one_of("--fidelity", fidelity, FIDELITIES)
-    designs = [
-        *map(named, dict.fromkeys(filter(None, usual() if design is None else design.split(",")))),
-        *map(from_toml, hardware),
-    ]
+    chosen = usual() if design is None else filter(None, design.split(","))
+    designs = [*map(named, dict.fromkeys(chosen)), *map(from_toml, hardware)]
     _check(designs)
     nets = [_workload(name) for name in workloads]
     stamp.check_vacant(out)
