@@ -1,4 +1,4 @@
-# One of setup, test, test-isa, lint, demo, runner, clean. Everything lives in .venv; nothing outside this folder is touched.
+# One of setup, test, test-isa, lint, demo, docs, runner, clean. Everything lives in .venv; nothing outside this folder is touched.
 #
 # torch: on Linux the default index serves a build with several GB of CUDA libraries. To get the CPU build, point pip at
 # the CPU index that pytorch.org names for pip (environment variable PIP_EXTRA_INDEX_URL, or PIP_FIND_LINKS for wheels on
@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup lint test test-isa demo runner clean
+.PHONY: setup lint test test-isa demo docs runner clean
 .DEFAULT_GOAL := setup
 
 setup: $(INSTALLED)
@@ -38,6 +38,15 @@ test-isa: setup
 demo: setup
 	rm -rf demo
 	$(BIN)/tprune demo --out demo
+
+# The documentation as a site, in build/site; a broken link is an error. The result pages are rendered first.
+docs: $(VENV)/.docs
+	$(BIN)/python docs/render.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]' --constraint constraints.txt
+	@touch $@
 
 # The C++ runner for this machine and, where the cross compiler is, for 64-bit ARM; tprune-et where ExecuTorch's wheel
 # for that machine can be had.
