@@ -9,11 +9,11 @@ from __future__ import annotations
 import posixpath
 import re
 import shutil
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import tomllib
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -28,6 +28,7 @@ OUTSIDE = {
     "bench/images.sh": "files/images.sh",
     "bench/multi30k.sh": "files/multi30k.sh",
 } | {str(path.relative_to(ROOT)): f"files/{path.name}" for path in (ROOT / "bench" / "results").iterdir()}
+SHIM = "https://unpkg.com/iframe-worker/shim"  # what the theme would load from elsewhere for a search without a server
 LINK = re.compile(r"(\]\()([^)\s#:]+)(?=[)#])")
 
 
@@ -43,9 +44,9 @@ def packages() -> dict[str, Path]:
 
 
 def modules(package: str, folder: Path) -> list[str]:
-    """Return the package itself and its modules, without those that only serve `python -m`."""
-    names = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("__"))
-    return [package, *(f"{package}.{name}" for name in names)]
+    """Return the package itself, where it says or exports something, and its modules but for `__main__`."""
+    own = [package] if (folder / "__init__.py").stat().st_size else []
+    return own + sorted(f"{package}.{path.stem}" for path in folder.glob("*.py") if not path.stem.startswith("__"))
 
 
 def on_startup(**_: object) -> None:
@@ -61,7 +62,7 @@ def on_startup(**_: object) -> None:
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """List the pages of the packages in the navigation."""
     api = next(entry["Python API"] for entry in config.nav or [] if "Python API" in entry)
-    api.extend({name: f"api/{name}.md"} for name in packages() if name != "tprune")
+    api.append({"All packages": [{name: f"api/{name}.md"} for name in packages() if name != "tprune"]})
     return config
 
 
@@ -91,6 +92,16 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         return match[1] + posixpath.relpath(name, posixpath.dirname(page.file.src_uri) or ".")
 
     return LINK.sub(inside, markdown)
+
+
+def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
+    """Load the one script that the theme has elsewhere from the site itself."""
+    return output.replace(SHIM, posixpath.relpath("assets/iframe-worker.js", posixpath.dirname(page.url) or "."))
+
+
+def on_post_template(output: str, *, template_name: str, config: MkDocsConfig) -> str:
+    """Do the same for the page of a wrong address."""
+    return output.replace(SHIM, "assets/iframe-worker.js")
 
 
 def cli() -> str:

@@ -82,7 +82,9 @@ def test_commands_and_flags_in_the_text_exist(page: Path) -> None:
         words = span.split()
         if words[0] == "tprune" and len(words) > 1:
             command, rest = verb(words[1:])
-            assert command is not get_command(app) or not rest or rest[0].startswith(("-", "[")), f"`{span}`: no such verb"
+            assert command is not get_command(app) or not rest or rest[0].startswith(("-", "[")), (
+                f"`{span}`: no such verb"
+            )
             flags = {word.partition("=")[0] for word in rest if word.startswith("--")}
             assert flags <= {flag for parameter in command.params for flag in parameter.opts} | {"--help"}, f"`{span}`"
         elif words[0].startswith("--") and page.parent.name != "android_runner":

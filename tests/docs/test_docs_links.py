@@ -42,7 +42,8 @@ def test_a_broken_link_is_seen(tmp_path: Path) -> None:
     (tmp_path / "there.md").write_text("# A heading\n", encoding="utf-8")
     page = tmp_path / "page.md"
     page.write_text(
-        "[a](there.md) [b](gone.md) [c](there.md#a-heading) [d](there.md#gone) [e](https://x.example)\n", encoding="utf-8"
+        "[a](there.md) [b](gone.md) [c](there.md#a-heading) [d](there.md#gone) [e](https://x.example)\n",
+        encoding="utf-8",
     )
     assert broken(page) == ["gone.md", "there.md#gone"]
 

@@ -10,7 +10,6 @@ import pytest
 import tprune
 from tests.support import pages, pictures
 from tests.support.command import write_data, write_model
-from tests.support.marians import tiny_marian
 from tprune.cnn import nets, network
 from tprune.pruning import criteria
 
@@ -73,12 +72,12 @@ def test_an_image_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.Monkey
     assert again.net == "mine" and again.id == names["mine"].id
 
 
-def test_the_example_of_a_criterion(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_a_criterion(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(criteria, "CRITERIA", dict(criteria.CRITERIA))
     (block,) = code("docs/extending.md")
     names: dict[str, object] = {}
     exec(block, names)  # noqa: S102 - the page's own lines
-    scores = criteria.CRITERIA["largest-first"](tiny_marian(), criteria.Evidence())
+    scores = criteria.CRITERIA["largest-first"](tprune.load("dense").model, criteria.Evidence())
     assert scores and all((score <= 0).all() for score in scores.values())
 
 

@@ -21,7 +21,9 @@ def test_the_page_is_what_its_template_and_the_files_give(path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
 def test_every_results_file_is_on_a_page_that_names_processor_versions_and_command(file) -> None:
-    holding = [page for page in (ROOT / "docs" / "results").glob("*.md") if f"{file.stem}.json" in page.read_text("utf-8")]
+    holding = [
+        page for page in (ROOT / "docs" / "results").glob("*.md") if f"{file.stem}.json" in page.read_text("utf-8")
+    ]
     assert holding
     basis = re.search(rf"\*Processor: [^*]*{re.escape(file.name)}[^*]*torch [^*]*\*", holding[0].read_text("utf-8"))
     assert basis and f"The commands behind {file.stem}<" in "".join(page.read_text("utf-8") for page in holding)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 def build(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     """Build the site into `folder`."""
-    call = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder), *args]
+    call = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder), *args]
     env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(call, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
@@ -30,12 +30,14 @@ def build(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
 def site(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     done = build(folder)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stdout + done.stderr
     return folder
 
 
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
-    loads = re.compile(r"""<(?:script|img|iframe)[^>]*\bsrc="(?:https?:)?//[^"]*"|<link[^>]*\bhref="(?:https?:)?//[^"]*""")
+    loads = re.compile(
+        r"""<(?:script|img|iframe)[^>]*\bsrc="(?:https?:)?//[^"]*"|<link[^>]*\bhref="(?:https?:)?//[^"]*"""
+    )
     for page in site.rglob("*.html"):
         assert loads.findall(page.read_text(encoding="utf-8")) == [], page.name
     for sheet in site.rglob("*.css"):
@@ -64,7 +66,9 @@ def test_files_from_outside_the_folder_are_in_the_site(site: Path) -> None:
 def test_a_broken_link_ends_the_build_with_a_line_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "pages").mkdir()
     (tmp_path / "pages" / "index.md").write_text("# Hello\n\n[gone](gone.md)\n", encoding="utf-8")
-    (tmp_path / "mkdocs.yml").write_text("site_name: x\ndocs_dir: pages\ntheme: {name: material, font: false}\n", "utf-8")
+    (tmp_path / "mkdocs.yml").write_text(
+        "site_name: x\ndocs_dir: pages\ntheme: {name: material, font: false}\n", "utf-8"
+    )
     done = build(tmp_path / "out", "--config-file", str(tmp_path / "mkdocs.yml"))
     assert done.returncode == 1
-    assert "contains a link 'gone.md', but the target is not found" in done.stderr
+    assert "contains a link 'gone.md', but the target is not found" in done.stdout + done.stderr

@@ -32,7 +32,9 @@ def run(lines: list[list[str]], names: dict[str, str]) -> None:
             assert called.code == 0, f"{' '.join(words)}: {called.err}"
 
 
-def test_the_tutorial(tiny_config, tiny_tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tutorial(
+    tiny_config, tiny_tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "dense", tiny_config(), tiny_tokenizer_folder)
     write_data(tmp_path / "my-corpus")
