@@ -1,5 +1,5 @@
-# Targets: setup, lint, test, test-isa, test-lowest, demo, runner, wheel, clean. Python packages go into .venv; nothing
-# outside this folder changes, except the cache folder (see `tprune doctor`), which `runner` and `wheel` fill.
+# Targets: setup, lint, test, test-isa, test-lowest, demo, docs, runner, wheel, clean. Python packages go into .venv;
+# nothing outside this folder changes, except the cache folder (see `tprune doctor`), which `runner` and `wheel` fill.
 #
 # torch: on Linux the default index serves a build with several GB of CUDA libraries. To get the CPU build, point pip at
 # the CPU index that pytorch.org names for pip (environment variable PIP_EXTRA_INDEX_URL, or PIP_FIND_LINKS for wheels on
@@ -16,7 +16,7 @@ ifneq ($(CURDIR),$(shell cat $(INSTALLED) 2>/dev/null))
 .PHONY: $(INSTALLED)
 endif
 
-.PHONY: setup lint test test-isa test-lowest demo runner wheel clean
+.PHONY: setup lint test test-isa test-lowest demo docs runner wheel clean
 .DEFAULT_GOAL := setup
 
 setup: $(INSTALLED)
@@ -52,6 +52,15 @@ test-lowest: setup
 demo: setup
 	rm -rf demo
 	$(BIN)/tprune demo --out demo
+
+# The documentation as a site, in build/site; a broken link is an error. The result pages are rendered first.
+docs: $(VENV)/.docs
+	$(BIN)/python docs/render.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]' --constraint constraints.txt
+	@touch $@
 
 # The C++ runner for this machine and, where the cross compiler is, for 64-bit ARM; tprune-et where ExecuTorch's wheel
 # for that machine can be had.

@@ -1,56 +1,23 @@
-"""What the README promises can be typed in: its Python runs, its commands and flags exist."""
+"""The README: short, with the generated table, and its Python runs. Its commands and links: see tests/docs."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-import pytest
-from typer.main import get_command
-
-from tests.support import pictures
-from tests.support.command import write_data, write_model
-from tprune.cli.main import app
-from tprune.cnn import nets, network
-
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+from tests.support import pages
+from tests.support.pages import ROOT
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
+def test_the_readme_fits_two_screens() -> None:
+    lines = pages.text("README.md").splitlines()
+    assert len(lines) <= 200
+    assert max(map(len, lines)) <= 170
 
 
-def test_the_python_example_runs(tiny_config, tiny_tokenizer_folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_model(tmp_path / "dense", tiny_config(), tiny_tokenizer_folder)
-    write_data(tmp_path / "my-corpus")
-    code = next(block for block in blocks("python") if block.startswith("import tprune"))
-    code = code.replace("Helsinki-NLP/opus-mt-en-de", "./dense")
-    code = code.replace("distill=True", "distill=True, steps=6, finetune_steps=1, round_to=2")
-    assert "steps=6" in code
-    names: dict[str, object] = {}
-    exec(code, names)  # noqa: S102 - the README's own lines
-    assert type(names["model"]).__name__ == "PrunedMarianMTModel"
-    assert (tmp_path / "small" / "plan.json").is_file()
+def test_the_table_and_the_picture_are_there() -> None:
+    readme = pages.text("README.md")
+    assert readme.count("| pruned to 60 %, ") == 3  # whether they are up to date: tests/docs/test_docs_results.py
+    assert "](bench/results/multi30k-pareto.png)" in readme and (ROOT / "bench/results/multi30k-pareto.png").is_file()
 
 
-def test_the_python_example_of_an_image_network_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    pictures.write(tmp_path / "cifar10", (3, 32, 32), train=60, test=10)
-    code = next(block for block in blocks("python") if block.startswith("from tprune import cnn"))
-    code = code.replace("hold_out(5000)", "hold_out(20)").replace("epochs=12", "epochs=1")
-    names: dict[str, object] = {"my_module": nets.NETS["resnet20"].build(10)}
-    exec(code, names)  # noqa: S102 - the README's own lines
-    again = network.load(tmp_path / "small", build=nets.NETS["resnet20"].build)
-    assert again.net == "mine" and again.id == names["mine"].id
-
-
-@pytest.mark.parametrize(
-    "line", [x for x in "\n".join(blocks("sh")).replace("\\\n", " ").splitlines() if x.startswith("tprune ")]
-)
-def test_every_command_and_flag_exists(line):
-    words = line.partition("#")[0].split()
-    verb = get_command(app).commands[words[1]]
-    verb = verb.commands[words[2]] if words[1] == "cnn" else verb
-    known = {flag for parameter in verb.params for flag in parameter.opts}
-    assert {word for word in words if word.startswith("--")} <= known
+def test_no_fence_is_left_open() -> None:
+    for page in pages.PAGES:
+        assert page.read_text(encoding="utf-8").count("\n```") % 2 == 0, page.name

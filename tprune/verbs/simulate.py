@@ -44,8 +44,8 @@ def simulate(
 ) -> Simulation:
     """Simulate each workload (a file or a named network) on each design, and write a report to the folder `out`.
 
-    `design` lists designs, separated by commas (default: `designs.usual`); `hardware` adds designs of TOML files. With `validate`, SCNN and
-    SparTen are also checked against their publications. `results` receives the rows alone.
+    `design` lists designs, separated by commas (default: `designs.usual`); `hardware` adds designs of TOML files. With
+    `validate`, SCNN and SparTen are also checked against their publications. `results` receives the rows alone.
     """
     # Matrix products here are many and small: a second BLAS thread costs more than it saves.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
