@@ -24,7 +24,7 @@ SHORT = ("--steps", "7", "--finetune-steps", "3", "--round-to", "2")
 def originals(tiny_config, tiny_tokenizer_folder: Path, tmp_path_factory) -> Path:
     """A folder with `dense` and `data`; copy them before you break them."""
     folder = tmp_path_factory.mktemp("originals")
-    write_model(folder / "dense", tiny_config(), tiny_tokenizer_folder)
+    write_model(folder / "dense", tiny_config(encoder_layers=1, decoder_layers=1), tiny_tokenizer_folder)
     write_data(folder / "data")
     return folder
 
@@ -345,7 +345,8 @@ def test_a_disk_that_is_full_while_saving(here: Path) -> None:
 LONG = ("--steps", "7", "--finetune-steps", "150", "--round-to", "2", "--threads", "1")
 KILLED_WHILE_SAVING = """
 import os
-from tprune import checkpoint, cli
+from tprune.cli import main as cli
+from tprune.marian import checkpoint
 checkpoint.write_json = lambda *_: os.kill(os.getpid(), 9)
 cli.main()
 """

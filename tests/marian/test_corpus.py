@@ -228,7 +228,8 @@ def test_hub_errors_are_one_line(monkeypatch, error, message):
 
 def test_offline_mode_is_respected(tmp_path):
     code = (
-        "from tprune import corpus\ntry: corpus.load('nobody/nothing', split='train')\nexcept ValueError as e: print(e)"
+        "from tprune.marian import corpus\n"
+        "try: corpus.load('nobody/nothing', split='train')\nexcept ValueError as e: print(e)"
     )
     environment = {
         **os.environ,
@@ -242,7 +243,7 @@ def test_offline_mode_is_respected(tmp_path):
 
 def test_local_files_import_no_network_code(tmp_path):
     code = (
-        "import sys; from tprune import corpus\n"
+        "import sys; from tprune.marian import corpus\n"
         f"corpus.load({str(write_folder(tmp_path))!r}, split='train')\n"
         "print(sorted({'datasets', 'sacrebleu', 'huggingface_hub', 'socket'} & set(sys.modules)))"
     )

@@ -94,7 +94,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from tests import conftest
-from test_train import RECIPE, model_for, regulariser, some_pairs
+from tests.marian.test_train import RECIPE, model_for, regulariser, some_pairs
 from tprune.marian.train import train
 
 def watch(done, total, loss):
