@@ -24,7 +24,7 @@ SHORT = ("--steps", "7", "--finetune-steps", "3", "--round-to", "2")
 def originals(tiny_config, tiny_tokenizer_folder: Path, tmp_path_factory) -> Path:
     """A folder with `dense` and `data`; copy them before you break them."""
     folder = tmp_path_factory.mktemp("originals")
-    write_model(folder / "dense", tiny_config(), tiny_tokenizer_folder)
+    write_model(folder / "dense", tiny_config(encoder_layers=1, decoder_layers=1), tiny_tokenizer_folder)
     write_data(folder / "data")
     return folder
 

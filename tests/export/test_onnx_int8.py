@@ -23,6 +23,8 @@ from tprune.marian.checkpoint import Checkpoint
 from tprune.marian.model import PrunedMarianMTModel
 from tprune.marian.vocabulary import trim
 
+SHALLOW = {"encoder_layers": 1, "decoder_layers": 1}  # one layer has every component, and each takes a second to trace
+
 
 @pytest.mark.parametrize(("width", "block"), [(256, 256), (512, 256), (1024, 256), (136, 32), (8, 16), (48, 16)])
 def test_best_block_stores_least(width: int, block: int) -> None:
@@ -59,7 +61,7 @@ def exports(
     tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[..., MarianConfig], tiny_tokenizer_folder: Path
 ) -> Callable[[str], Translator]:
     """Open the export of one tiny model by its int8 components."""
-    model = randomised(PrunedMarianMTModel.from_stock(MarianMTModel(tiny_config())))
+    model = randomised(PrunedMarianMTModel.from_stock(MarianMTModel(tiny_config(**SHALLOW))))
     model.generation_config.max_length = 12
     checkpoint = Checkpoint(model, MarianTokenizer.from_pretrained(tiny_tokenizer_folder), "0123456789abcdef", "tiny")
     place = tmp_path_factory.mktemp("int8")
@@ -103,7 +105,7 @@ def test_the_table_is_stored_once(exports: Callable[[str], Translator]) -> None:
 def test_a_trimmed_vocabulary_shares_the_table_too(
     tmp_path: Path, tiny_config: Callable[..., MarianConfig], tiny_tokenizer_folder: Path
 ) -> None:
-    model = randomised(PrunedMarianMTModel.from_stock(MarianMTModel(tiny_config())))
+    model = randomised(PrunedMarianMTModel.from_stock(MarianMTModel(tiny_config(**SHALLOW))))
     model.generation_config.max_length = 12
     tokenizer = MarianTokenizer.from_pretrained(tiny_tokenizer_folder)
     small = trim(Checkpoint(model, tokenizer, "0123456789abcdef", "tiny"), [list(range(3, 90))])

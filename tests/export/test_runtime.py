@@ -119,9 +119,11 @@ def test_length_penalty_equals_generate(artefact, model, sources, early: bool | 
     assert len(outputs) > 1
 
 
-def test_the_checkpoint_says_how_to_score(model, tiny_tokenizer_folder, sources, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(model.generation_config, "length_penalty", 3.0)
-    monkeypatch.setattr(model.generation_config, "early_stopping", True)
+def test_the_checkpoint_says_how_to_score(tiny_config, tiny_tokenizer_folder, sources, tmp_path: Path) -> None:
+    config = tiny_config(encoder_layers=1, decoder_layers=1)
+    model = randomised(PrunedMarianMTModel.from_stock(MarianMTModel(config)))
+    model.final_logits_bias[0, 0] += 3.0
+    model.generation_config.update(length_penalty=3.0, early_stopping=True, max_length=20)
     tokenizer = MarianTokenizer.from_pretrained(tiny_tokenizer_folder)
     to_onnx(Source(model, tokenizer), tmp_path / "artefact", sentences=SENTENCES[:2])
     artefact = runtime.open(tmp_path / "artefact")

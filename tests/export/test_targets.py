@@ -137,7 +137,7 @@ def test_an_artefact_of_before_counts_as_one_for_vnni() -> None:
 def work(tmp_path_factory: pytest.TempPathFactory, tiny_config, tiny_tokenizer_folder: Path) -> Path:
     folder = tmp_path_factory.mktemp("targets")
     write_data(folder / "data")
-    write_model(folder / "dense", tiny_config(), tiny_tokenizer_folder)
+    write_model(folder / "dense", tiny_config(encoder_layers=1, decoder_layers=1), tiny_tokenizer_folder)
     called = tprune(
         "export", folder / "dense", "--data", folder / "data", "--out", folder / "int8", "--precision", "int8",
         "--max-bleu-drop", 100, "--limit", 2, "--json",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import MarianTokenizer
+from transformers import MarianMTModel, MarianTokenizer
 
-from tests.conftest import SENTENCES
+from tests.conftest import SENTENCES, randomised
 from tprune.base.errors import BadInput
 from tprune.export.ort import runtime
 from tprune.export.ort.export import to_onnx
@@ -17,7 +17,8 @@ from tprune.marian.vocabulary import kept_ids, trim
 
 
 @pytest.fixture
-def dense(tiny_model, tiny_tokenizer_folder):
+def dense(tiny_config, tiny_tokenizer_folder):
+    tiny_model = randomised(MarianMTModel(tiny_config(encoder_layers=1, decoder_layers=1)))
     tiny_model.generation_config.max_length = 12
     tokenizer = MarianTokenizer.from_pretrained(tiny_tokenizer_folder)
     return Checkpoint(PrunedMarianMTModel.from_stock(tiny_model), tokenizer, id="0" * 16, name="tiny")
