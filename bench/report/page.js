@@ -60,7 +60,7 @@
       }
       const rows = tagged.filter((one) => one.tagName === "TR");
       form.querySelector("output").textContent =
-        `${rows.filter((row) => !row.classList.contains("off")).length} of ${rows.length} rows`;
+        `${rows.filter((row) => !row.classList.contains("off")).length} of ${rows.length} table rows`;
     };
     form.hidden = false;
     form.addEventListener("submit", (event) => event.preventDefault());

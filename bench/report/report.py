@@ -101,7 +101,7 @@ def _page(found: Evidence, rows: Sequence[Row], document: dict[str, Any]) -> Pag
     emulated = [row for row in rows if row.functional is not None]
     devices = ", ".join(dict.fromkeys(row.device for row in rows if row.device)) or "no device"
     sections = [*_figure(timed)]
-    for own in table.tables(timed, mark="`"):
+    for own in table.tables(timed):
         heading = f"Table: {own.title}" if own.title else "Table"
         sections.append(Section(heading, table=own, under=own.caption))
     if emulated:

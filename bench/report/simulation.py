@@ -170,12 +170,14 @@ def _network(run: Run) -> list[Section]:
         Section(f"Where the arithmetic's time goes: {name}", table=_losses(results), under=LANES),
         Section(
             f"Time by layer: {name}",
-            [_picture(f"layers-{slug}", "Latency of each layer, logarithmic", partial(figures.layers, results))],
+            pictures=[
+                _picture(f"layers-{slug}", "Latency of each layer, logarithmic", partial(figures.layers, results))
+            ],
         ),
         Section(
             f"Energy by component: {name}",
-            [_picture(f"energy-{slug}", "Energy of an image by component", partial(figures.energy, results))],
-            _energy(results),
+            pictures=[_picture(f"energy-{slug}", "Energy of an image by component", partial(figures.energy, results))],
+            table=_energy(results),
         ),
     ]
     if run.settings:
@@ -184,7 +186,8 @@ def _network(run: Run) -> list[Section]:
             _picture(f"sensitivity-{kind}-{slug}", f"{kind} gain by assumption", partial(draw, quantity=kind))
             for kind in ("latency", "energy")
         ]
-        sections.append(Section(f"Which assumptions carry the result: {name}", pictures, _settings(run.settings)))
+        heading = f"Which assumptions carry the result: {name}"
+        sections.append(Section(heading, pictures=pictures, table=_settings(run.settings)))
     return sections
 
 
@@ -262,8 +265,8 @@ def _checks(checks: Sequence[Check]) -> list[Section]:
     ]
     table = texts(["what", "published", "where", "simulated (ours)", "ratio", "band", "inside"], cells, 1)
     under = (
-        "Eyeriss' latency is compute only. The abstracts' averages are of networks and densities that are not published; "
-        " ours are AlexNet's and VGG16's convolutions with recalled densities (SYNTHETIC)."
+        "Eyeriss' latency is compute only. The abstracts' averages are of networks and densities that are not "
+        "published; ours are AlexNet's and VGG16's convolutions with recalled densities (SYNTHETIC)."
     )
     return [Section("How far the models can be trusted", table=table, under=under)]
 

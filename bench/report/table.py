@@ -270,12 +270,12 @@ def tags(row: Row) -> dict[str, str]:
     return {key: str(value) for key in FILTERS if (value := getattr(row, key)) is not None}
 
 
-def of_rows(rows: Sequence[Row], title: str = "", mark: str = "") -> Table:
-    """Return the table of rows; `mark` is put around every value of the caption."""
+def of_rows(rows: Sequence[Row], title: str = "") -> Table:
+    """Return the table of rows; its caption says what the rows share."""
     usual = context(rows)
     names = dict(zip(map(id, rows), numbered([_name(row, usual) for row in rows]), strict=True))
     name = Column("model", lambda row: names[id(row)], number=False, brief=True)
-    shared = "; ".join(f"{heading} {mark}{text}{mark}" for heading, text in usual.items())
+    shared = "; ".join(f"{heading} {text}" for heading, text in usual.items())
     caption = f"All rows, unless the row says otherwise: {shared}." if shared else ""
     return Table([name, *COLUMNS], rows, title, caption, style, tags).without_blanks()
 
@@ -309,10 +309,10 @@ def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {**named, "not timed": untimed} if untimed else named
 
 
-def tables(rows: Sequence[Row], *, mark: str = "") -> list[Table]:
+def tables(rows: Sequence[Row]) -> list[Table]:
     """Return the tables of a report: one per device, and one for the emulated devices."""
     measured = [row for row in rows if row.functional is None]
     emulated = [row for row in rows if row.functional is not None]
-    found = [of_rows(own, name, mark) for name, own in groups(measured).items()]
+    found = [of_rows(own, name) for name, own in groups(measured).items()]
     functional = Table(FUNCTIONAL, emulated, "functional only: emulated devices", style=style)
     return [*found, functional.without_blanks()] if emulated else found

@@ -295,13 +295,13 @@ def report(
     """Join quality and records into report.html, .md, .csv, .json and the Pareto figure."""
     from tprune.bench.report import report as reports
     from tprune.bench.report import results as rows
-    from tprune.bench.report import table
 
-    document = reports.report(runs, out, split=split)
+    found = reports.report(runs, out, split=split)
+    document = found.document
     if results:
         rows.write(results, document["rows"], inputs=document["inputs"])
     lines = [*document["warnings"], *document["findings"], f"report: {out / 'report.html'}"]
-    terminal.answer(document, as_json=json, table=table.terminal(document), lines=lines)
+    terminal.answer(document, as_json=json, table=found.terminal(), lines=lines)
 
 
 def _of_records(

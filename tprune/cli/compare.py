@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tprune.bench.compare.rivals import Rival
+    from tprune.bench.compare.rows import System
     from tprune.bench.measure.artefact import Artefact
     from tprune.bench.measure.record import Record
     from tprune.bench.measure.settings import Settings
@@ -107,7 +108,7 @@ def compare(
     inputs = {"model": work.checkpoint.id, **({"corpus": work.corpus.id} if work.corpus else {})}
     document = comparison.document(rows, inputs=inputs, facts={**work.facts, **_facts(work, asked, rows)})
     stamp.write_json(out, document)
-    stamp.write_text(out.with_suffix(".md"), compare_table.as_markdown(document))
+    stamp.write_text(out.with_suffix(".md"), compare_table.as_markdown(rows, document["measured"]))
     stamp.write_text(out.with_suffix(".csv"), compare_table.as_csv(rows))
     lines = [f"{name}: {text}" for name, text in document["measured"].items()]
     lines.append(f"wrote {out}, {out.with_suffix('.md')}, {out.with_suffix('.csv')} and raw samples in {_raw(out)}")
@@ -265,7 +266,7 @@ def _scores(
     return scores
 
 
-def _facts(work: Work, rivals: Sequence[Rival], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _facts(work: Work, rivals: Sequence[Rival], rows: Sequence[System]) -> dict[str, str]:
     """Return how the rivals were run, which of them are missing, and what bounds our decoder steps."""
     from tprune.bench.compare.rivals import RIVALS
     from tprune.bench.measure.conditions import BUSY_CPUS
@@ -276,17 +277,17 @@ def _facts(work: Work, rivals: Sequence[Rival], rows: Sequence[Mapping[str, Any]
         facts["ctranslate2"] += "; it knows no pruned models, so this one has zeros in place of what was cut"
     if missing := [rival.name for rival in RIVALS if not rival.installed]:
         facts["not installed"] = f"{', '.join(missing)}: pip install 'tprune[rivals]'"
-    if (busy := max(row["others"] or 0 for row in rows)) > BUSY_CPUS:
+    if (busy := max(row.others or 0 for row in rows)) > BUSY_CPUS:
         facts["caution"] = f"other programs kept up to {busy:.1f} CPUs busy meanwhile: times are of a busy machine"
-    bounds = {row["name"]: row["roofline"] for row in rows if row["roofline"]}
+    bounds = {row.name: row.roofline for row in rows if row.roofline}
     for name, bound in bounds.items():
         facts[f"roofline of {name}"] = (
-            f"a step reads {bound['step_bytes'] / 1e6:.1f} MB of weights in {bound['step_us']:,.0f} us, "
+            f"a step reads {bound.step_bytes / 1e6:.1f} MB of weights in {bound.step_us:,.0f} us, "
             + (
                 "all of them may stay in the largest cache, where memory is no bound"
-                if bound["cached"] == 1
-                else f"{bound['share']:.0%} of the {bound['bandwidth'] / 1e9:.1f} GB/s that memory gives; "
-                f"{bound['cached']:.0%} of them may stay in the largest cache, where memory is no bound"
+                if bound.cached == 1
+                else f"{bound.share:.0%} of the {bound.bandwidth / 1e9:.1f} GB/s that memory gives; "
+                f"{bound.cached:.0%} of them may stay in the largest cache, where memory is no bound"
             )
         )
     return facts

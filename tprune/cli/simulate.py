@@ -50,7 +50,6 @@ def simulate(
     from tprune.bench.accel.sweep import sweep
     from tprune.bench.report import results as rows
     from tprune.bench.report import simulation as accel_report
-    from tprune.bench.report import simulation_table as accel_table
 
     terminal.one_of("--fidelity", fidelity, ("auto", "exact", "statistical"))
     designs = [*map(named, dict.fromkeys(filter(None, design.split(",")))), *map(from_toml, hardware or ())]
@@ -73,11 +72,12 @@ def simulate(
             sizes = storage.sizes(net, exact=exact, seed=seed)
             runs.append(accel_report.Run(found, sizes, sweep(found, seed=seed)))
     checks = validation.silicon() + (validation.abstracts() if validate else [])
-    document = accel_report.report(runs, out, checks=checks)
+    report = accel_report.report(runs, out, checks=checks)
+    document = report.document
     if results:
         rows.write(results, document["rows"], inputs=document["inputs"])
     lines = [*document["warnings"], *document["findings"], f"report: {out / 'report.html'}"]
-    terminal.answer(document, as_json=json, table=accel_table.terminal(document["rows"]), lines=lines)
+    terminal.answer(document, as_json=json, table=report.terminal(), lines=lines)
 
 
 def _check(designs: list[Hardware]) -> None:
