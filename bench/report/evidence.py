@@ -74,7 +74,7 @@ class Quality:
     corpus: str
     device: Device | None
     artefact: str | None
-    created: str
+    created: str | None
     sentences: int | None
     chrf_signature: str | None
     torch: str | None
@@ -91,25 +91,16 @@ class Quality:
         device, baseline = document.get("device"), document.get("baseline") or {}
         if device is not None and not {"serial", "model", "emulated"} <= device.keys():
             raise BadInput(f"quality {str(path)!r} has a device without serial, model and emulated")
+        texts = {name: tuple(document.get(name) or ()) for name in ("hypotheses", "argv")}
+        same = (field.name for field in fields(cls) if field.name not in {"model", "device", "torch", "versus", *texts})
         try:
             return cls(
-                Model.of(document["model"]),
-                *(document[name] for name in ("runtime", "precision", "split")),
-                int(document["beams"]),
-                float(document["bleu"]),
-                float(document["chrf"]),
-                document["signature"],
-                document["corpus"],
-                None if device is None else Device.of(device),
-                document.get("artefact"),
-                document.get("created", ""),
-                document.get("sentences"),
-                document.get("chrf_signature"),
-                document.get("versions", {}).get("torch"),
-                baseline.get("name"),
-                baseline.get("p_value"),
-                tuple(document.get("hypotheses") or ()),
-                tuple(document.get("argv") or ()),
+                **{name: document.get(name) for name in same} | {"p_value": baseline.get("p_value")},
+                model=Model.of(document["model"]),
+                device=None if device is None else Device.of(device),
+                torch=document.get("versions", {}).get("torch"),
+                versus=baseline.get("name"),
+                **texts,
             )
         except (TypeError, ValueError, AttributeError) as error:
             raise BadInput(f"quality {str(path)!r} is damaged: {error}") from None

@@ -26,7 +26,7 @@ BUSY = 0.95  # least share of the wall time that a single-threaded run should ha
 def verdict(rows: Sequence[Row]) -> list[str]:
     """Return two sentences for each device that was timed: which model to take, and what it costs."""
     devices = list(dict.fromkeys(row.device for row in rows if row.median_ms is not None))
-    return [_verdict([row for row in rows if row.device == device]) for device in devices]
+    return [_verdict(labelled(row for row in rows if row.device == device)) for device in devices]
 
 
 def recommended(rows: Sequence[Row]) -> Row | None:

@@ -19,7 +19,7 @@ from rich.console import Group
 
 from tprune.base import stamp
 from tprune.bench.report import palette
-from tprune.bench.report.chart import Chart
+from tprune.bench.report.figures import Chart
 from tprune.bench.report.palette import LIGHT, Look
 from tprune.bench.report.table import Table
 

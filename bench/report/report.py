@@ -16,7 +16,7 @@ from typing import Any
 from tprune.base import stamp
 from tprune.base.errors import BadInput
 from tprune.bench.accel.targets import Line
-from tprune.bench.report import chart, evidence, figures, metrics, table
+from tprune.bench.report import evidence, figures, metrics, table
 from tprune.bench.report import findings as sentences
 from tprune.bench.report import method as methods
 from tprune.bench.report.evidence import Evidence
@@ -154,7 +154,7 @@ def _figure(rows: Sequence[Row]) -> list[Section]:
         )
         for number, (name, own) in enumerate(drawn, start=1)
     ]
-    return [Section(heading, chart=chart.chart([own for _, own in drawn]), pictures=pictures)]
+    return [Section(heading, chart=figures.chart([own for _, own in drawn]), pictures=pictures)]
 
 
 def _translations(found: Evidence, rows: Sequence[Row]) -> list[Section]:

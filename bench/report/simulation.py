@@ -136,11 +136,7 @@ def _page(document: Mapping[str, Any], runs: Sequence[Run], checks: Sequence[Che
     sections.append(Section("Command", code=shlex.join(document["argv"])))
     fidelity = ", ".join(dict.fromkeys(document["fidelity"].values()))
     return Page(
-        TITLE,
-        made(document, f"fidelity: {fidelity}", "batch 1"),
-        document["warnings"],
-        document["findings"],
-        sections,
+        TITLE, made(document, f"fidelity: {fidelity}", "batch 1"), document["warnings"], document["findings"], sections
     )
 
 

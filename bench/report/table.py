@@ -14,7 +14,7 @@ from typing import Any
 
 from rich import table as rich_table
 
-from tprune.bench.report.metrics import ACCURACY, BLEU, METRICS, Metric
+from tprune.bench.report.metrics import METRICS, Metric
 from tprune.bench.report.row import Row, Sweep, counted, numbered
 
 BLANK = "–"
@@ -208,10 +208,7 @@ FUNCTIONAL = (
         lambda row: f"{row.functional.identical} of {row.functional.sentences}",
         brief=True,
     ),
-    Column(BLEU.label, BLEU.value, BLEU.value_text, brief=True),
-    _change(BLEU),
-    Column(ACCURACY.label, ACCURACY.value, ACCURACY.value_text, brief=True),
-    _change(ACCURACY),
+    *QUALITY,
     P_VALUE,
     column("sentences scored", "scored"),
     SIZE,
