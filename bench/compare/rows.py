@@ -32,7 +32,7 @@ class Bound:
     step_us: float
     step_bytes: int
     bandwidth: float
-    cache_bytes: int
+    cache_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,12 @@ def _row(
     samples = one.samples(sorted(one.blocks))
     summary, middle = stats.summarise(samples), stats.median(samples)
     weight = one.memory.memory if one.memory else None
+    facts: dict[str, Any] = {key: score.get(key) for key in ("bleu", "chrf", "signature", "p_value")}
+    facts |= {key: getattr(first, key) for key in ("name", "runtime", "precision", "threads", "beams", "bytes")}
+    facts |= {key: details[key] for key in ("load_ms", "first_ms", "base_mib", "others")}
+    facts |= {key: first.model[key] for key in ("criterion", "keep", "seed", "params", "macs")}
     return System(
-        **{key: getattr(first, key) for key in ("name", "runtime", "precision", "threads", "beams", "bytes")},
-        **{key: score.get(key) for key in ("bleu", "chrf", "signature", "p_value")},
-        **{key: details[key] for key in ("load_ms", "first_ms", "base_mib", "others")},
-        **{key: first.model[key] for key in ("criterion", "keep", "seed", "params", "macs")},
+        **facts,
         device=first.device["model"],
         instruction_set=first.device.get("instruction_set"),
         sentences=len(output),

@@ -91,17 +91,13 @@ class Quality:
         device, baseline = document.get("device"), document.get("baseline") or {}
         if device is not None and not {"serial", "model", "emulated"} <= device.keys():
             raise BadInput(f"quality {str(path)!r} has a device without serial, model and emulated")
-        texts = {name: tuple(document.get(name) or ()) for name in ("hypotheses", "argv")}
-        same = (field.name for field in fields(cls) if field.name not in {"model", "device", "torch", "versus", *texts})
+        facts: dict[str, Any] = {field.name: document.get(field.name) for field in fields(cls)}
         try:
-            return cls(
-                **{name: document.get(name) for name in same} | {"p_value": baseline.get("p_value")},
-                model=Model.of(document["model"]),
-                device=None if device is None else Device.of(device),
-                torch=document.get("versions", {}).get("torch"),
-                versus=baseline.get("name"),
-                **texts,
-            )
+            facts |= {name: tuple(facts[name] or ()) for name in ("hypotheses", "argv")}
+            facts |= {name: float(facts[name]) for name in ("bleu", "chrf")}
+            facts |= {"versus": baseline.get("name"), "p_value": baseline.get("p_value")}
+            facts |= {"model": Model.of(facts["model"]), "torch": document.get("versions", {}).get("torch")}
+            return cls(**facts | {"device": None if device is None else Device.of(device)})
         except (TypeError, ValueError, AttributeError) as error:
             raise BadInput(f"quality {str(path)!r} is damaged: {error}") from None
 
@@ -144,8 +140,8 @@ class Simulation:
             inputs = tuple(document["inputs"].items())
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise BadInput(f"simulation {str(path)!r} has a damaged summary: {error}") from None
-        rest = (tuple(document[name]) for name in ("warnings", "findings"))
-        return cls(tuple(lines), *rest, inputs, tuple(document["argv"]))
+        warnings, findings, argv = (tuple(document[name]) for name in ("warnings", "findings", "argv"))
+        return cls(tuple(lines), warnings, findings, inputs, argv)
 
 
 @dataclass(frozen=True)

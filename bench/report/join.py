@@ -73,7 +73,7 @@ def best_quality(
 
     def rank(quality: Quality) -> tuple[bool, bool, bool, str]:
         same = measured is not None and quality.runtime == measured.runtime
-        return (quality.place is not None, quality.artefact == artefact, same, quality.created)
+        return (quality.place is not None, quality.artefact == artefact, same, quality.created or "")
 
     return max(fitting, key=rank, default=None)
 
@@ -81,7 +81,7 @@ def best_quality(
 def dense_qualities(evidence: Evidence, quality: Quality) -> list[Quality]:
     """Return the fp32 quality of each dense model on the same sentences, from the same device where possible."""
     found: dict[str | None, Quality] = {}
-    for other in sorted(evidence.qualities, key=lambda other: (other.place == quality.place, other.created)):
+    for other in sorted(evidence.qualities, key=lambda other: (other.place == quality.place, other.created or "")):
         same = (other.beams, other.corpus) == (quality.beams, quality.corpus)
         if same and other.dense_fp32 and other.place in {None, quality.place}:
             found[other.model.id] = other

@@ -84,9 +84,9 @@
         headings.forEach((one) => one.setAttribute("aria-sort", "none"));
         heading.setAttribute("aria-sort", up ? "ascending" : "descending");
         const blank = (cell) => cell.textContent === "–";
-        const compare = (a, b) => (a.dataset.sort !== undefined && b.dataset.sort !== undefined
-          ? a.dataset.sort - b.dataset.sort
-          : a.textContent.localeCompare(b.textContent, "en", { numeric: true }));
+        const number = (cell) => cell.dataset.sort ?? parseFloat(cell.textContent.replaceAll(",", "").replace("−", "-"));
+        const compare = (a, b) => (heading.classList.contains("number") && number(a) - number(b))
+          || a.textContent.localeCompare(b.textContent, "en", { numeric: true });
         const rows = [...body.rows].map((row) => [row.cells[place], row]);
         rows.sort(([a], [b]) => blank(a) - blank(b) || (blank(a) ? 0 : compare(a, b) * (up ? 1 : -1)));
         body.append(...rows.map(([, row]) => row));

@@ -7,6 +7,7 @@ scripts. Its size is below 3 MB.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -89,7 +90,8 @@ class Page:
 
     def markdown(self) -> str:
         """Return the page as Markdown; its figures are PNG files beside it."""
-        return _templates().get_template("page.md.j2").render(page=self).strip() + "\n"
+        text = _templates().get_template("page.md.j2").render(page=self)
+        return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -119,7 +121,8 @@ class Report(Mapping[str, Any]):
 
     def _repr_html_(self) -> str:
         """Return the tables for a notebook."""
-        return "".join(str(_templates().get_template("table.html.j2").module.table(one)) for one in self.tables)
+        macros: Any = _templates().get_template("table.html.j2").module
+        return "".join(str(macros.table(one)) for one in self.tables)
 
     def terminal(self) -> Group:
         """Return the tables for a terminal of 80 characters."""

@@ -85,8 +85,8 @@ def sensitivity(settings: Sequence[Setting], title: str, look: Look = LIGHT, *, 
                 [min(gains), max(gains)], [place + shift] * 2, color=line, lw=5, alpha=0.35, solid_capstyle="butt"
             )
             axes.plot(gains, [place + shift] * len(gains), "|", color=line, ms=9, mew=1.6)
-            label = None if place else f"simulated, over {kind}: dot as in the tables, ticks other values"
-            axes.plot(usual, [place + shift] * len(usual), "o", color=line, ms=5, label=label)
+            dots = None if place else f"simulated, over {kind}: dot as in the tables, ticks other values"
+            axes.plot(usual, [place + shift] * len(usual), "o", color=line, ms=5, label=dots)
     axes.set_yticks(range(len(order)), [_values(settings, parameter, look) for parameter in order], fontsize=7.5)
     axes.invert_yaxis()
     axes.set_xscale("log")

@@ -9,7 +9,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from rich import table as rich_table
@@ -108,16 +108,13 @@ class Table:
 
 def texts(headings: Sequence[str], rows: Sequence[Sequence[str]], first_number: int = 1, **options: Any) -> Table:
     """Return a table of finished texts; columns from `first_number` on are numbers."""
-
-    def one(place: int) -> Column:
-        return Column(headings[place], lambda row: row[place], number=place >= first_number)
-
-    return Table([one(place) for place in range(len(headings))], rows, **options)
+    places = enumerate(headings)
+    return Table([Column(text, itemgetter(at), number=at >= first_number) for at, text in places], rows, **options)
 
 
 def csv_text(documents: Sequence[Mapping[str, Any]], names: Iterable[str]) -> str:
     """Return JSON rows as CSV with the columns `names`."""
-    return Table([Column(name, lambda row, name=name: row[name]) for name in names], documents).csv()
+    return Table([Column(name, itemgetter(name)) for name in names], documents).csv()
 
 
 def fixed(digits: int, scale: float = 1.0) -> Callable[[float], str]:
