@@ -1,4 +1,4 @@
-"""How a report's numbers were measured: what all runs share, and what every device was and went through."""
+"""How the numbers of a report were measured: what all runs share, and the conditions on every device."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tprune.export import runtimes
 from tprune.export.manifest import IMAGES, TRANSLATION
 
 STATISTIC = (
-    "Batch 1, one process per artefact and block, warm-up thrown away. Blocks of all artefacts ran in turn, back to "
+    "Batch 1, one process per artefact and block, warm-up discarded. Blocks of all artefacts ran in turn, back to "
     "back. {times} {ratio}Peak memory is that of a fresh process over {heaviest}, the engine included{python}."
 )
 TIMES = {
-    TRANSLATION: "Times are of a whole sentence, token ids in to token ids out; tokenisation is not in them.",
-    IMAGES: "Times are of one image, pixels in memory to its class; reading and decoding the image are not in them. "
-    "Accuracy is that of the classes which the device itself gave.",
+    TRANSLATION: "Times are of a whole sentence, from token ids to token ids, without tokenisation.",
+    IMAGES: "Times are of one image, from pixels in memory to its class, without reading and decoding the image. "
+    "Accuracy is that of the classes that the device itself gave.",
 }
 RATIO = (
     "The speed-up is the ratio of the summed times of the same {inputs} in the same blocks on the same device; its "
-    "95 % interval comes from 2,000 draws over {inputs} and blocks. "
+    "95 % interval comes from 2,000 bootstrap draws over {inputs} and blocks. "
 )
 
 
@@ -35,27 +35,27 @@ def shared(found: Evidence, *, compared: bool) -> dict[str, str]:
         "images": [len(item.output_ids) for item in records if item.task == IMAGES],
         "data": [item.settings.get("data") for item in records],
         "warm-up per block": [item.settings.get("warmup") or "none" for item in records],
-        "split": [item.split for item in records] or [quality["split"] for quality in found.qualities],
-        "sentences scored": [quality.get("sentences") for quality in found.qualities],
-        "sacreBLEU signature": [quality["signature"] for quality in found.qualities],
-        "chrF signature": [quality.get("chrf_signature") for quality in found.qualities],
-        "PyTorch (quality)": [quality.get("versions", {}).get("torch") for quality in found.qualities],
+        "split": [item.split for item in records] or [quality.split for quality in found.qualities],
+        "sentences scored": [quality.sentences for quality in found.qualities],
+        "sacreBLEU signature": [quality.signature for quality in found.qualities],
+        "chrF signature": [quality.chrf_signature for quality in found.qualities],
+        "PyTorch (quality)": [quality.torch for quality in found.qualities],
     }
-    told = _texts(facts)
+    texts = _texts(facts)
     if records:
         images = any(item.task == IMAGES for item in records)
         tasks = [task for task in TIMES if any(item.task == task for item in records)]
-        told["method"] = STATISTIC.format(
+        texts["method"] = STATISTIC.format(
             times=" ".join(TIMES[task] for task in tasks),
             ratio=RATIO.format(inputs="images" if images else "sentences") if compared else "",
             heaviest="some of the images" if images else "the longest sentences",
             python=", and Python" if any(item.loop == "python" for item in records) else "",
         )
-    return told
+    return texts
 
 
 def devices(found: Evidence) -> dict[str, dict[str, str]]:
-    """Return, by the device's name, what it is and the conditions it measured under."""
+    """Return device name -> its facts and the conditions during measurement."""
     names = device_names(found)
     return {
         name: _device([item for item in _timed(found) if place_name(item.device) == place])
@@ -65,7 +65,7 @@ def devices(found: Evidence) -> dict[str, dict[str, str]]:
 
 
 def _timed(found: Evidence) -> list[Record]:
-    return [item for session in found.sessions for item in session if item.complete and item.samples_ns]
+    return [item for item in found.records if item.complete and item.samples_ns]
 
 
 def _device(records: Sequence[Record]) -> dict[str, str]:
@@ -117,13 +117,13 @@ def _battery(item: Record) -> Any:
 
 
 def _governor(item: Record) -> str | None:
-    """Return the governors of the CPUs that it was allowed, as the runner or the host saw them."""
+    """Return the frequency governors of the allowed CPUs, as the runner or the host saw them."""
     own = item.affinity["got"] or []
     seen = [cpu.get("governor") for cpu in item.machine.get("cpus", ()) if cpu.get("id") in own]
     return " ".join(dict.fromkeys(word for word in seen if word)) or _before(item, "governor")
 
 
 def _range(records: Sequence[Record], value: Callable[[Record], Any], pattern: str) -> str:
-    known = [found for item in records if (found := value(item)) is not None]
+    known = [one for item in records if (one := value(item)) is not None]
     ends = list(dict.fromkeys(pattern.format(end) for end in (min(known), max(known)))) if known else []
     return " to ".join(ends)

@@ -1,161 +1,161 @@
-"""A report as one HTML file: style, figures and tables inside it, nothing fetched, no script."""
+"""One page engine for reports and simulations: a `Page` of sections as HTML and as Markdown, from Jinja2 templates.
+
+The HTML file needs nothing from outside: style, figures and script are inside, and all of it can be read without
+scripts. Its size is below 3 MB.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
+from functools import cache
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from tprune.bench.report import figures as figure
-from tprune.bench.report import simulated, table
-from tprune.bench.report.figures import DARK, DARK_NARROW, LIGHT, LIGHT_NARROW, Look
-from tprune.bench.report.table import Column, RowData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from rich.console import Group
 
-NARROW = "(max-width: 760px)"
-DARK_PAGE = "(prefers-color-scheme: dark)"
-CAPTION = (
-    "Each mark is one row of the table that has BLEU and a speed-up; the number beside it is the share of prunable "
-    "weights kept. "
-    "The shaded band is what the TPrune paper claims for its own models, data and phones: a mark inside it or beyond "
-    "it is no comparison of hardware."
-)
+from tprune.base import stamp
+from tprune.bench.report import palette
+from tprune.bench.report.figures import Chart
+from tprune.bench.report.palette import LIGHT, Look
+from tprune.bench.report.table import Table
 
-
-IMAGES_CAPTION = "Each mark is one row of the table that has an accuracy and a speed-up."
-
-FUNCTIONAL = "Functional only: emulated devices"
-FUNCTIONAL_ONLY = (
-    "These runs prove that the artefacts and the runner work there and what they translate. An emulator's times say "
-    "nothing about a phone, so none of them stands in this report."
-)
-SIMULATED = "Simulated, not measured: ESCALATE beside other accelerators"
+Words = Sequence[tuple[str, bool]]  # pieces of a sentence, and whether each differs from the other side
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What a report says, in the order it says it; `figures` are the groups of rows that get a figure each."""
+class Picture:
+    """A figure: the name of its PNG file without suffix, its caption, and how to draw it."""
+
+    name: str
+    caption: str
+    draw: Callable[[Look], bytes]
+
+    def inside(self, look: Look) -> str:
+        """Return the picture as a data URL."""
+        return "data:image/png;base64," + base64.b64encode(self.draw(look)).decode("ascii")
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One sentence as the dense model and as another model translate it."""
+
+    number: int
+    dense: Words
+    other: Words
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and its contents, in this order; where there is a `chart`, HTML shows it in place of `pictures`."""
+
+    heading: str
+    intro: str = ""
+    chart: Chart | None = None
+    pictures: Sequence[Picture] = ()
+    table: Table | None = None
+    translations: Sequence[Translation] = ()
+    sides: tuple[str, str] = ("", "")
+    items: Sequence[str] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    under: str = ""
+    code: str = ""
+    level: int = 2
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report; `filters` are name -> values that rows can be filtered by."""
 
     title: str
     made: str
     warnings: Sequence[str]
     findings: Sequence[str]
-    rows: Sequence[RowData]
-    figures: Mapping[str, Sequence[RowData]]
-    functional: Sequence[RowData] = ()
-    notes: Sequence[str] = ()
-    measured: Mapping[str, str] = field(default_factory=dict)
-    devices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    details: Sequence[Mapping[str, Any]] = ()
-    simulated: Sequence[Sequence[str]] = ()  # rows of `tprune.bench.report.simulated`
-    commands: Sequence[str] = ()
+    sections: Sequence[Section]
+    verdict: Sequence[str] = ()
+    filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """All PNG figures."""
+        return [picture for section in self.sections for picture in section.pictures]
+
+    def html(self) -> str:
+        """Return the page as HTML."""
+        return _templates().get_template("page.html.j2").render(page=self, looks=palette.OTHER_LOOKS, light=LIGHT)
+
+    def markdown(self) -> str:
+        """Return the page as Markdown; its figures are PNG files beside it."""
+        text = _templates().get_template("page.md.j2").render(page=self)
+        return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def html(contents: Contents) -> str:
-    """Return the page."""
-    parts = [
-        *([f'<ul class="warnings">{_items(contents.warnings)}</ul>'] if contents.warnings else []),
-        f'<ul class="findings">{_items(contents.findings)}</ul>',
-        *_figures(contents.figures),
-    ]
-    for name, rows in table.groups(contents.rows).items():
-        parts += [f"<h2>{escape(table_heading(name))}</h2>", _rows(rows, table.columns(rows))]
-        parts.append(f'<p class="under">{escape(table.context_line(rows))}</p>')
-    if contents.functional:
-        parts += [f"<h2>{FUNCTIONAL}</h2>", f'<p class="under">{FUNCTIONAL_ONLY}</p>']
-        parts.append(_rows(contents.functional, table.functional_columns(contents.functional)))
-    if contents.notes:
-        parts += ["<h2>What is missing, and why</h2>", f'<ul class="plain">{_items(contents.notes)}</ul>']
-    if contents.details:
-        parts += ["<h2>Where the time goes</h2>", _details(contents.details)]
-    if contents.simulated:
-        numeric = [number >= simulated.TEXTS for number in range(len(simulated.HEADINGS))]
-        parts.append(f"<h2>{SIMULATED}</h2>")
-        parts.append(_table(simulated.HEADINGS, contents.simulated, numeric, [""] * len(contents.simulated)))
-        parts.append(f'<p class="under">{escape(simulated.UNDER)}</p>')
-    if contents.measured:
-        parts += ["<h2>How it was measured</h2>", _pairs(contents.measured)]
-    for name, facts in contents.devices.items():
-        parts += [f"<h3>{escape(name)}</h3>", _pairs(facts)]
-    if contents.commands:
-        parts += ["<h2>Commands</h2>", f"<pre><code>{escape(chr(10).join(contents.commands))}</code></pre>"]
-    template = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
-    return template.substitute(title=escape(contents.title), made=escape(contents.made), body="\n".join(parts))
+@dataclass(frozen=True, repr=False, eq=False)
+class Report(Mapping[str, Any]):
+    """A written report: its folder, its typed rows, report.json as `document`, and its tables.
+
+    Also a read-only mapping of `document`.
+    """
+
+    folder: Path
+    rows: Sequence[Any]
+    document: Mapping[str, Any]
+    tables: Sequence[Table]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.document[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.document)
+
+    def __len__(self) -> int:
+        return len(self.document)
+
+    def __repr__(self) -> str:
+        count = len(self.rows)
+        return f"Report({str(self.folder / 'report.html')!r}, {count} row{'' if count == 1 else 's'})"
+
+    def _repr_html_(self) -> str:
+        """Return the tables for a notebook."""
+        macros: Any = _templates().get_template("table.html.j2").module
+        return "".join(str(macros.table(one)) for one in self.tables)
+
+    def terminal(self) -> Group:
+        """Return the tables for a terminal of 80 characters."""
+        return Group(*(one.without_blanks(brief=True).terminal() for one in self.tables))
 
 
-def table_heading(group: str) -> str:
-    """Return the heading of a table of rows."""
-    return f"Table: {group}" if group else "Table"
+def write(page: Page, out: Path | str, document: dict[str, Any], csv: str) -> None:
+    """Write report.json, .csv, .md, .html and the figures into the new folder `out`."""
+    with stamp.new_folder(out) as folder:
+        stamp.write_json(folder / "report.json", document)
+        stamp.write_text(folder / "report.csv", csv)
+        for picture in page.pictures:
+            (folder / f"{picture.name}.png").write_bytes(picture.draw(LIGHT))
+        stamp.write_text(folder / "report.md", page.markdown())
+        stamp.write_text(folder / "report.html", page.html())
 
 
-def figure_heading(rows: Sequence[RowData]) -> str:
-    """Return the heading of the figure of these rows."""
-    return f"{'Accuracy' if figure.of_images(rows) else 'BLEU'} against speed-up"
+def made(document: Mapping[str, Any], *facts: str) -> str:
+    """Return the line under the title: when, `facts`, and the version."""
+    when = document["created"].replace("T", " ").replace("+00:00", " UTC")
+    return " · ".join([when, *facts, f"tprune {document['versions'].get('tprune', 'from source')}"])
 
 
-def _items(sentences: Sequence[str]) -> str:
-    return "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-
-
-def _figures(groups: Mapping[str, Sequence[RowData]]) -> list[str]:
-    parts = []
-    for name, rows in groups.items():
-        heading = figure_heading(rows) + (f": {name}" if len(groups) > 1 else "")
-        caption = IMAGES_CAPTION if figure.of_images(rows) else CAPTION
-        sources = "".join(
-            f'<source media="{media}" srcset="{_picture(rows, look)}">'
-            for media, look in (
-                (f"{NARROW} and {DARK_PAGE}", DARK_NARROW),
-                (NARROW, LIGHT_NARROW),
-                (DARK_PAGE, DARK),
-            )
-        )
-        image = f'<img src="{_picture(rows, LIGHT)}" alt="{escape(heading)}; the numbers are in the table below">'
-        picture = f"<picture>{sources}{image}</picture>"
-        parts += [f"<h2>{escape(heading)}</h2>", f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"]
-    return parts
-
-
-def _picture(rows: Sequence[RowData], look: Look) -> str:
-    return "data:image/png;base64," + base64.b64encode(figure.pareto(rows, look)).decode("ascii")
-
-
-def _rows(rows: Sequence[RowData], shown: Sequence[Column]) -> str:
-    cells = [[column.cell(row) for column in shown] for row in rows]
-    kinds = ["bad" if table.is_bad(row) else "dense" if row["criterion"] == "dense" else "" for row in rows]
-    return _table([column.heading for column in shown], cells, [column.number for column in shown], kinds)
-
-
-def _details(details: Sequence[Mapping[str, Any]]) -> str:
-    headings = [key for key in details[0] if any(row[key] is not None for row in details)]
-    cells = [[table.BLANK if row[key] is None else str(row[key]) for key in headings] for row in details]
-    return _table(headings, cells, [index > 0 for index in range(len(headings))], [""] * len(cells))
-
-
-def _pairs(facts: Mapping[str, str]) -> str:
-    return f"<dl>{''.join(f'<dt>{escape(k)}</dt><dd>{escape(v)}</dd>' for k, v in facts.items())}</dl>"
-
-
-def _table(
-    headings: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], kinds: Sequence[str]
-) -> str:
-    """Return a table whose first column heads its row; on a narrow screen every row becomes a card of its own."""
-    kind = ['class="number"' if number else "" for number in numeric]
-    head = "".join(f'<th scope="col" {k}>{escape(text)}</th>' for k, text in zip(kind, headings, strict=True))
-    lines = []
-    for row, kind_of_row in zip(cells, kinds, strict=True):
-        first = f'<th scope="row">{escape(row[0])}</th>'
-        rest = "".join(
-            f'<td class="{_classes(number, heading)}" data-label="{escape(heading)}">{escape(text)}</td>'
-            for number, heading, text in zip(numeric[1:], headings[1:], row[1:], strict=True)
-        )
-        lines.append(f"<tr{f' class={kind_of_row}' if kind_of_row else ''}>{first}{rest}</tr>")
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-
-
-def _classes(number: bool, heading: str) -> str:
-    long = heading.startswith("speed-up") or heading in {"device", "sacreBLEU signature"}
-    return " ".join(name for name, use in (("number", number), ("long", long)) if use)
+@cache
+def _templates() -> Environment:
+    folder = Path(__file__).parent
+    templates = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=lambda name: name is None or ".html" in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("page.css", "page.js"):
+        templates.globals[name.replace(".", "_")] = Markup((folder / name).read_text(encoding="utf-8"))
+    return templates

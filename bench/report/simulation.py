@@ -1,14 +1,12 @@
-"""What a simulation found, as one folder: report.html, report.md, report.csv, report.json and the figures.
+"""The report of a simulation: a folder with report.html, report.md, report.csv, report.json and the figures.
 
     report([run], Path("out"), checks=validation.silicon())
 
-A target is always the paper's, a simulated number ours, and what stands on invented densities is marked SYNTHETIC.
+Targets are the paper's and simulated numbers ours; numbers from invented densities are marked SYNTHETIC.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -24,14 +22,15 @@ from tprune.bench.accel.layer import Workload
 from tprune.bench.accel.simulate import Result
 from tprune.bench.accel.storage import Size, worked_example
 from tprune.bench.accel.sweep import Setting
-from tprune.bench.accel.targets import Line, averages, summary
+from tprune.bench.accel.targets import averages, summary
 from tprune.bench.accel.validation import Check
-from tprune.bench.report import simulated
-from tprune.bench.report import simulation_figures as accel_figure
-from tprune.bench.report import simulation_page as accel_page
-from tprune.bench.report.figures import LIGHT, Look
-from tprune.bench.report.simulated import KIND, marked
-from tprune.bench.report.simulation_page import Page, Picture, Section, Table
+from tprune.bench.report import simulation_figures as figures
+from tprune.bench.report import table as tables
+from tprune.bench.report.evidence import SIMULATION
+from tprune.bench.report.page import Page, Picture, Report, Section, made, write
+from tprune.bench.report.palette import Look
+from tprune.bench.report.report import simulated, synthetic
+from tprune.bench.report.table import Table, column, texts
 
 TITLE = "ESCALATE beside Eyeriss, SCNN and SparTen: simulated"
 LANES = "Shares of multiplier-cycles; in ESCALATE's 1x1 layers, which only add, adder-cycles. Eyeriss' zeros count too."
@@ -51,23 +50,39 @@ class Run:
         return self.results[0].workload
 
 
-def report(runs: Sequence[Run], out: Path | str, *, checks: Sequence[Check]) -> dict[str, Any]:
-    """Write the report on `runs` into the new folder `out`; return report.json. BadInput when `out` is not empty."""
+def report(runs: Sequence[Run], out: Path | str, *, checks: Sequence[Check]) -> Report:
+    """Write the report on `runs` into the new folder `out` and return it. BadInput when `out` is not empty."""
     stamp.check_vacant(out)
     document = _document(runs, checks)
-    page = _page(document, runs, checks)
-    with stamp.new_folder(out) as folder:
-        stamp.write_json(folder / "report.json", document)
-        stamp.write_text(folder / "report.csv", _csv(document["rows"]))
-        for picture in accel_page.pictures(page):
-            (folder / f"{picture.name}.png").write_bytes(picture.draw(LIGHT))
-        stamp.write_text(folder / "report.md", accel_page.markdown(page))
-        stamp.write_text(folder / "report.html", accel_page.html(page))
-    return document
+    csv = tables.csv_text(document["rows"], [field.name for field in fields(rows.Row)])
+    write(_page(document, runs, checks), out, document, csv)
+    command = shlex.join(document["argv"])
+    found = [rows.row(result, run.sizes, command) for run in runs for result in run.results]
+    return Report(Path(out), found, document, _designs(found))
+
+
+DESIGNS = (
+    column("design", "design", number=False, brief=True),
+    column("ms per image", "latency_ms", "{:.3f}".format, brief=True),
+    column("cycles", "cycles", "{:,}".format, brief=True),
+    column("useful", "utilisation", "{:.1%}".format, brief=True),
+    column("energy (µJ)", "energy_pj", lambda energy: f"{energy / 1e6:,.1f}", brief=True),
+    column("DRAM (MB)", "dram_bytes", lambda count: f"{count / 1e6:.2f}", brief=True),
+    column("weights smaller", "compression", "{:.1f}x".format, brief=True),
+)
+
+
+def _designs(found: Sequence[rows.Row]) -> list[Table]:
+    """Return a table for each network."""
+    networks = dict.fromkeys((row.network, row.source) for row in found)
+    return [
+        Table(DESIGNS, [row for row in found if row.network == name], figures.title(name, source))
+        for name, source in networks
+    ]
 
 
 def _document(runs: Sequence[Run], checks: Sequence[Check]) -> dict[str, Any]:
-    header = stamp.stamp(KIND, {run.workload.network: run.workload.id for run in runs})
+    header = stamp.stamp(SIMULATION, {run.workload.network: run.workload.id for run in runs})
     command = shlex.join(header["argv"])
     lines = [line for run in runs for line in summary(run.results, run.sizes[rows.FORMAT].ratio)]
     designs = {result.hardware.name: result.hardware for run in runs for result in run.results}
@@ -91,54 +106,43 @@ def _synthetic(run: Run) -> bool:
 
 
 def _findings(run: Run) -> list[str]:
-    """Return what a reader should know first, in sentences."""
+    """Return the sentences at the top."""
     ours = next((result for result in run.results if result.hardware.model.decomposed), None)
     if ours is None:
         return []
-    name = run.workload.network + (" (SYNTHETIC)" if _synthetic(run) else "")
+    name = synthetic(run.workload.network, run.workload.source)
     size = run.sizes[rows.FORMAT]
     gains: dict[str, list[str]] = {"latency": [], "energy": []}
     for line in summary(run.results, size.ratio):
         kind, _, rival = line.quantity.partition(" over ")
         if rival:
             gains[kind].append(f"{line.simulated:.2f}x over {rival}")
-    told = "".join(f" Simulated {kind} gains: {', '.join(found)}." for kind, found in gains.items() if found)
+    text = "".join(f" Simulated {kind} gains: {', '.join(found)}." for kind, found in gains.items() if found)
     stalled = 1 - ours.compute_cycles / ours.cycles
     return [
-        f"{name}: ESCALATE simulated at {ours.latency_ms:.3g} ms per image, weights {size.ratio:.1f}x smaller.{told}",
+        f"{name}: ESCALATE simulated at {ours.latency_ms:.3g} ms per image, weights {size.ratio:.1f}x smaller.{text}",
         f"{name}: {stalled:.0%} of ESCALATE's time is spent waiting for DRAM, "
         f"and DRAM takes {ours.energy['dram'] / sum(ours.energy.values()):.0%} of its energy.",
     ]
 
 
 def _page(document: Mapping[str, Any], runs: Sequence[Run], checks: Sequence[Check]) -> Page:
-    made = document["created"].replace("T", " ").replace("+00:00", " UTC")
     lines = [line for run in runs for line in summary(run.results, run.sizes[rows.FORMAT].ratio)]
     designs = {result.hardware.name: result.hardware for run in runs for result in run.results}
-    sections = [_summary([*lines, *averages(lines)])]
+    sections = [simulated("Target, simulated, ratio", [*lines, *averages(lines)])]
     for run in runs:
         sections += _network(run)
     sections += [_sizes(runs), *_checks(checks), _constants(list(designs.values()))]
     sections.append(Section("Command", code=shlex.join(document["argv"])))
-    version = document["versions"].get("tprune", "from source")
     fidelity = ", ".join(dict.fromkeys(document["fidelity"].values()))
     return Page(
-        TITLE,
-        f"{made} · fidelity: {fidelity} · batch 1 · tprune {version}",
-        document["warnings"],
-        document["findings"],
-        sections,
+        TITLE, made(document, f"fidelity: {fidelity}", "batch 1"), document["warnings"], document["findings"], sections
     )
-
-
-def _summary(lines: Sequence[Line]) -> Section:
-    table = Table(simulated.HEADINGS, simulated.cells(lines), simulated.TEXTS)
-    return Section(simulated.HEADING, table=table, under=simulated.UNDER)
 
 
 def _network(run: Run) -> list[Section]:
     results, workload = run.results, run.workload
-    name, slug = accel_figure.note(results), re.sub(r"[^\w.-]", "_", workload.network)
+    name, slug = figures.note(results), re.sub(r"[^\w.-]", "_", workload.network)
     ours = next((result for result in results if result.hardware.model.decomposed), results[0])
     cells = [
         [
@@ -158,38 +162,41 @@ def _network(run: Run) -> list[Section]:
     headings = ["design", "ms per image", f"over {ours.hardware.name}'s", "cycles", "without DRAM stalls"]
     headings += ["utilisation", "energy (µJ)", "DRAM (MB)", "weights smaller", "accuracy"]
     sections = [
-        Section(f"Designs: {name}", table=Table(headings, cells), under=_ran(workload)),
+        Section(f"Designs: {name}", table=texts(headings, cells), under=_ran(workload)),
         Section(f"Where the arithmetic's time goes: {name}", table=_losses(results), under=LANES),
         Section(
             f"Time by layer: {name}",
-            [_picture(f"layers-{slug}", "Latency of each layer, logarithmic", partial(accel_figure.layers, results))],
+            pictures=[
+                _picture(f"layers-{slug}", "Latency of each layer, logarithmic", partial(figures.layers, results))
+            ],
         ),
         Section(
             f"Energy by component: {name}",
-            [_picture(f"energy-{slug}", "Energy of an image by component", partial(accel_figure.energy, results))],
-            _energy(results),
+            pictures=[_picture(f"energy-{slug}", "Energy of an image by component", partial(figures.energy, results))],
+            table=_energy(results),
         ),
     ]
     if run.settings:
-        draw = partial(accel_figure.sensitivity, run.settings, name)
+        draw = partial(figures.sensitivity, run.settings, name)
         pictures = [
             _picture(f"sensitivity-{kind}-{slug}", f"{kind} gain by assumption", partial(draw, quantity=kind))
             for kind in ("latency", "energy")
         ]
-        sections.append(Section(f"Which assumptions carry the result: {name}", pictures, _settings(run.settings)))
+        heading = f"Which assumptions carry the result: {name}"
+        sections.append(Section(heading, pictures=pictures, table=_settings(run.settings)))
     return sections
 
 
 def _ran(workload: Workload) -> str:
-    """Return what the designs ran, as far as the workload tells."""
+    """Return which networks the designs ran, as far as the workload says."""
     plain = workload.plain
-    if plain is None:  # a synthetic network's note stands among the warnings
+    if plain is None:  # the note of a synthetic network is among the warnings
         return f"{workload.note}." if workload.note and workload.source == "trained" else ""
     return f"ESCALATE runs {workload.network}: {workload.note}. The others run {plain.network}: {plain.note}."
 
 
 def _picture(name: str, caption: str, draw: Callable[[Look], bytes]) -> Picture:
-    return Picture(name, caption, cache(draw))  # the page and the PNG beside it are the same picture
+    return Picture(name, caption, cache(draw))
 
 
 def _losses(results: Sequence[Result]) -> Table:
@@ -198,7 +205,7 @@ def _losses(results: Sequence[Result]) -> Table:
         + [", ".join(f"{cause} {share:.1%}" for cause, share in result.losses.items() if share >= 0.0005) or "–"]
         for result in results
     ]
-    return Table(["design", "useful", "lost to (DRAM stalls not counted)"], cells, 3)
+    return texts(["design", "useful", "lost to (DRAM stalls not counted)"], cells, 3)
 
 
 def _energy(results: Sequence[Result]) -> Table:
@@ -208,7 +215,7 @@ def _energy(results: Sequence[Result]) -> Table:
         + [f"{sum(result.energy.values()) / 1e6:,.2f}"]
         for result in results
     ]
-    return Table(["design", *(f"{part} (µJ)" for part in components), "all (µJ)"], cells)
+    return texts(["design", *(f"{part} (µJ)" for part in components), "all (µJ)"], cells)
 
 
 def _settings(settings: Sequence[Setting]) -> Table:
@@ -217,7 +224,7 @@ def _settings(settings: Sequence[Setting]) -> Table:
         + [f"{gain:.2f}x" for gain in (item.latency_dense, item.latency_sparse, item.energy_dense, item.energy_sparse)]
         for item in settings
     ]
-    return Table(
+    return texts(
         ["assumption", "value", "latency over dense", "latency over sparse", "energy over dense", "energy over sparse"],
         cells,
         2,
@@ -226,7 +233,7 @@ def _settings(settings: Sequence[Setting]) -> Table:
 
 def _sizes(runs: Sequence[Run]) -> Section:
     cells = [
-        [marked(run.workload.network, run.workload.source), name, "yes" if shrink else "no"]
+        [synthetic(run.workload.network, run.workload.source), name, "yes" if shrink else "no"]
         + [f"{bits / 8e3:,.1f}" for bits in (size.places + size.signs, size.bases + size.scales, size.weights)]
         + [f"{size.norms / 8e3:,.1f}", f"{size.compressed / 8e3:,.1f}", f"{size.ratio:.1f}x"]
         + ["–" if size.decomposed_ratio is None else f"{size.decomposed_ratio:.1f}x"]
@@ -241,7 +248,7 @@ def _sizes(runs: Sequence[Run]) -> Section:
         for bases in (5, 6)
     )
     under = f"The same accounting on the convolutions of PENNI's released VGG16, bit mask: {example}."
-    return Section("Compressed sizes of ESCALATE's weights", table=Table(headings, cells, 3), under=under)
+    return Section("Compressed sizes of ESCALATE's weights", table=texts(headings, cells, 3), under=under)
 
 
 def _checks(checks: Sequence[Check]) -> list[Section]:
@@ -252,10 +259,10 @@ def _checks(checks: Sequence[Check]) -> list[Section]:
         + [f"{check.within[0]:g}–{check.within[1]:g}", "yes" if check.passed else f"misses: {check.ratio - 1:+.0%}"]
         for check in checks
     ]
-    table = Table(["what", "published", "where", "simulated (ours)", "ratio", "band", "inside"], cells, 1)
+    table = texts(["what", "published", "where", "simulated (ours)", "ratio", "band", "inside"], cells, 1)
     under = (
-        "Eyeriss' latency is compute only. The abstracts' averages stand on networks and densities that could not be "
-        "read; ours are AlexNet's and VGG16's convolutions with recalled densities (SYNTHETIC)."
+        "Eyeriss' latency is compute only. The abstracts' averages are of networks and densities that are not "
+        "published; ours are AlexNet's and VGG16's convolutions with recalled densities (SYNTHETIC)."
     )
     return [Section("How far the models can be trusted", table=table, under=under)]
 
@@ -266,16 +273,8 @@ def _constants(designs: Sequence[Hardware]) -> Section:
         for design in designs
         for field, constant in design.constants.items()
     ]
-    table = Table(["design", "constant", "source", "confidence", "value"], cells, 4)
+    table = texts(["design", "constant", "source", "confidence", "value"], cells, 4)
     under = (
         "seen: in a published text or code; inferred from one; recalled: not verified; chosen: by us; given: a file."
     )
     return Section("The designs' constants", table=table, under=under)
-
-
-def _csv(document_rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(rows.Row)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(document_rows)
-    return text.getvalue()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
@@ -15,20 +13,17 @@ from tprune.bench.accel.hardware import Hardware
 from tprune.bench.accel.simulate import Result
 from tprune.bench.accel.sweep import Setting, spans
 from tprune.bench.accel.targets import ENERGY, LATENCY
-from tprune.bench.report.figures import LIGHT, Look
+from tprune.bench.report import palette
+from tprune.bench.report.palette import BLUE, GREEN, GREY, LIGHT, ORANGE, PURPLE, RED, SKY, YELLOW, Look
 
-# From Okabe and Ito's palette, as the designs' own: distinguishable for the colour-blind
-OTHER_COLOURS = ("#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
-COMPONENT_COLOURS = dict(
-    zip(COMPONENTS, ("#0072B2", "#CC79A7", "#56B4E9", "#F0E442", "#009E73", "#E69F00"), strict=True)
-)
+OTHER_COLOURS = (PURPLE, RED, SKY, YELLOW)
+COMPONENT_COLOURS = dict(zip(COMPONENTS, (BLUE, PURPLE, SKY, YELLOW, GREEN, ORANGE), strict=True))
 MOST_LAYERS = 30  # more are joined to this many groups of neighbours
-DPI = 160
 
 
 def layers(results: Sequence[Result], look: Look = LIGHT) -> bytes:
     """Return a PNG of each layer's latency on each design, logarithmic, neighbours joined where there are too many."""
-    figure, axes = _canvas(look, 0.95)
+    figure, axes = palette.canvas(look, 0.95)
     names, groups = _groups([one.layer.name for one in results[0].layers], MOST_LAYERS if look.width > 6 else 12)
     width = 0.84 / len(results)
     for number, result in enumerate(results):
@@ -42,12 +37,12 @@ def layers(results: Sequence[Result], look: Look = LIGHT) -> bytes:
     axes.set_ylabel("ms per image", color=look.ink)
     axes.margins(x=0.01)
     _dress(figure, axes, look, note(results))
-    return _png(figure, look)
+    return palette.png(figure, look)
 
 
 def energy(results: Sequence[Result], look: Look = LIGHT) -> bytes:
     """Return a PNG of the energy of an image by component, a bar a design, as multiples of ESCALATE's where it ran."""
-    figure, axes = _canvas(look, 0.55)
+    figure, axes = palette.canvas(look, 0.55)
     ours = next((result for result in results if result.hardware.model.decomposed), results[0])
     unit = sum(ours.energy.values())
     left = [0.0] * len(results)
@@ -62,15 +57,15 @@ def energy(results: Sequence[Result], look: Look = LIGHT) -> bytes:
     axes.margins(x=0.09)
     axes.set_xlabel(f"energy of an image, multiples of {ours.hardware.name}'s", color=look.ink)
     _dress(figure, axes, look, note(results))
-    return _png(figure, look)
+    return palette.png(figure, look)
 
 
 def sensitivity(settings: Sequence[Setting], title: str, look: Look = LIGHT, *, quantity: str = "latency") -> bytes:
     """Return a PNG of ESCALATE's latency or energy gain, a line for each assumption that changes it, widest first."""
-    figure, axes = _canvas(look, 1.0)
+    figure, axes = palette.canvas(look, 1.0)
     targets = {"latency": LATENCY, "energy": ENERGY}[quantity]
     order = [name for name, (least, most) in spans(settings, f"{quantity}_sparse").items() if most > 1.001 * least]
-    for number, (kind, line) in enumerate((("dense", "#888888"), ("sparse", "#E69F00"))):
+    for number, (kind, line) in enumerate((("dense", GREY), ("sparse", ORANGE))):
         field, shift, target = f"{quantity}_{kind}", (number - 0.5) * 0.3, targets[kind].value
         label = f"given for the paper, over {kind}: {target:g}x (unverified)"
         axes.axvline(target, color=line, ls=":", lw=1.4, label=label)
@@ -82,16 +77,16 @@ def sensitivity(settings: Sequence[Setting], title: str, look: Look = LIGHT, *, 
                 [min(gains), max(gains)], [place + shift] * 2, color=line, lw=5, alpha=0.35, solid_capstyle="butt"
             )
             axes.plot(gains, [place + shift] * len(gains), "|", color=line, ms=9, mew=1.6)
-            told = None if place else f"simulated, over {kind}: dot as in the tables, ticks other values"
-            axes.plot(usual, [place + shift] * len(usual), "o", color=line, ms=5, label=told)
-    axes.set_yticks(range(len(order)), [_told(settings, parameter, look) for parameter in order], fontsize=7.5)
+            dots = None if place else f"simulated, over {kind}: dot as in the tables, ticks other values"
+            axes.plot(usual, [place + shift] * len(usual), "o", color=line, ms=5, label=dots)
+    axes.set_yticks(range(len(order)), [_values(settings, parameter, look) for parameter in order], fontsize=7.5)
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}x" if value in (2, 3, 5, 20, 50) else ""))
     axes.set_xlabel(f"ESCALATE's {quantity} gain (simulated)", color=look.ink)
     _dress(figure, axes, look, title, columns=1 if look.width < 6 else 2)
-    return _png(figure, look)
+    return palette.png(figure, look)
 
 
 def colour(design: Hardware, number: int) -> str:
@@ -100,47 +95,32 @@ def colour(design: Hardware, number: int) -> str:
 
 
 def note(results: Sequence[Result]) -> str:
-    """Return what a figure is about; invented densities are named as such."""
-    workload = results[0].workload
-    return f"{workload.network}, SYNTHETIC densities" if workload.source == "synthetic" else workload.network
+    """Return the title of the figures of a network."""
+    return title(results[0].workload.network, results[0].workload.source)
 
 
-def _told(settings: Sequence[Setting], parameter: str, look: Look) -> str:
+def title(network: str, source: str) -> str:
+    """Return the display name of a network; invented densities are named as such."""
+    return f"{network}, SYNTHETIC densities" if source == "synthetic" else network
+
+
+def _values(settings: Sequence[Setting], parameter: str, look: Look) -> str:
     values = [setting.value for setting in settings if setting.parameter == parameter]
-    told = ", ".join(value if isinstance(value, str) else f"{value:g}" for value in values)
-    return f"{parameter}\n{told}" if look.width < 6 else f"{parameter}: {told}"
+    text = ", ".join(value if isinstance(value, str) else f"{value:g}" for value in values)
+    return f"{parameter}\n{text}" if look.width < 6 else f"{parameter}: {text}"
 
 
 def _groups(names: Sequence[str], most: int) -> tuple[list[str], list[range]]:
     """Return labels and the layers of each bar."""
     size = -(-len(names) // most)
     groups = [range(start, min(start + size, len(names))) for start in range(0, len(names), size)]
-    told = [names[group[0]] if len(group) == 1 else f"{names[group[0]]} +{len(group) - 1}" for group in groups]
-    return told, groups
-
-
-def _canvas(look: Look, height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(look.width, look.height * height), dpi=DPI, facecolor=look.paper, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.add_subplot(facecolor=look.paper)
+    labels = [names[group[0]] if len(group) == 1 else f"{names[group[0]]} +{len(group) - 1}" for group in groups]
+    return labels, groups
 
 
 def _dress(figure: Figure, axes: Any, look: Look, title: str, *, columns: int | None = None) -> None:
     if axes.get_yscale() == "log":
         axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(colors=look.ink, which="both")
-    axes.grid(True, color=look.ink, alpha=0.12, lw=0.6)
-    axes.set_axisbelow(True)
-    for name, spine in axes.spines.items():
-        spine.set_visible(name in {"left", "bottom"})
-        spine.set_color(look.ink)
     if title:
         axes.set_title(title, color=look.ink, fontsize=9, loc="left")
-    across = columns or (6 if look.width > 6 else 3)
-    figure.legend(loc="outside lower center", ncols=across, frameon=False, labelcolor=look.ink, fontsize=8)
-
-
-def _png(figure: Figure, look: Look) -> bytes:
-    target = io.BytesIO()
-    figure.savefig(target, format="png", facecolor=look.paper, metadata={"Software": None})
-    return target.getvalue()
+    palette.legend(figure, look, columns or (6 if look.width > 6 else 3))

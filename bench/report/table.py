@@ -1,243 +1,312 @@
-"""Rows of a report as a terminal table, Markdown and CSV; a column in which every row is blank is left out."""
+"""`Table`: rows and columns for the terminal, Markdown, HTML and CSV; and the tables of a report."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter, itemgetter
 from typing import Any
 
-from rich.console import Group
-from rich.table import Table
+from rich import table as rich_table
 
-from tprune.bench.report.row import Row, numbered
+from tprune.bench.report.metrics import METRICS, Metric
+from tprune.bench.report.row import Row, Sweep, counted, numbered
 
-RowData = Mapping[str, Any]
 BLANK = "–"
+FILTERS = ("device", "runtime", "precision")
+SPEEDUP = "speed-up (95\u00a0%)"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: the row's field, its heading, and how a row is written in it (`BLANK` where the field is None)."""
+    """A heading, the value of a row in this column (None: blank), and how the row is written there.
 
-    key: str
+    `value` is what a table sorts by and what CSV holds; `brief` columns are those shown on a terminal.
+    """
+
     heading: str
-    write: Callable[[RowData], str]
+    value: Callable[[Any], Any]
+    write: Callable[[Any], str] | None = None
     number: bool = True
+    brief: bool = False
 
-    def cell(self, row: RowData) -> str:
+    def cell(self, row: Any) -> str:
         """Return the text of one cell."""
-        return BLANK if row[self.key] is None else self.write(row)
+        value = self.value(row)
+        if value is None:
+            return BLANK
+        return self.write(row) if self.write else str(value)
+
+    def sort_key(self, row: Any) -> str:
+        """Return the number that a page sorts the row by, or nothing where the text of the cell does."""
+        value = self.value(row)
+        return f"{value:.10g}" if isinstance(value, (int, float)) else ""
 
 
-def _plain(key: str) -> Callable[[RowData], str]:
-    return lambda row: str(row[key])
+def column(heading: str, name: str, write: Callable[[Any], str] | None = None, **options: Any) -> Column:
+    """Return the column of one attribute of the rows; `write` takes the value of the attribute."""
+    value = attrgetter(name)
+    return Column(heading, value, (lambda row: write(value(row))) if write else None, **options)
 
 
-def _fixed(key: str, digits: int, scale: float = 1.0) -> Callable[[RowData], str]:
-    return lambda row: _digits(row[key] / scale, digits)
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns; `style` gives a row's look ("dense", "bad" or nothing), `tags` what a page filters by."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Any]
+    title: str = ""
+    caption: str = ""
+    style: Callable[[Any], str] = field(default=lambda row: "")
+    tags: Callable[[Any], Mapping[str, str]] = field(default=lambda row: {})
+
+    def without_blanks(self, *, brief: bool = False) -> Table:
+        """Return the table without columns that are blank in every row; with `brief` only what fits a terminal."""
+        shown = [one for one in self.columns if any(one.value(row) is not None for row in self.rows)]
+        shown = [one for one in shown if one.brief or not brief]
+        return replace(self, columns=shown)
+
+    def cells(self) -> list[list[str]]:
+        """Return the texts of all cells."""
+        return [[one.cell(row) for one in self.columns] for row in self.rows]
+
+    def markdown(self) -> str:
+        """Return the table as Markdown."""
+        rule = "|".join("---:" if one.number else "---" for one in self.columns)
+        lines = [[one.heading for one in self.columns], *self.cells()]
+        written = ["| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines]
+        return "\n".join([written[0], f"|{rule}|", *written[1:]])
+
+    def csv(self) -> str:
+        """Return the values, unrounded, as CSV with a heading line; objects as JSON."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([one.heading for one in self.columns])
+        for row in self.rows:
+            values = [one.value(row) for one in self.columns]
+            writer.writerow([json.dumps(value) if isinstance(value, dict) else value for value in values])
+        return text.getvalue()
+
+    def terminal(self) -> rich_table.Table:
+        """Return the table for a terminal: where space is short, names are folded and numbers are not."""
+        table = rich_table.Table(title=self.title or None, caption=self.caption or None)
+        for one in self.columns:
+            if one.number:
+                heading = "\n".join(textwrap.wrap(one.heading, 8, break_long_words=False))
+                table.add_column(heading, justify="right", no_wrap=True)
+            else:
+                table.add_column(one.heading, overflow="fold")
+        for row, cells in zip(self.rows, self.cells(), strict=True):
+            table.add_row(*cells, style="red" if self.style(row) == "bad" else "")
+        return table
 
 
-def _digits(value: float, digits: int) -> str:
-    """Return the value with so many digits after the point, and with two that count where that would leave one."""
+def texts(headings: Sequence[str], rows: Sequence[Sequence[str]], first_number: int = 1, **options: Any) -> Table:
+    """Return a table of finished texts; columns from `first_number` on are numbers."""
+    places = enumerate(headings)
+    return Table([Column(text, itemgetter(at), number=at >= first_number) for at, text in places], rows, **options)
+
+
+def csv_text(documents: Sequence[Mapping[str, Any]], names: Iterable[str]) -> str:
+    """Return JSON rows as CSV with the columns `names`."""
+    return Table([Column(name, itemgetter(name)) for name in names], documents).csv()
+
+
+def fixed(digits: int, scale: float = 1.0) -> Callable[[float], str]:
+    """Return a writer of numbers with `digits` decimals, and at least two significant digits."""
+    return lambda value: decimals(value * scale, digits)
+
+
+def decimals(value: float, digits: int) -> str:
+    """Return the value with `digits` decimals, and at least two significant digits."""
     return f"{value:#.2g}" if digits and 0 < abs(value) < 10.0 ** (1 - digits) else f"{value:,.{digits}f}"
 
 
-def _kept(row: RowData) -> str:
-    percent = 100 * row["keep"]
-    return f"{percent:.0f} %" if percent >= 9.5 else f"{percent:#.2g} %"
+def percent(value: float) -> str:
+    """Return a share in percent."""
+    return f"{100 * value:.0f} %" if 100 * value >= 9.5 else f"{100 * value:#.2g} %"
 
 
-def _change(row: RowData) -> str:
-    change = -row["bleu_loss_percent"]
-    return "0" if change == 0 else f"{change:+.1f} %".replace("-", "−")
+def p_value(value: float) -> str:
+    """Return a p-value."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _points(row: RowData) -> str:
-    change = -100 * row["accuracy_loss"]
-    return "0" if change == 0 else f"{change:+.2f}".replace("-", "−")
+def _gain(row: Row) -> str:
+    return "1" if row.dense else f"{row.speedup:.2f}x ({row.speedup_low:.2f}–{row.speedup_high:.2f})"
 
 
-def _p_value(row: RowData) -> str:
-    return "< 0.001" if row["p_value"] < 0.001 else f"{row['p_value']:.3f}"
+def _change(metric: Metric) -> Column:
+    def write(row: Row) -> str:
+        return "0" if metric.lost(row) == 0 else metric.change_text(row).removesuffix(" points")
+
+    def value(row: Row) -> float | None:
+        lost = metric.lost(row)
+        return None if lost is None else -lost
+
+    return Column(metric.change_heading, value, write, brief=True)
 
 
-def _speedup(row: RowData) -> str:
-    if row["criterion"] == "dense":
-        return "1"
-    return f"{row['speedup']:.2f}x ({row['speedup_low']:.2f}–{row['speedup_high']:.2f})"
-
+QUALITY = [
+    one
+    for metric in METRICS
+    for one in (Column(metric.label, metric.value, metric.value_text, brief=True), _change(metric))
+]
+P_VALUE, SIZE = column("p", "p_value", p_value, brief=True), column("size (MB)", "bytes", fixed(1, 1e-6), brief=True)
 
 COLUMNS = (
-    Column("name", "model", _plain("name"), number=False),
-    Column("criterion", "criterion", _plain("criterion"), number=False),
-    Column("keep", "kept", _kept),
-    Column("seed", "seed", _plain("seed")),
-    Column("bleu", "BLEU", _fixed("bleu", 2)),
-    Column("bleu_loss_percent", "BLEU change", _change),
-    Column("accuracy", "accuracy", lambda row: f"{100 * row['accuracy']:.2f} %"),
-    Column("accuracy_loss", "change (points)", _points),
-    Column("p_value", "p", _p_value),
-    Column("chrf", "chrF", _fixed("chrf", 1)),
-    Column("speedup", "speed-up (95\u00a0%)", _speedup),
-    Column("median_ms", "median (ms)", _fixed("median_ms", 2)),
-    Column("p90_ms", "p90 (ms)", _fixed("p90_ms", 2)),
-    Column("peak_mib", "peak (MiB)", _fixed("peak_mib", 0)),
-    Column("bytes", "size (MB)", _fixed("bytes", 1, 1e6)),
-    Column("params", "params (M)", _fixed("params", 2, 1e6)),
-    Column("macs", "MACs (M)", _fixed("macs", 2, 1e6)),
+    column("criterion", "criterion", number=False),
+    column("kept", "keep", percent),
+    column("seed", "seed"),
+    *QUALITY,
+    P_VALUE,
+    column("chrF", "chrf", fixed(1)),
+    Column(SPEEDUP, attrgetter("speedup"), _gain, brief=True),
+    column("median (ms)", "median_ms", fixed(2), brief=True),
+    column("p90 (ms)", "p90_ms", fixed(2)),
+    column("peak (MiB)", "peak_mib", fixed(0)),
+    SIZE,
+    column("params (M)", "params", fixed(2, 1e-6)),
+    column("MACs (M)", "macs", fixed(2, 1e-6)),
 )
 
-# What is usually the same in all rows: said once under the table, and in the first cell of a row that differs.
+# Usually the same in all rows: said once under the table, and in the first cell of a row that differs.
 CONTEXT = (
-    Column("runtime", "runtime", _plain("runtime"), number=False),
-    Column("precision", "precision", _plain("precision"), number=False),
-    Column("device", "device", _plain("device"), number=False),
-    Column("instruction_set", "instruction set", _plain("instruction_set"), number=False),
-    Column("threads", "threads", _plain("threads")),
-    Column("beams", "beams", _plain("beams")),
-    Column("mode", "mode", _plain("mode"), number=False),
-    Column("verdict", "verdict", _plain("verdict"), number=False),
-    Column("scored", "scored", _plain("scored")),
-    Column("signature", "sacreBLEU signature", _plain("signature"), number=False),
+    column("runtime", "runtime", number=False),
+    column("precision", "precision", number=False),
+    column("device", "device", number=False),
+    column("instruction set", "instruction_set", number=False),
+    column("threads", "threads"),
+    column("beams", "beams"),
+    column("mode", "mode", number=False),
+    column("verdict", "verdict", number=False),
+    column("scored", "scored"),
+    column("sacreBLEU signature", "signature", number=False),
 )
 
-
-# What emulated devices prove; nothing of it is a time.
+# Rows of emulated devices; no column is a time.
 FUNCTIONAL = (
-    Column("name", "model", _plain("name"), number=False),
-    Column("device", "device", lambda row: f"{row['device']} ({row['abi']}, emulated)", number=False),
-    Column("runtime", "runtime", _plain("runtime"), number=False),
-    Column("precision", "precision", _plain("precision"), number=False),
-    Column("beams", "beams", _plain("beams")),
-    Column("verdict", "verdict", _plain("verdict"), number=False),
-    Column("identical", "as on the host", lambda row: f"{row['identical']} of {row['sentences']}"),
-    Column("bleu", "BLEU", _fixed("bleu", 2)),
-    Column("bleu_loss_percent", "BLEU change", _change),
-    Column("accuracy", "accuracy", lambda row: f"{100 * row['accuracy']:.2f} %"),
-    Column("accuracy_loss", "change (points)", _points),
-    Column("p_value", "p", _p_value),
-    Column("scored", "sentences scored", _plain("scored")),
-    Column("bytes", "size (MB)", _fixed("bytes", 1, 1e6)),
+    column("model", "name", number=False, brief=True),
+    Column(
+        "device", attrgetter("device"), lambda row: f"{row.device} ({row.functional.abi}, emulated)", False, brief=True
+    ),
+    column("runtime", "runtime", number=False, brief=True),
+    column("precision", "precision", number=False),
+    column("beams", "beams"),
+    column("verdict", "verdict", number=False, brief=True),
+    Column(
+        "as on the host",
+        attrgetter("functional.identical"),
+        lambda row: f"{row.functional.identical} of {row.functional.sentences}",
+        brief=True,
+    ),
+    *QUALITY,
+    P_VALUE,
+    column("sentences scored", "scored"),
+    SIZE,
 )
 
 
-ON_A_TERMINAL = {
-    "name",
-    "bleu",
-    "bleu_loss_percent",
-    "accuracy",
-    "accuracy_loss",
-    "p_value",
-    "speedup",
-    "median_ms",
-    "bytes",
-}  # 80 characters' worth
+def _sweep(gain: Sweep) -> str:
+    return f"{gain.ratio:.2f}x ({gain.low:.2f}–{gain.high:.2f}) of {counted(gain.threads, 'thread')}"
 
 
-FUNCTIONAL_ON_A_TERMINAL = {"name", "device", "runtime", "verdict", "identical", "bleu", "accuracy"}
+def _detail(heading: str, name: str, pattern: str) -> Column:
+    def value(row: Row) -> Any:
+        found: Any = row.details
+        for part in name.split("."):
+            found = None if found is None else getattr(found, part)
+        return found
+
+    return Column(heading, value, lambda row: pattern.format(value(row)))
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, "1 thread" or "2 threads"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+DETAILS = (
+    column("model", "label", number=False),
+    _detail("load (ms)", "load_ms", "{:.0f}"),
+    _detail("first run (ms)", "first_ms", "{:.1f}"),
+    _detail("encoder median (ms)", "encoder_ms", "{:.2f}"),
+    _detail("decoder step mean (ms)", "step_ms", "{:.3f}"),
+    _detail("p99 (ms)", "p99_ms", "{:.2f}"),
+    _detail("tokens a sentence", "tokens", "{:.1f}"),
+    _detail("tokens/s", "tokens_per_s", "{:.0f}"),
+    _detail("outside engine", "overhead_percent", "{:.1f} %"),
+    _detail("first minute (ms)", "endurance.first_ms", "{:.2f}"),
+    _detail("last minute (ms)", "endurance.last_ms", "{:.2f}"),
+    _detail("last / first", "endurance.ratio", "{:.2f}"),
+    Column("speed by threads", attrgetter("details.sweep"), lambda row: _sweep(row.details.sweep)),
+    _detail("threads in process", "threads_got", "{}"),
+    _detail("CPUs used by others", "others", "{:.1f}"),
+    Column("least CPU share", attrgetter("details.cpu_share"), lambda row: f"{100 * row.details.cpu_share:.0f} %"),
+    Column(
+        "as on the host",
+        attrgetter("details.identical"),
+        lambda row: f"{row.details.identical} of {row.details.sentences}",
+    ),
+    _detail("before opening (MiB)", "base_mib", "{:.0f}"),
+    _detail("anonymous (MiB)", "anon_mib", "{:.0f}"),
+    _detail("file-backed (MiB)", "file_mib", "{:.0f}"),
+)  # fmt: skip
 
 
-def columns(rows: Sequence[RowData]) -> list[Column]:
-    """Return the columns worth showing: those that are not blank in every row."""
+def style(row: Row) -> str:
+    """Return the look of a row: "bad" for failed records, "dense" for the uncompressed model."""
+    return "bad" if not row.trusted else "dense" if row.dense else ""
+
+
+def tags(row: Row) -> dict[str, str]:
+    """Return what a page filters rows and marks by."""
+    return {key: str(value) for key in FILTERS if (value := getattr(row, key)) is not None}
+
+
+def of_rows(rows: Sequence[Row], title: str = "") -> Table:
+    """Return the table of rows; its caption says what the rows share."""
     usual = context(rows)
     names = dict(zip(map(id, rows), numbered([_name(row, usual) for row in rows]), strict=True))
-    shown = [column for column in COLUMNS if any(row[column.key] is not None for row in rows)]
-    return [Column("name", "model", lambda row: names[id(row)], number=False), *shown[1:]]
+    name = Column("model", lambda row: names[id(row)], number=False, brief=True)
+    shared = "; ".join(f"{heading} {text}" for heading, text in usual.items())
+    caption = f"All rows, unless the row says otherwise: {shared}." if shared else ""
+    return Table([name, *COLUMNS], rows, title, caption, style, tags).without_blanks()
 
 
-def functional_columns(rows: Sequence[RowData]) -> list[Column]:
-    """Return the columns worth showing of what emulated devices prove."""
-    return [column for column in FUNCTIONAL if any(row[column.key] is not None for row in rows)]
-
-
-def context(rows: Sequence[RowData]) -> dict[str, str]:
+def context(rows: Sequence[Row]) -> dict[str, str]:
     """Return heading -> text of what all rows, or most of them, share."""
     found = {}
-    for column in CONTEXT:
-        counted = Counter(column.cell(row) for row in rows if row[column.key] is not None)
-        if counted:
-            found[column.heading] = counted.most_common(1)[0][0]
+    for one in CONTEXT:
+        texts = Counter(one.cell(row) for row in rows if one.value(row) is not None)
+        if texts:
+            found[one.heading] = texts.most_common(1)[0][0]
     return found
 
 
-def context_line(rows: Sequence[RowData], mark: str = "") -> str:
-    """Return `context` as one sentence; `mark` is put around every value."""
-    shared = "; ".join(f"{heading} {mark}{text}{mark}" for heading, text in context(rows).items())
-    return f"All rows, unless the row says otherwise: {shared}." if shared else ""
-
-
-def _name(row: RowData, usual: Mapping[str, str]) -> str:
+def _name(row: Row, usual: Mapping[str, str]) -> str:
     unusual = [
-        f"{column.cell(row)} {column.heading}" if column.number else column.cell(row)
-        for column in CONTEXT
-        if row[column.key] is not None and column.cell(row) != usual[column.heading]
+        f"{one.cell(row)} {one.heading}" if one.number else one.cell(row)
+        for one in CONTEXT
+        if one.value(row) is not None and one.cell(row) != usual[one.heading]
     ]
-    return row["name"] + (f" ({', '.join(unusual)})" if unusual else "")
+    return row.name + (f" ({', '.join(unusual)})" if unusual else "")
 
 
-def groups(rows: Sequence[RowData]) -> dict[str, list[RowData]]:
+def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Return the rows that share a table: all of them, or where there are several devices, by device."""
-    devices = list(dict.fromkeys(row["device"] for row in rows if row["device"] is not None))
+    devices = list(dict.fromkeys(row.device for row in rows if row.device is not None))
     if len(devices) < 2:
         return {"": list(rows)} if rows else {}
-    named = {device: [row for row in rows if row["device"] == device] for device in devices}
-    untimed = [row for row in rows if row["device"] is None]
+    named = {device: [row for row in rows if row.device == device] for device in devices}
+    untimed = [row for row in rows if row.device is None]
     return {**named, "not timed": untimed} if untimed else named
 
 
-def terminal(document: Mapping[str, Any]) -> Group:
-    """Return a report's rows as rich tables of what fits a terminal, what they share below each."""
-    tables = []
-    for name, rows in groups(document["rows"]).items():
-        shown = [column for column in columns(rows) if column.key in ON_A_TERMINAL]
-        tables.append(drawn(rows, shown, title=name or None, caption=context_line(rows)))
-    if emulated := document["functional"]:
-        shown = [column for column in functional_columns(emulated) if column.key in FUNCTIONAL_ON_A_TERMINAL]
-        tables.append(drawn(emulated, shown, title="functional only: emulated devices"))
-    return Group(*tables)
-
-
-def drawn(rows: Sequence[RowData], shown: Sequence[Column], *, title: str | None, caption: str | None = None) -> Table:
-    table = Table(title=title, caption=caption)
-    for column in shown:  # where room is scarce names are folded, numbers never
-        if column.number:
-            heading = "\n".join(textwrap.wrap(column.heading, 8, break_long_words=False))
-            table.add_column(heading, justify="right", no_wrap=True)
-        else:
-            table.add_column(column.heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(column.cell(row) for column in shown), style="red" if is_bad(row) else "")
-    return table
-
-
-def markdown(rows: Sequence[RowData], shown: Sequence[Column]) -> str:
-    """Return the rows as a Markdown table."""
-    lines = [
-        "| " + " | ".join(column.heading for column in shown) + " |",
-        "|" + "|".join("---:" if column.number else "---" for column in shown) + "|",
-        *("| " + " | ".join(column.cell(row).replace("|", "\\|") for column in shown) + " |" for row in rows),
-    ]
-    return "\n".join(lines)
-
-
-def is_bad(row: RowData) -> bool:
-    """Say whether a row stands on a run that is not to be trusted: it is drawn in red."""
-    return row["verdict"] not in {None, "VALID", "EMULATED"}
-
-
-def csv_text(rows: Sequence[RowData]) -> str:
-    """Return every field of the rows, unrounded, as CSV with a heading line."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [item.name for item in fields(Row)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """Return the tables of a report: one per device, and one for the emulated devices."""
+    measured = [row for row in rows if row.functional is None]
+    emulated = [row for row in rows if row.functional is not None]
+    found = [of_rows(own, name) for name, own in groups(measured).items()]
+    functional = Table(FUNCTIONAL, emulated, "functional only: emulated devices", style=style)
+    return [*found, functional.without_blanks()] if emulated else found

@@ -1,33 +1,26 @@
-"""Accuracy against what is left of an image network: the figure over the rows of `tprune cnn evaluate`."""
+"""Accuracy against the weights and MACs left of an image network: the figure of `tprune cnn evaluate`."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from tprune.bench.report.figures import LIGHT, Look
+from tprune.bench.report import palette
+from tprune.bench.report.palette import LIGHT, STYLES, Look
 
 RowData = Mapping[str, Any]
 
 PANELS = (("nonzero", "dense_weights", "weights left"), ("effective_macs", "dense_macs", "multiply-accumulates left"))
-# Okabe and Ito's palette: told apart by the colour-blind too
-STYLES = (
-    ("o", "#0072B2"), ("s", "#E69F00"), ("^", "#009E73"), ("D", "#CC79A7"), ("X", "#D55E00"), ("P", "#56B4E9"),
-)  # fmt: skip
-DPI = 160
 NEAR = 0.05  # of accuracy: networks further below the dense one are not drawn, the others would be one line
 
 
 def series(rows: Sequence[RowData]) -> dict[str, list[RowData]]:
     """Return the compressed networks by how they were trained, named by the settings in which they differ.
 
-    Strengths of one penalty are one series where something else differs as well: they are how far it was pressed.
+    Where another setting differs as well, the strengths of one penalty are one series.
     """
     compressed = [row for row in rows if row["method"] != "dense"]
     found: dict[str, list[RowData]] = {}
@@ -54,9 +47,7 @@ def draw(rows: Sequence[RowData], look: Look = LIGHT) -> bytes:
     near = [row for row in rows if row["accuracy"] >= rows[0]["accuracy"] - NEAR]
     shown = near if series(near) else rows
     lines, beyond = series(shown), len(rows) - len(shown)
-    figure = Figure(figsize=(look.width, look.height * 0.85), dpi=DPI, facecolor=look.paper, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(PANELS), sharey=True)
+    figure, panels = palette.canvas(look, 0.85, columns=len(PANELS))
     for axes, (left, of, title) in zip(panels, PANELS, strict=True):
         axes.axhline(100 * rows[0]["accuracy"], ls="--", lw=1, color=look.ink, alpha=0.6, label="dense")
         for (name, own), (marker, colour) in zip(lines.items(), cycle(STYLES)):
@@ -70,13 +61,8 @@ def draw(rows: Sequence[RowData], look: Look = LIGHT) -> bytes:
             f"not drawn: {beyond} that lose more than {100 * NEAR:g} points", fontsize=8, color=look.ink
         )
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles, names, loc="outside lower center", ncols=3 if look.width > 6 else 2, frameon=False,
-        labelcolor=look.ink, fontsize=8,
-    )  # fmt: skip
-    target = io.BytesIO()
-    figure.savefig(target, format="png", facecolor=look.paper, metadata={"Software": None})
-    return target.getvalue()
+    palette.legend(figure, look, 3 if look.width > 6 else 2, handles=handles, labels=names)
+    return palette.png(figure, look)
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -97,15 +83,10 @@ def _word(key: str, value: Any) -> str:
 
 
 def _dress(axes: Any, label: str, look: Look) -> None:
-    axes.set_facecolor(look.paper)
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    told = "125" if high > 5 * low else "123456789"
+    digits = "125" if high > 5 * low else "123456789"
     for kind in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        kind(FuncFormatter(lambda share, _: f"{share:g}" if f"{share:e}"[0] in told else ""))
+        kind(FuncFormatter(lambda share, _: f"{share:g}" if f"{share:e}"[0] in digits else ""))
     axes.set_xlabel(label, color=look.ink)
-    axes.tick_params(colors=look.ink, which="both", labelsize=8)
-    axes.grid(True, color=look.ink, alpha=0.12, lw=0.6)
-    for name, spine in axes.spines.items():
-        spine.set_visible(name in {"left", "bottom"})
-        spine.set_color(look.ink)
+    axes.tick_params(labelsize=8)

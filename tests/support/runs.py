@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from tprune.bench.measure import record
 from tprune.bench.measure.record import Record
-from tprune.bench.report import figures as figure
+from tprune.bench.report import figures, palette
 
 DEVICE = "Made-up CPU @ 2.00GHz"
 SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.5.1"
@@ -141,15 +142,15 @@ def on_phone(of: dict[str, Any], block: int, samples_ms, **changes) -> Record:
 
 @pytest.fixture(autouse=True)
 def draw_once(monkeypatch, drawn):
-    """Draw one figure a look for the whole file: what the others show is not what most tests ask."""
-    real = figure.pareto
+    """Draw one PNG per look in a test file: most tests ask nothing about its contents."""
+    real = figures.pareto
     monkeypatch.setattr(
-        figure, "pareto", lambda rows, look=figure.LIGHT: drawn.get(look) or drawn.setdefault(look, real(rows, look))
+        figures, "pareto", lambda rows, look=palette.LIGHT: drawn.get(look) or drawn.setdefault(look, real(rows, look))
     )
 
 
 @pytest.fixture(scope="module", name="drawn")
-def drawn_figures() -> dict[figure.Look, bytes]:
+def drawn_figures() -> dict[palette.Look, bytes]:
     return {}
 
 
@@ -163,5 +164,5 @@ def small_runs(tmp_path: Path) -> Path:
     return write(tmp_path / "runs", [quality(DENSE, 40.0), quality(HALF, 39.0)], records)
 
 
-def rows_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def rows_of(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in document["rows"]}

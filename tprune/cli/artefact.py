@@ -220,9 +220,9 @@ def report(
     json: Json = False,
 ) -> None:
     """Join quality and records into report.html, .md, .csv, .json and the Pareto figure."""
-    from tprune.bench.report import table
     from tprune.verbs import report as verb
 
-    document = verb.report(runs, out, split=split, results=results)
+    made = verb.report(runs, out, split=split, results=results)
+    document = made.document
     lines = [*document["warnings"], *document["findings"], f"report: {out / 'report.html'}"]
-    terminal.answer(document, as_json=json, table=table.terminal(document), lines=lines)
+    terminal.answer(document, as_json=json, table=made.terminal(), lines=lines)

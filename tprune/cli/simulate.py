@@ -41,12 +41,11 @@ def simulate(
             workloads, out, design=design, hardware=hardware or (), fidelity=fidelity, validate=validate,
             results=results, seed=seed, dry_run=dry_run, watch=show,
         )  # fmt: skip
-    if (document := made.document) is None:
+    if made.report is None:
         names = [one.name for one in made.designs]
         line = ", ".join(f"{net.network} ({len(net.layers)} layers, {net.source})" for net in made.networks)
         plan = {"dry_run": True, "networks": {net.network: len(net.layers) for net in made.networks}, "designs": names}
         return terminal.answer(plan, as_json=json, lines=[f"would simulate {line} on {', '.join(names)}"])
-    from tprune.bench.report import simulation_table
-
+    document = made.report.document
     lines = [*document["warnings"], *document["findings"], f"report: {out / 'report.html'}"]
-    terminal.answer(document, as_json=json, table=simulation_table.terminal(document["rows"]), lines=lines)
+    terminal.answer(document, as_json=json, table=made.report.terminal(), lines=lines)

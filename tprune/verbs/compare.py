@@ -24,6 +24,7 @@ from tprune.verbs.inputs import Text, Watch, open_model, silent
 
 if TYPE_CHECKING:
     from tprune.bench.compare.rivals import Rival
+    from tprune.bench.compare.rows import System
     from tprune.bench.measure.record import Record
     from tprune.bench.measure.tasks import Subject
     from tprune.marian.checkpoint import Checkpoint
@@ -42,7 +43,7 @@ class Comparison:
 
     systems: Sequence[str]
     settings: Settings
-    rows: Sequence[Mapping[str, Any]] = ()
+    rows: Sequence[System] = ()
     document: Mapping[str, Any] | None = None
     failed: str | None = None
 
@@ -78,7 +79,7 @@ def compare(
     inputs = {"model": work.checkpoint.id, **({"corpus": work.corpus.id} if work.corpus else {})}
     document = comparison.document(rows, inputs=inputs, facts={**work.facts, **facts})
     stamp.write_json(out, document)
-    stamp.write_text(out.with_suffix(".md"), table.as_markdown(document))
+    stamp.write_text(out.with_suffix(".md"), table.as_markdown(rows, document["measured"]))
     stamp.write_text(out.with_suffix(".csv"), table.as_csv(rows))
     return Comparison(systems, settings, rows, document, failed)
 
@@ -246,7 +247,7 @@ def _scores(
     return scores
 
 
-def _facts(work: Work, rivals: Sequence[Rival], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _facts(work: Work, rivals: Sequence[Rival], rows: Sequence[System]) -> dict[str, str]:
     """Return how the rivals were run, which are not installed, and what bounds our decoder steps."""
     versions = stamp.versions()
     facts = {rival.name: f"{rival.package} {versions[rival.package]}, {rival.method}" for rival in rivals}
@@ -254,17 +255,17 @@ def _facts(work: Work, rivals: Sequence[Rival], rows: Sequence[Mapping[str, Any]
         facts["ctranslate2"] += "; it has no pruned models, so this one has zeros in place of what was cut"
     if missing := [rival.name for rival in others.RIVALS if not rival.installed]:
         facts["not installed"] = f"{', '.join(missing)}: pip install 'tprune[rivals]'"
-    if (busy := max(row["others"] or 0 for row in rows)) > BUSY_CPUS:
+    if (busy := max(row.others or 0 for row in rows)) > BUSY_CPUS:
         facts["caution"] = f"other programs kept up to {busy:.1f} CPUs busy meanwhile: times are of a busy machine"
-    bounds = {row["name"]: row["roofline"] for row in rows if row["roofline"]}
+    bounds = {row.name: row.roofline for row in rows if row.roofline}
     for name, bound in bounds.items():
         facts[f"roofline of {name}"] = (
-            f"a step reads {bound['step_bytes'] / 1e6:.1f} MB of weights in {bound['step_us']:,.0f} us, "
+            f"a step reads {bound.step_bytes / 1e6:.1f} MB of weights in {bound.step_us:,.0f} us, "
             + (
                 "all of them may stay in the largest cache, where memory is no bound"
-                if bound["cached"] == 1
-                else f"{bound['share']:.0%} of the {bound['bandwidth'] / 1e9:.1f} GB/s that memory gives; "
-                f"{bound['cached']:.0%} of them may stay in the largest cache, where memory is no bound"
+                if bound.cached == 1
+                else f"{bound.share:.0%} of the {bound.bandwidth / 1e9:.1f} GB/s that memory gives; "
+                f"{bound.cached:.0%} of them may stay in the largest cache, where memory is no bound"
             )
         )
     return facts

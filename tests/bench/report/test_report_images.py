@@ -10,7 +10,7 @@ import pytest
 from tests.support.runs import HALF, timed
 from tprune.base.errors import BadInput
 from tprune.bench.measure import record
-from tprune.bench.report import figures as figure
+from tprune.bench.report import figures
 from tprune.bench.report.report import report
 
 WEIGHT = {"peak_kib": 9000, "base_kib": 4000, "anon_kib": 5000, "file_kib": 4000}
@@ -107,7 +107,7 @@ def test_networks_are_drawn_by_accuracy_and_the_page_names_their_images(tmp_path
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<h2>Accuracy against speed-up</h2>" in page and "BLEU" not in page
     assert "![Accuracy against speed-up](pareto.png)" in (tmp_path / "out" / "report.md").read_text()
-    assert [figure.quality(row) for row in figure.front(document["rows"])] == [100.0, 75.0]
+    assert [figures.position(row) for row in figures.front(document.rows)] == [(1.0, 100.0), (2.0, 75.0)]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ import pytest
 
 from tests.support.runs import DENSE, HALF, quality, write
 from tprune.base.errors import BadInput
-from tprune.bench.report import simulated
-from tprune.bench.report.page import SIMULATED
-from tprune.bench.report.report import report
+from tprune.bench.report.evidence import Simulation
+from tprune.bench.report.report import SIMULATED, report, simulated
 
 
 def simulation(network: str = "resnet18-penni", source: str = "trained", **changes: Any) -> dict[str, Any]:
@@ -43,11 +42,14 @@ def save(folder: Path, document: dict[str, Any]) -> Path:
 
 
 def test_a_line_is_target_simulated_and_ratio():
-    assert simulated.cells(simulated.lines(simulation())) == [
+    def cells(document: dict[str, Any]) -> list[list[str]]:
+        return simulated("", Simulation.parse(document, Path("report.json")).summary).table.cells()
+
+    assert cells(simulation()) == [
         ["resnet18-penni", "compression", "325x", "in its abstract", "130.00x", "0.40"],
         ["resnet18-penni", "latency over dense (eyeriss)", "17.9x", "given for it, not verified", "3.58x", "0.20"],
     ]
-    assert simulated.cells(simulated.lines(simulation("drawn", "synthetic")))[0][0] == "drawn (SYNTHETIC)"
+    assert cells(simulation("drawn", "synthetic"))[0][0] == "drawn (SYNTHETIC)"
 
 
 def test_simulations_stand_beside_what_was_measured(tmp_path):
@@ -93,9 +95,9 @@ def test_simulations_alone_make_a_report(tmp_path):
     ("changes", "complaint"),
     [
         ({"summary": None}, "simulation .*report.json' lacks summary"),
-        ({"summary": [{"network": "a"}]}, "its summary is not as it was written: 'source'"),
-        ({"summary": ["compression"]}, "its summary is not as it was written"),
-        ({"summary": [{**simulation()["summary"][0], "target": {"value": 3}}]}, "its summary is not as it was written"),
+        ({"summary": [{"network": "a"}]}, "has a damaged summary: 'source'"),
+        ({"summary": ["compression"]}, "has a damaged summary"),
+        ({"summary": [{**simulation()["summary"][0], "target": {"value": 3}}]}, "has a damaged summary"),
     ],
 )
 def test_a_damaged_simulation_is_named(tmp_path, changes, complaint):
