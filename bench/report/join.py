@@ -205,7 +205,7 @@ def _with_times(row: Row, one: Timed, session: Sequence[Timed]) -> Row:
         p90_ms=summary.p90 / 1e6,
         peak_mib=weight["peak_kib"] / 1024 if weight else None,
     )
-    facts = one.details()
+    facts: dict[str, Any] = {**one.details()}
     ends = facts.pop("endurance")
     details = Details(
         **facts,
