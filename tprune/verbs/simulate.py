@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from tprune.bench.accel.layer import Workload
     from tprune.bench.report.page import Report
 
-FIDELITIES = ("auto", "exact", "statistical")
-
 
 @dataclass(frozen=True)
 class Simulation:
@@ -36,7 +34,7 @@ def simulate(
     *,
     design: str | None = None,
     hardware: Sequence[Path] = (),
-    fidelity: str = FIDELITIES[0],
+    fidelity: str = "auto",
     validate: bool = False,
     results: Path | None = None,
     seed: int = 0,
@@ -55,6 +53,7 @@ def simulate(
     from tprune.bench.accel.designs import design as named
     from tprune.bench.accel.designs import from_toml, usual
     from tprune.bench.accel.sweep import sweep
+    from tprune.bench.api import FIDELITIES, read_network
     from tprune.bench.report import results as rows
     from tprune.bench.report import simulation as reports
 
@@ -62,7 +61,7 @@ def simulate(
     chosen = usual() if design is None else filter(None, design.split(","))
     designs = [*map(named, dict.fromkeys(chosen)), *map(from_toml, hardware)]
     _check(designs)
-    nets = [_workload(name) for name in workloads]
+    nets = [read_network(name) for name in workloads]
     stamp.check_vacant(out)
     if dry_run:
         return Simulation(nets, designs, None)
@@ -90,14 +89,3 @@ def _check(designs: list[Hardware]) -> None:
     names = [one.name for one in designs]
     if twice := [name for name in names if names.count(name) > 1]:
         raise BadInput(f"two designs are called {twice[0]!r}; give the one of the TOML file another name")
-
-
-def _workload(name: str) -> Workload:
-    from tprune.bench.accel import networks, onnx_file, workload
-
-    if name in networks.NETWORKS:
-        return networks.named(name)
-    path = Path(name)
-    if path.suffix == ".onnx":
-        return onnx_file.read(path)
-    return workload.read(path) if path.suffix == ".json" or path.is_file() else networks.named(name)
