@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tprune.base import stamp
-from tprune.base.errors import BadInput
 from tprune.bench.accel.designs import DESIGNS, usual
 from tprune.cli import terminal
 from tprune.cli.options import Dry, Json, Out, Seed
-
-if TYPE_CHECKING:
-    from tprune.bench.accel.hardware import Hardware
-    from tprune.bench.accel.layer import Workload
 
 
 def simulate(
@@ -42,59 +36,25 @@ def simulate(
     dry_run: Dry = False,
 ) -> None:
     """Simulate ESCALATE beside Eyeriss, SCNN and SparTen: cycles, energy, DRAM traffic, compressed size."""
-    # There are many small matrix products, for which a second BLAS thread costs more than it saves.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from tprune.bench.accel import simulate as models
-    from tprune.bench.accel import storage, validation
-    from tprune.bench.accel.designs import design as named
-    from tprune.bench.accel.designs import from_toml
-    from tprune.bench.accel.sweep import sweep
-    from tprune.bench.report import results as rows
-    from tprune.bench.report import simulation as accel_report
-    from tprune.bench.report import simulation_table as accel_table
+    from tprune.verbs import simulate as verbs
 
-    terminal.one_of("--fidelity", fidelity, ("auto", "exact", "statistical"))
-    designs = [*map(named, dict.fromkeys(filter(None, design.split(",")))), *map(from_toml, hardware or ())]
-    _check(designs)
-    nets = [_workload(name) for name in workloads]
+    terminal.one_of("--fidelity", fidelity, verbs.FIDELITIES)
+    designs = verbs.chosen(list(filter(None, design.split(","))), hardware or ())
+    nets = verbs.read(workloads)
     stamp.check_vacant(out)
     if dry_run:
         plan = {"dry_run": True, "networks": {net.network: len(net.layers) for net in nets}}
-        told = ", ".join(f"{net.network} ({len(net.layers)} layers, {net.source})" for net in nets)
-        told += f" on {', '.join(one.name for one in designs)}"
-        return terminal.answer(
-            {**plan, "designs": [one.name for one in designs]}, as_json=json, lines=[f"would simulate {told}"]
-        )
-    runs = []
+        would = ", ".join(f"{net.network} ({len(net.layers)} layers, {net.source})" for net in nets)
+        names = [one.name for one in designs]
+        lines = [f"would simulate {would} on {', '.join(names)}"]
+        return terminal.answer({**plan, "designs": names}, as_json=json, lines=lines)
     with terminal.bar() as show:
-        for net in nets:
-            exact = fidelity == "exact" or (fidelity == "auto" and net.masked)
-            progress: Any = lambda done, total, net=net: show(net.network, done, total, "")  # noqa: E731
-            found = models.simulate_all(net, designs, exact=exact, seed=seed, progress=progress)
-            sizes = storage.sizes(net, exact=exact, seed=seed)
-            runs.append(accel_report.Run(found, sizes, sweep(found, seed=seed)))
-    checks = validation.silicon() + (validation.abstracts() if validate else [])
-    document = accel_report.report(runs, out, checks=checks)
-    if results:
-        rows.write(results, document["rows"], inputs=document["inputs"])
+        done = verbs.simulate(
+            nets, designs, out=out, fidelity=fidelity, validate=validate, results=results, seed=seed,
+            watch=lambda net, layers, total: show(net, layers, total, ""),
+        )  # fmt: skip
+    from tprune.bench.report import simulation_table
+
+    document = done.document or {}
     lines = [*document["warnings"], *document["findings"], f"report: {out / 'report.html'}"]
-    terminal.answer(document, as_json=json, table=accel_table.terminal(document["rows"]), lines=lines)
-
-
-def _check(designs: list[Hardware]) -> None:
-    if not designs:
-        raise BadInput("--design is empty; name at least one, for example escalate,sparten")
-    names = [one.name for one in designs]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise BadInput(f"two designs are called {twice[0]!r}; give the one of the TOML file another name")
-
-
-def _workload(name: str) -> Workload:
-    from tprune.bench.accel import networks, onnx_file, workload
-
-    if name in networks.NETWORKS:
-        return networks.named(name)
-    path = Path(name)
-    if path.suffix == ".onnx":
-        return onnx_file.read(path)
-    return workload.read(path) if path.suffix == ".json" or path.is_file() else networks.named(name)
+    terminal.answer(document, as_json=json, table=simulation_table.terminal(document["rows"]), lines=lines)
