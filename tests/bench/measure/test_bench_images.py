@@ -275,8 +275,8 @@ def test_a_report_of_several_classes_an_image_is_not_believed(program, artefact,
 
 def test_the_command_line_measures_and_reports(program, artefact, tmp_path):
     from tests.support import pictures
-    from tprune.cnn import nets, score
     from tprune.cnn import images as loaded
+    from tprune.cnn import nets, score
     from tprune.cnn import network as networks
 
     data, out = pictures.write(tmp_path / "data", train=10, test=40), tmp_path / "r.jsonl"
