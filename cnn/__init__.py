@@ -3,7 +3,7 @@
     from tprune import cnn
     rest, held = cnn.load_images("cifar10", split="train").hold_out(5000)
     network = cnn.fresh("resnet20", rest)
-    cnn.train(network, rest, cnn.Recipe(epochs=30), held=held)
+    cnn.train(network, rest, held=held, epochs=30)
     cnn.save(network, "dense")
 
 The public names are imported on first use, so importing the package alone is cheap. Every module here that uses torch
@@ -17,48 +17,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tprune.cnn.escalate import quantise as quantise
-    from tprune.cnn.images import Images as Images
-    from tprune.cnn.images import load as load_images  # noqa: F401
-    from tprune.cnn.methods import DeepHoyer as DeepHoyer
-    from tprune.cnn.methods import Penni as Penni
-    from tprune.cnn.methods import Svd as Svd
-    from tprune.cnn.network import Network as Network
-    from tprune.cnn.network import fresh as fresh
-    from tprune.cnn.network import load as load
-    from tprune.cnn.network import save as save
-    from tprune.cnn.pacing import pace as pace
-    from tprune.cnn.score import evaluate as evaluate
-    from tprune.cnn.settings import Compression as Compression
-    from tprune.cnn.settings import Recipe as Recipe
-    from tprune.cnn.sparsity import measure as measure
-    from tprune.cnn.steps import compress as compress
-    from tprune.cnn.steps import train as train
-    from tprune.cnn.teacher import Teacher as Teacher
+    from tprune.cnn.escalate import quantise
+    from tprune.cnn.images import Images
+    from tprune.cnn.images import load as load_images
+    from tprune.cnn.methods import DeepHoyer, Penni, Svd
+    from tprune.cnn.network import Network, fresh, load, save
+    from tprune.cnn.pacing import pace
+    from tprune.cnn.score import evaluate
+    from tprune.cnn.settings import Compression, Recipe
+    from tprune.cnn.sparsity import measure
+    from tprune.cnn.steps import compress, train
+    from tprune.cnn.teacher import Teacher
 
-# public name -> (module, name there)
-_PUBLIC = {
-    "Compression": ("settings", "Compression"),
-    "DeepHoyer": ("methods", "DeepHoyer"),
-    "Images": ("images", "Images"),
-    "Network": ("network", "Network"),
-    "Penni": ("methods", "Penni"),
-    "Recipe": ("settings", "Recipe"),
-    "Svd": ("methods", "Svd"),
-    "Teacher": ("teacher", "Teacher"),
-    "compress": ("steps", "compress"),
-    "evaluate": ("score", "evaluate"),
-    "fresh": ("network", "fresh"),
-    "load": ("network", "load"),
-    "load_images": ("images", "load"),
-    "measure": ("sparsity", "measure"),
-    "pace": ("pacing", "pace"),
-    "quantise": ("escalate", "quantise"),
-    "save": ("network", "save"),
-    "train": ("steps", "train"),
+__all__ = [  # of the modules above
+    "Compression", "DeepHoyer", "Images", "Network", "Penni", "Recipe", "Svd", "Teacher", "compress", "evaluate",
+    "fresh", "load", "load_images", "measure", "pace", "quantise", "save", "train",
+]  # fmt: skip
+_HOMES = {
+    "escalate": ("quantise",), "images": ("Images",), "methods": ("DeepHoyer", "Penni", "Svd"),
+    "network": ("Network", "fresh", "load", "save"), "pacing": ("pace",), "score": ("evaluate",),
+    "settings": ("Compression", "Recipe"), "sparsity": ("measure",), "steps": ("compress", "train"),
+    "teacher": ("Teacher",),
+}  # fmt: skip
+_PUBLIC = {name: (module, name) for module, names in _HOMES.items() for name in names} | {
+    "load_images": ("images", "load")
 }
-
-__all__ = sorted(_PUBLIC)  # noqa: PLE0605 - the table above is the one list
 
 if "torch" in sys.modules:  # nothing more to save: replace the broken operator at once
     import_module("tprune.cnn.strided")

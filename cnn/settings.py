@@ -15,6 +15,9 @@ SCHEMES = ("channel", "spatial")  # of SVD training
 BATCH = 128
 HELD_OUT = 5000  # training images that are held out; every choice is made on them
 TEACHER_WEIGHT, TEMPERATURE = 0.9, 4.0
+PACE_ROUNDS = 30  # of `cnn pace`
+SAMPLED = 64  # images that `cnn workload` runs a network on
+PARITY_IMAGES, INT8_IMAGES = 100, 1000  # images of the checks of an export
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,19 +15,21 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from tprune.base import stamp
 from tprune.base.errors import BadInput, WorkFailed
+from tprune.cnn import nets
 from tprune.cnn.channels import evaluating
 from tprune.cnn.count import count, totals
 from tprune.cnn.images import Images
 from tprune.cnn.methods import Method, Seconds
 from tprune.cnn.network import Entry, Network
 from tprune.cnn.score import evaluate
-from tprune.cnn.settings import Compression, Recipe
+from tprune.cnn.settings import TRAIN, Compression, Recipe, recipe_of
 from tprune.cnn.shrink import settle, shrink
 from tprune.cnn.teacher import Teacher
 from tprune.cnn.training import fit
@@ -41,18 +43,25 @@ Watch = Callable[[str, int, int, float], None]  # (phase, steps done, steps in a
 def train(
     network: Network,
     images: Images,
-    recipe: Recipe,
+    recipe: Recipe | None = None,
     *,
     held: Images,
     method: Method | None = None,
     teacher: Teacher | None = None,
     run_dir: Path | None = None,
     watch: Watch | None = None,
+    **changes: Any,
 ) -> Entry:
     """Train the network in place, in the training form and with the penalty of `method` if given.
 
     Returns the new entry of its history. `held`: images used to report accuracy; `teacher`: network to distil from.
+    Without a `recipe`, the network's usual one is used, with `changes` such as `epochs=15, lr=0.05`.
     """
+    if recipe is None:
+        row = nets.NETS.get(network.net)
+        recipe = recipe_of(row, **{"epochs": TRAIN.epochs, **changes}) if row else Recipe(**changes)
+    elif changes:
+        raise BadInput(f"{', '.join(changes)}: give either a recipe or its settings")
     network.check(images)
     network.check(held)
     _try(network, images)

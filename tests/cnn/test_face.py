@@ -12,6 +12,7 @@ import torch
 
 from tests.test_imports import MODULES, within
 from tprune import cnn
+from tprune.base.errors import BadInput
 from tprune.cnn.network import Entry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +25,15 @@ def ran(code: str) -> str:
 
 
 def test_every_public_name_is_importable_and_listed():
-    assert dir(cnn) == cnn.__all__ and {"train", "compress", "quantise", "evaluate", "load", "save"} <= set(dir(cnn))
+    assert dir(cnn) == cnn.__all__ == sorted(cnn._PUBLIC)
+    assert {
+        "train",
+        "compress",
+        "quantise",
+        "evaluate",
+        "load",
+        "save",
+    } <= set(dir(cnn))
     assert all(getattr(cnn, name).__name__ == name for name in cnn.__all__ if name != "load_images")
     with pytest.raises(AttributeError, match="'tprune.cnn' has no attribute 'prune'; it has Compression, DeepHoyer"):
         cnn.prune  # noqa: B018
@@ -75,6 +84,15 @@ def test_results_have_one_line_reprs():
     assert repr(cnn.evaluate(network, images)).startswith("Score(25.00 % of 4 images right, loss ")
     entry = Entry(verb="train", epochs=3, accuracy_held_out=0.5)
     assert repr(entry) == "<train: 3 epochs, 50.00 % of the held-out images right>"
+
+
+def test_training_takes_settings_by_name():
+    images = cnn.Images(torch.zeros(12, 1, 28, 28, dtype=torch.uint8), torch.arange(12) % 2, ("a", "b"), "twelve")
+    network = cnn.fresh("lenet-300-100", images)
+    done = cnn.train(network, images, held=images, epochs=1, batch=4)
+    assert (done["recipe"]["epochs"], done["recipe"]["batch"], done["recipe"]["optimiser"]) == (1, 4, "adam")
+    with pytest.raises(BadInput, match="lr: give either a recipe or its settings"):
+        cnn.train(network, images, cnn.Recipe(1), held=images, lr=1.0)
 
 
 @pytest.mark.parametrize(

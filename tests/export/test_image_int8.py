@@ -162,13 +162,13 @@ def test_the_command_line(place, tmp_path):
     assert manifest.files["model.onnx"].bytes < 0.3 * 4 * 266_200
     called = tprune(*args, 50, "--max-accuracy-drop", 50, "--out", tmp_path / "again")
     assert "int8 gets" in called.out
-    assert "was trained on other images than data/train less 50 held out: those" in " ".join(called.err.split())
+    assert "was trained on other images than data/train less 50 held out: its accuracy" in " ".join(called.err.split())
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--precision", "int8"], "--precision int8 needs --data: images to take ranges from"),
+        (["--precision", "int8"], "--precision int8 needs --data: images for calibration"),
         (["--precision", "int4"], "--precision 'int4': must be fp32 or int8"),
         (["--max-accuracy-drop", 1], "--max-accuracy-drop: only for --precision int8"),
         (["--held-out", 9], "--held-out: only for --precision int8"),

@@ -11,7 +11,7 @@ import typer
 
 from tprune.cli import terminal
 from tprune.cli.options import Batch, Dry, ImageData, Json, NetworkDir, Out, TargetCpu, Threads, use_threads
-from tprune.cnn.settings import BATCH, HELD_OUT
+from tprune.cnn.settings import BATCH, HELD_OUT, INT8_IMAGES, PACE_ROUNDS, PARITY_IMAGES, SAMPLED
 from tprune.export import runtimes
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def pace(
     net: Annotated[str, typer.Option(help="Network, such as resnet20.")],
     data: ImageData,
     split: str = "train",
-    rounds: Annotated[int, typer.Option(help="Steps of each kind, in turn.", min=1)] = 30,
+    rounds: Annotated[int, typer.Option(help="Steps of each kind, in turn.", min=1)] = PACE_ROUNDS,
     batch: Batch = BATCH,
     threads: Threads = 1,
     json: Json = False,
@@ -82,7 +82,7 @@ def workload(
         typer.Option(help="Pruned network, not decomposed, that designs other than ESCALATE run.", metavar="NETWORK"),
     ] = None,
     split: str = "test",
-    limit: Annotated[int, typer.Option(help="Images that the network is run on.", min=1)] = 64,
+    limit: Annotated[int, typer.Option(help="Images that the network is run on.", min=1)] = SAMPLED,
     threads: Threads = 2,
     json: Json = False,
     dry_run: Dry = False,
@@ -118,7 +118,10 @@ def export(
         ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Of the data; default test, for int8 train.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Images of the check; default 100, for int8 1,000.", min=1)] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(help=f"Images of the check; default {PARITY_IMAGES}, for int8 {INT8_IMAGES:,}.", min=1),
+    ] = None,
     held_out: Annotated[
         int | None,
         typer.Option(help=f"int8: as in training, to use images not trained on; default {HELD_OUT}.", min=1),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tprune.base import heap, pixels, stamp
 from tprune.base.errors import BadInput
 from tprune.cnn import folder, methods, nets
-from tprune.cnn.settings import BATCH, HELD_OUT, recipe_of
+from tprune.cnn.settings import BATCH, HELD_OUT, INT8_IMAGES, PACE_ROUNDS, PARITY_IMAGES, SAMPLED, recipe_of
 from tprune.export import runtimes, targets
 from tprune.verbs.images import warn_of_other_images
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 WatchTask = Callable[[str, int, int], None]  # (task, done, in all)
 Watch = Callable[[int, int], None]  # (done, in all)
-SAMPLED = 64  # images that `workload` runs the network on
-PARITY_IMAGES, INT8_IMAGES = 100, 1000  # images of the checks of an export
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ class PaceOf:
     net: str
     data: str
     split: str = "train"
-    rounds: int = 30
+    rounds: int = PACE_ROUNDS
     batch: int = BATCH
 
     def __post_init__(self) -> None:
