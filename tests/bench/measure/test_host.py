@@ -18,7 +18,7 @@ from tests.support.artefacts import SENTENCES, write_artefact
 from tests.support.command import wait_until
 from tprune.base import processor
 from tprune.base.errors import BadInput, WorkFailed
-from tprune.bench.measure import conditions, host, record, tokens
+from tprune.bench.measure import host, record, tokens
 from tprune.bench.measure.plan import plan
 from tprune.bench.measure.settings import Settings
 from tprune.bench.runner import contract as runner
@@ -184,10 +184,6 @@ def test_a_benchmark_that_is_stopped_leaves_no_runner(artefact, tmp_path, how):
 def is_running(pid: int) -> bool:
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().split()[2] != "Z"
-
-
-def test_conditions_of_given_texts():
-    assert conditions.cpu_model("processor: 0\nmodel name\t: Some  CPU @ 2 GHz\n") == "Some CPU @ 2 GHz"
 
 
 TEXTS = ["A man sleeps.", "  two  spaces ", "日本 ☃", ">>deu<< hello", "a\tb", ""]
