@@ -1,4 +1,4 @@
-"""The two tasks: files for the runner, facts for records, and what a task without a row in the table gives."""
+"""The two tasks: files for the runner, facts for records, plans."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def test_an_unknown_task_is_refused(tmp_path: Path):
     document = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**document, "task": "speech"}))
     assert "speech" not in TASKS
-    with pytest.raises(BadInput, match="is an artefact for speech; this takes one for translation"):
+    with pytest.raises(BadInput, match="has task 'speech'; this version knows translation and images"):
         read_subject(folder)
