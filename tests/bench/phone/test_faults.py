@@ -219,7 +219,7 @@ def test_a_runner_that_does_not_end(at_adb, quick_double, measure, tmp_path, mon
 def test_a_device_for_which_there_is_no_runner(at_adb, doubles, measure, tmp_path):
     one = doubles(abi="x86_64")
     one.set_property("ro.product.cpu.abilist", "riscv64")
-    with pytest.raises(WorkFailed, match=r"runs riscv64; the runner exists for arm64-v8a and x86_64$"):
+    with pytest.raises(WorkFailed, match=r"reports the ABIs riscv64; the runner exists for arm64-v8a and x86_64$"):
         measure(one)
     assert not (tmp_path / "records.jsonl").exists()
     assert left_on(one) == set()
