@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -67,11 +66,6 @@ def device() -> DeviceFacts:
         android=None,
         instruction_set=processor.known(own),
     )
-
-
-def cpu_model(cpuinfo: str | None = None) -> str:
-    """Return the CPU's name from the text of /proc/cpuinfo, or the architecture where it has none."""
-    return (processor.here() if cpuinfo is None else processor.parse(cpuinfo, platform.machine())).model
 
 
 def now(others: float | None = None) -> Conditions:

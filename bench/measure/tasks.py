@@ -104,8 +104,7 @@ class Task(Generic[Input]):
 
 def read_subject(folder: Path | str) -> Subject:
     """Return the artefact in `folder`. Raise BadInput when its manifest is wrong; no other file is opened."""
-    name = manifests.task_of(manifests.read_document(folder))
-    return TASKS.get(name, TRANSLATION).read(Path(folder))  # an unknown task: the manifest's reader refuses it
+    return TASKS[manifests.task_of(manifests.read_document(folder))].read(Path(folder))
 
 
 def common_task(subjects: Sequence[Subject]) -> Task[Any]:

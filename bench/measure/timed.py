@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -15,39 +15,6 @@ from tprune.bench.measure.record import MEMORY_BLOCK, VERDICTS, Record
 Samples = np.ndarray[Any, np.dtype[np.int64]]
 Times = np.ndarray[Any, np.dtype[np.float64]]
 MINUTE = 60e9  # nanoseconds
-
-
-class Endurance(TypedDict):
-    """Median latency (ms) of the first and last minute of a sustained run; `end_s` is when the first part ended."""
-
-    minutes: float
-    end_s: float
-    first_ms: float
-    last_ms: float
-    ratio: float
-
-
-class Details(TypedDict):
-    """What explains the times: parts in ms, shares in percent, counts, memory, and the load of the machine."""
-
-    load_ms: float | None
-    first_ms: float | None
-    encoder_ms: float | None
-    step_ms: float | None
-    p99_ms: float | None
-    tokens: float | None
-    tokens_per_s: float | None
-    overhead_percent: float
-    endurance: Endurance | None
-    blocks: int
-    sentences: int
-    identical: int | None
-    threads_got: int | None
-    others: float | None
-    cpu_share: float | None
-    base_mib: float | None
-    anon_mib: float | None
-    file_mib: float | None
 
 
 @dataclass(frozen=True)
@@ -107,8 +74,8 @@ class Timed:
         """Return the mean nanoseconds of every sentence over the passes of a block, shape (blocks, sentences)."""
         return np.array([_by_pass(self.blocks[block]).mean(axis=0) for block in blocks])
 
-    def details(self) -> Details:
-        """Return what explains the times."""
+    def details(self) -> dict[str, Any]:
+        """Return what explains the times: parts in ms, shares in percent, counts, memory, load of the machine."""
         records = [self.blocks[block] for block in sorted(self.blocks)]
         total = {
             name: sum(sum(getattr(item, name)) for item in records) for name in ("samples_ns", "run_ns", "step_ns")
@@ -139,10 +106,10 @@ class Timed:
         }
 
 
-def of_session(session: Sequence[Record]) -> list[Timed]:
+def of_session(records: Sequence[Record]) -> list[Timed]:
     """Group the records of one file by series and artefact."""
     groups: dict[tuple[Any, ...], list[Record]] = {}
-    for item in session:
+    for item in records:
         groups.setdefault((item.series, item.artefact), []).append(item)
     found = []
     for own in groups.values():
@@ -170,7 +137,7 @@ def _by_pass(record: Record) -> Samples:
     return np.array(record.samples_ns, dtype=np.int64).reshape(-1, len(record.output_ids))
 
 
-def _endurance(record: Record) -> Endurance | None:
+def _endurance(record: Record) -> dict[str, float] | None:
     """Compare the first and the last minute of a sustained run, in whole passes; None when there is only one pass.
 
     Both parts must contain the same sentences: the passes that begin in the first minute, and as many at the end, but
@@ -182,13 +149,8 @@ def _endurance(record: Record) -> Endurance | None:
     if count == 0:
         return None
     first, last = (float(np.median(part)) / 1e6 for part in (passes[:count], passes[-count:]))
-    return Endurance(
-        minutes=float(ends[-1]) / MINUTE,
-        end_s=float(ends[count - 1]) / 1e9,
-        first_ms=first,
-        last_ms=last,
-        ratio=last / first,
-    )
+    length = {"minutes": float(ends[-1]) / MINUTE, "end_s": float(ends[count - 1]) / 1e9}
+    return {**length, "first_ms": first, "last_ms": last, "ratio": last / first}
 
 
 def _median(times_ns: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""The rivals: which of them there are, what is written for them, and that they translate what we say they translate."""
+"""The rivals: their selection, the files written for them, and their translations."""
 
 from __future__ import annotations
 

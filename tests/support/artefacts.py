@@ -1,4 +1,4 @@
-"""Artefacts that hold no graph, and the runs they might have had: for whatever measures without translating."""
+"""Artefacts without graphs, and made-up runs of them, for tests that measure without translating."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_artefact(folder: Path, runtime: str = "onnxruntime", **behave: Any) ->
 
 
 def run_of(subject: Subject, job: Job, sentences: Ids, **changes: Any) -> Run:
-    """Return the run of `job` in which the output is the source and a token takes 20 ns."""
+    """Return a run of `job` whose output is the source, at 20 ns per token."""
     steps = tuple(len(ids) for ids in sentences) * (job.passes + bool(job.min_ms))  # one that is to last: one pass more
     memory = {"vm_rss_kib": 9000, "vm_hwm_kib": 9000, "rss_anon_kib": 5000, "rss_file_kib": 4000}
     cpus = None if job.cpus is None else list(job.cpus)

@@ -1,8 +1,8 @@
-"""An `adb` that is a shell script, and the phone behind it: files of this machine, Android's commands as scripts.
+"""An `adb` as a shell script, and a fake phone behind it: local files, and Android's commands as scripts.
 
-The phone's answers lie in `phone.folder`: `bin/NAME` are its commands, `dumpsys/NAME` what dumpsys prints, `properties`
-what getprop knows; `devices` is what `adb devices -l` prints. A file `faults/VERB` is sourced before that verb of adb
-is done ($1.. are the verb and its arguments): this is how a cable is pulled. Every call of adb is a line of `log`.
+`phone.folder` holds the phone's output: `bin/NAME` are its commands, `dumpsys/NAME` the output of dumpsys, `properties`
+that of getprop, `devices` that of `adb devices -l`. A file `faults/VERB` is sourced before that verb of adb runs ($1..
+are the verb and its arguments), for example to pull the cable. `log` has one line per call of adb.
 """
 
 from __future__ import annotations
@@ -106,24 +106,24 @@ class FakePhone:
             path.unlink(missing_ok=True)
 
     def calls(self, verb: str) -> list[str]:
-        """The calls of one verb so far, first line only."""
+        """Return the first line of each call of one verb so far."""
         lines = (self.folder / "log").read_text().splitlines() if (self.folder / "log").exists() else []
         return [line for line in lines if line.split()[2:3] == [verb]]
 
     def is_clean(self) -> bool:
-        """Whether no run has left anything."""
+        """Return whether no run has left files."""
         return not list(self.storage.glob("r-*")) and not (self.storage / "undo").exists()
 
 
 def late_after(file: Path) -> SimpleNamespace:
-    """Return a `time` that jumps by an hour once `file` holds something, so that a call is late then and not before."""
+    """Return a `time` that jumps by an hour once `file` is not empty, so that calls time out only from then on."""
     return SimpleNamespace(
         monotonic=lambda: time.monotonic() + 3600 * (file.exists() and file.read_text().strip() != "")
     )
 
 
 def path_without_adb() -> str:
-    """Return a PATH on which no adb lies."""
+    """Return a PATH without adb."""
     return os.pathsep.join(
         place for place in os.environ["PATH"].split(os.pathsep) if not (Path(place) / "adb").exists()
     )

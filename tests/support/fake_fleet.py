@@ -1,4 +1,4 @@
-"""A session on a phone made of scripts: its bundle starts fake_runner.py, its artefacts say how to behave."""
+"""A benchmark on a fake phone: its bundle starts fake_runner.py, and its artefacts choose how that behaves."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ exec {python} -SE {runner} "$@"
 
 @pytest.fixture
 def fake_phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePhone:
-    """Return an attached phone; bundles for it are made up, and this machine translates nothing for comparison."""
+    """Return an attached fake phone with fake bundles; this machine computes no reference outputs."""
     phone = FakePhone(tmp_path / "phone")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TPRUNE_REMOTE", str(phone.storage))
@@ -58,14 +58,14 @@ def make_bundle(phone: Path, abi: str, runtime: str) -> Bundle:
 
 
 def hangs(phone: FakePhone) -> None:
-    """Let the runner wait for ever until there is a file `fast`; `runner` holds its process id."""
+    """Block the runner unless there is a file `fast`; the file `runner` holds its process id."""
     os.mkfifo(phone.folder / "fifo")
     phone.fault("run", "[ -e $phone/fast ] || { echo $$ >$phone/runner; read line <$phone/fifo; }")
 
 
 @pytest.fixture
 def fake_artefact(tmp_path: Path) -> Callable[..., Path]:
-    """Make an artefact whose only graph tells the fake runner how to behave."""
+    """Return a function that makes an artefact; its only graph controls the fake runner."""
 
     def make(name: str, runtime: str = "onnxruntime", file: str = "behave.json", **behave: Any) -> Path:
         folder = tmp_path / name
@@ -81,7 +81,7 @@ def fake_artefact(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def measure(fake_phone: FakePhone, tmp_path: Path) -> Callable[..., list[Record]]:
-    """Call fleet.run with what all tests share; `out` is records.jsonl."""
+    """Return a function that calls fleet.run with shared arguments; `out` is records.jsonl."""
 
     def call(*artefacts: Path, settings: Settings = FAST, **options: Any) -> list[Record]:
         options = {"adb": str(fake_phone.adb), "out": tmp_path / "records.jsonl", **options}

@@ -1,9 +1,9 @@
-"""A program that obeys the runner's contract and translates nothing: the output is the source.
+"""A program that follows the runner's contract without translating: the output is the source.
 
-`python fake_runner.py seq2seq --artefact DIR ...`. What it does wrong stands in `behave.json` of the artefact's folder:
+`python fake_runner.py seq2seq --artefact DIR ...`. The file `behave.json` in the artefact's folder makes it misbehave:
 {"hang": in call n >= 1 it does, "die": signal in block n >= 1, "refuse": message, "drift": tokens change from block n
 on, "report": changes of the report, "tuned": true}. Beside the folder it keeps a line for every call: in `calls` the
-folder's name, and if asked, in `tuned` what it was told of glibc's heap.
+folder's name, and with `tuned`, in `tuned` the settings of glibc's heap.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the probe prints on devices of several kinds, in the spelling of Android's own sources. No phone was asked."""
+"""Made-up output of the probe on several kinds of devices, in the format of Android's sources."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ Current Battery Service state:
 @@end
 """
 
-# A vendor that hides heat and capacities, keeps shells off the fastest core and cannot tell its SoC.
+# A vendor that hides temperatures and capacities, keeps shells off the fastest core and does not report its SoC.
 SHY = """@@properties
 ro.product.manufacturer=samsung
 ro.product.model=SM-G991B

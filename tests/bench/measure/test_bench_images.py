@@ -1,4 +1,4 @@
-"""Image networks on the bench: the runner's task `classify`, and records with the device's own accuracy."""
+"""Benchmarks of image networks: the runner's task `classify`, and records with the device's own accuracy."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HOST = {"kind": "host", "serial": None, "model": "made up", "abi": "x86_64", "em
 
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory) -> Path:
-    """Return a real artefact, which only the tests of the runner open."""
+    """Return a real artefact, used only by the tests of the runner."""
     folder = tmp_path_factory.mktemp("real") / "tiny"
     network_to_onnx(network(), folder, name="tiny")
     return folder
@@ -61,7 +61,7 @@ def runner(program: Path, tmp_path: Path) -> Runner:
 
 
 def described(folder: Path, name: str, criterion: str = "dense") -> Path:
-    """Write the manifest of an image artefact whose graph is not there."""
+    """Write the manifest of an image artefact without its graph."""
     folder.mkdir()
     files = {"model.onnx": FileEntry(name.encode().hex().ljust(64, "0"), 1000)}
     ImageManifest(
@@ -73,7 +73,7 @@ def described(folder: Path, name: str, criterion: str = "dense") -> Path:
 
 
 class Fake:
-    """A place that answers as it is told: by artefact's name the class of every image."""
+    """A place with given outputs: the class of every image, by the artefact's name."""
 
     def __init__(self, answers: Mapping[str, list[int]]) -> None:
         self.answers = answers

@@ -1,4 +1,4 @@
-"""Blocks in a place that only pretends to measure: order, resume, verdicts, and what is kept of a failure."""
+"""Blocks in a fake place: order, resume, verdicts, and the records of failures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PHONE = {"kind": "phone", "serial": "S1", "model": "Made Up 9", "abi": "arm64-v8
 
 
 class Fake:
-    """A phone that does what `change` says; it remembers what it was asked."""
+    """A fake phone. `change` modifies its runs; `asked` lists its calls."""
 
     def __init__(self, change: Callable[[Subject, Job, int], Mapping[str, Any]] | None = None, **facts: Any) -> None:
         self.change = change or (lambda subject, job, number: {})

@@ -1,4 +1,4 @@
-"""The benchmark of this machine through programs that only pretend to translate: processes, failures, Ctrl-C."""
+"""The benchmark of this machine with a fake runner: processes, failures, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from tests.support.artefacts import SENTENCES, write_artefact
 from tests.support.command import wait_until
 from tprune.base import processor
 from tprune.base.errors import BadInput, WorkFailed
-from tprune.bench.measure import conditions, host, record, tokens
+from tprune.bench.measure import host, record, tokens
 from tprune.bench.measure.plan import plan
 from tprune.bench.measure.settings import Settings
 from tprune.bench.runner import contract as runner
@@ -54,6 +54,22 @@ def test_what_a_record_says(artefact, tmp_path):
     assert set(timed.versions) >= {"onnxruntime", "tprune"}
     assert weighed.memory == {"peak_kib": 9000, "base_kib": 4000, "anon_kib": 5000, "file_kib": 4000}
     assert record.read(tmp_path / "r.jsonl") == done
+
+
+def test_records_have_the_fields_of_earlier_ones(artefact, tmp_path):
+    now = measure([artefact("a")], tmp_path / "r.jsonl", replace(FAST, blocks=1))
+    then = record.read(Path(__file__).with_name("earlier.jsonl"))[:2]
+    for new, old in zip(now, then, strict=True):
+        assert fields(asdict(new)) == fields(asdict(old))
+
+
+def fields(document: dict, *names: str) -> set[tuple[str, ...]]:
+    """Return the paths of all fields; those of versions and of clocks depend on the machine."""
+    found = {(*names, name) for name in document}
+    for name, value in document.items():
+        if isinstance(value, dict) and name not in {"versions", "khz"}:
+            found |= fields(value, *names, name)
+    return found
 
 
 def test_memory_is_taken_with_a_steady_heap_and_times_as_the_caller_tuned_it(artefact, tmp_path, monkeypatch):
@@ -169,10 +185,6 @@ def test_a_benchmark_that_is_stopped_leaves_no_runner(artefact, tmp_path, how):
 def is_running(pid: int) -> bool:
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().split()[2] != "Z"
-
-
-def test_conditions_of_given_texts():
-    assert conditions.cpu_model("processor: 0\nmodel name\t: Some  CPU @ 2 GHz\n") == "Some CPU @ 2 GHz"
 
 
 TEXTS = ["A man sleeps.", "  two  spaces ", "日本 ☃", ">>deu<< hello", "a\tb", ""]

@@ -1,4 +1,4 @@
-"""What a device translated, taken from its records to be scored."""
+"""The outputs of a device, read from its records to be scored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A record checks itself, and its file survives a kill in the middle of a line."""
+"""Records check themselves, and their file survives a kill in the middle of a line."""
 
 from __future__ import annotations
 
@@ -55,6 +55,22 @@ def test_line_and_back(block):
     line = block.to_line()
     assert line.count("\n") == 1
     assert record.from_json(json.loads(line)) == block
+
+
+EARLIER = Path(__file__).with_name("earlier.jsonl")  # written by the version before tasks were objects
+
+
+def test_earlier_records_are_read_and_written_unchanged():
+    found = record.read(EARLIER)
+    assert "".join(one.to_line() for one in found) == EARLIER.read_text()
+    assert [(one.device["kind"], one.task, one.block, one.verdict, one.inputs) for one in found] == [
+        ("host", "translation", 0, "VALID", 3), ("host", "translation", -1, "VALID", 3),
+        ("phone", "translation", 0, "THROTTLED", 3), ("phone", "translation", -1, "VALID", 3),
+        ("host", "images", 0, "VALID", 3), ("host", "images", -1, "VALID", 3),
+        ("phone", "translation", 0, "INTERRUPTED", 3),
+    ]  # fmt: skip
+    assert [found[0].inputs_id, found[4].inputs_id] == ["cf5023badf0a4766", "61e1da8b650f47f1"]
+    assert found[4].right == [True] * 3
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""adb driven through a script that plays it: finding it, choosing a device, quoting, and never believing a 0."""
+"""adb through a fake adb script: finding it, choosing a device, quoting, and not trusting exit code 0."""
 
 from __future__ import annotations
 

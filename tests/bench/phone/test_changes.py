@@ -1,4 +1,4 @@
-"""What a session changes on a device on request, and that it is put back: at the end, after a failure, by the next."""
+"""Settings changed on a device are restored: at the end, after a failure, or by the next benchmark."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def change(there: Remote, *, keep_awake: bool = False, fixed_performance: bool =
 
 
 def state(acme: FakePhone) -> tuple[str, str, list[str]]:
-    """Return the setting, the screen, and what cmd was told."""
+    """Return the setting, the screen's state and the calls of cmd."""
     told = acme.folder / "cmd"
     screen = (acme.folder / "dumpsys" / "power").read_text().strip().partition("=")[2]
     return (acme.folder / "setting").read_text().strip(), screen, told.read_text().splitlines() if told.exists() else []

@@ -1,4 +1,4 @@
-"""The device double: what a test, or bench/session.py, may rely on when it talks to one."""
+"""The device double: what tests and `bench/phone` may rely on when they talk to one."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def shell(server: Server, double: Double, script: str) -> str:
 
 
 def check_valid(records: list[Record]) -> None:
-    """Assert that a session went to its end."""
+    """Assert that a benchmark ended normally."""
     assert [(one.block, one.verdict, one.identical) for one in records] == [
         (0, "EMULATED", len(IDS)),
         (-1, "EMULATED", None),
@@ -90,7 +90,7 @@ def check_valid(records: list[Record]) -> None:
 
 
 def check_interrupted(tmp_path: Path, why: str) -> None:
-    """Assert that the file of records says that a block failed, why, and nothing that could be taken for a result."""
+    """Assert that the records hold the failed block with its reason, and nothing that looks like a result."""
     (found,) = record.read(tmp_path / "records.jsonl")
     assert (found.verdict, found.complete) == ("INTERRUPTED", False)
     assert why in str(found.error)
@@ -219,7 +219,7 @@ def test_a_runner_that_does_not_end(at_adb, quick_double, measure, tmp_path, mon
 def test_a_device_for_which_there_is_no_runner(at_adb, doubles, measure, tmp_path):
     one = doubles(abi="x86_64")
     one.set_property("ro.product.cpu.abilist", "riscv64")
-    with pytest.raises(WorkFailed, match=r"runs riscv64; the runner exists for arm64-v8a and x86_64$"):
+    with pytest.raises(WorkFailed, match=r"reports the ABIs riscv64; the runner exists for arm64-v8a and x86_64$"):
         measure(one)
     assert not (tmp_path / "records.jsonl").exists()
     assert left_on(one) == set()
@@ -292,7 +292,7 @@ def test_the_session_is_ended(at_adb, quick_double, measure, artefact, tmp_path,
         process.send_signal(word)
         process.wait(timeout=120)
     assert process.returncode != 0
-    if word == signal.SIGKILL:  # the next session puts right what this one could not
+    if word == signal.SIGKILL:  # the next benchmark cleans up after this one
         check_valid(measure(quick_double, out=tmp_path / "next.jsonl"))
     assert shell(at_adb, quick_double, awake) == "3\n"
     assert left_on(quick_double) == {"b", "l", "m", "s"}

@@ -1,4 +1,4 @@
-"""A whole session against a phone made of scripts: records, resume, several phones, Ctrl-C, the command line."""
+"""Whole benchmarks on a fake phone: records, resume, several phones, Ctrl-C, the command line."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_cleaning(fake_phone, fake_artefact, measure):
 
 @pytest.fixture
 def called(monkeypatch, tmp_path, tiny_tokenizer_folder):
-    """Call `tprune bench` on an artefact without a graph; return what fleet.run and fleet.clean were asked."""
+    """Return a function that calls `tprune bench`; it returns the calls of fleet.run and fleet.clean."""
     asked: list[tuple[tuple, dict]] = []
 
     def note(*args, **options):
@@ -277,6 +277,6 @@ def test_what_a_person_has_to_know(fake_phone, fake_artefact, measure):
 
 
 def runner_lives(phone: FakePhone) -> bool:
-    """Whether the runner that hung still runs; one that nobody has buried yet does not."""
+    """Return whether the blocked runner still runs (a zombie does not)."""
     status = Path(f"/proc/{(phone.folder / 'runner').read_text().strip()}/stat")
     return status.exists() and status.read_text().rpartition(") ")[2][0] != "Z"

@@ -1,4 +1,4 @@
-"""The thermal gate: when a block may start, what is waited for and for how long, and what counts as slowed by heat."""
+"""The thermal gate: when a block may start, how long it waits, and when it counts as throttled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tprune.bench.phone.pulse import Pulse
 
 
 class Device:
-    """A device that shows one pulse after the other; resting takes no time."""
+    """A fake device with a list of pulses; resting takes no time."""
 
     def __init__(self, *pulses: Pulse) -> None:
         self.pulses = list(pulses)

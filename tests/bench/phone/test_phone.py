@@ -1,4 +1,4 @@
-"""What is made of a device's answers: facts, cores, complaints; and that no answer at all breaks anything."""
+"""Parsing a device's output: facts, cores, complaints; no output breaks the parser."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import re
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.probes import EMULATOR, SHY, WHOLE
+from tprune.bench.measure import record
+from tprune.bench.measure.conditions import Conditions
 from tprune.bench.measure.settings import cpu_list
 from tprune.bench.phone import facts as phone
 from tprune.bench.phone import pulse
@@ -20,6 +23,17 @@ from tprune.bench.phone.pulse import PULSE, Battery, Pulse
 
 any_text = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 LINES = WHOLE.splitlines()
+
+
+def test_a_record_holds_facts_and_conditions_as_before():
+    earlier = record.read(Path(__file__).parents[1] / "measure" / "earlier.jsonl")[2]
+    found = phone.parse(WHOLE)
+    assert found.facts("S1", "arm64-v8a") == earlier.device
+    before, after = earlier.conditions["before"], earlier.conditions["after"]
+    ours = Conditions(found.pulse, waited_s=5.0).document()
+    assert {**ours, "khz": before["khz"]} == before  # the frequencies are those that the runner read
+    ours = Conditions(found.pulse, throttled="thermal status 1 (LIGHT)").document()
+    assert {**ours, **{name: after[name] for name in ("zones", "switches", "cpu_share")}} == after
 
 
 def test_a_phone_that_tells_everything():

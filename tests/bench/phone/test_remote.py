@@ -1,4 +1,4 @@
-"""Our folder on a device: content-addressed, proved, resumed, cleaned; and nothing beside it is touched."""
+"""Our folder on a device: content-addressed, verified, resumed, cleaned; nothing else is touched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One phone in a session: is it fit, on which cores, how warm, and what becomes of runs that go wrong."""
+"""One phone: fitness, CPUs, temperature, and failing runs."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_phone_of_another_kind(fake_phone, fake_artefact, measure):
 
 
 def becomes_hot(phone: FakePhone, **heat) -> None:
-    """Let every run leave the phone as warm as this."""
+    """Set the temperature of the phone after every run."""
     phone.set_heat(**heat)
     (phone.folder / "dumpsys" / "thermalservice").rename(phone.folder / "hot")
     phone.set_heat()

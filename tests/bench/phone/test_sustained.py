@@ -1,4 +1,4 @@
-"""A benchmark that lasts: minutes asked for on the command line, passed to the runner and told in the report."""
+"""Sustained benchmarks: minutes from the command line to the runner and into the report."""
 
 from __future__ import annotations
 
