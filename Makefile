@@ -9,7 +9,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-OLDEST := build/lowest
 CPP := $(wildcard android_runner/src/*) $(wildcard android_runner/tests/*.cpp)
 # A folder that was moved after `make setup` is installed again: what is in .venv holds its old path.
 ifneq ($(CURDIR),$(shell cat $(INSTALLED) 2>/dev/null))
@@ -43,11 +42,9 @@ test: setup
 test-isa: setup
 	$(BIN)/python -m tests.isa --numprocesses logical --maxprocesses 4 --dist worksteal --max-worker-restart 32
 
-# The quick tests that need no compiler, with the lowest release of every direct dependency, in an environment of its own.
-# torch is an exception where LOWEST_TORCH names another release than pyproject.toml's lowest (say `torch==2.13.0`).
-LOWEST_TORCH ?=
+# The quick tests with the lowest release of every direct dependency, in an environment of its own.
 test-lowest: setup
-	$(BIN)/python -m tests.package.lowest $(OLDEST) $(LOWEST_TORCH)
+	$(BIN)/python -m tests.package.lowest build/lowest
 
 demo: setup
 	rm -rf demo

@@ -1,6 +1,6 @@
-"""What each step of the toolkit needs, what of it is here, and the one command that mends what is missing.
+"""What each step of the toolkit needs, what of it is installed, and the one command that installs the rest.
 
-doctor.examine()   # looks only: nothing is started, fetched or changed, and nothing that is missing is an error
+doctor.examine()   # only looks: nothing is started, downloaded or changed, and nothing missing is an error
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SIZES = {"memory": "memory", "disk": "disk free"}
 CMAKE = (3, 25)  # the oldest that reads android_runner/CMakePresets.json
 SECONDS = 10  # that a program may take to say its version
 NAMESPACES = "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
-# program -> (command that installs, its own names for Debian's packages, None for what it has not)
+# program -> (command that installs, its names for Debian's packages; None where it has no such package)
 MANAGERS: dict[str, tuple[str, dict[str, str | None]]] = {
     "apt-get": ("apt-get install", {}),
     "dnf": ("dnf install", {"g++": "gcc-c++", f"g++-{ARM.triple}": None, "adb": "android-tools"}),
@@ -52,18 +52,18 @@ MANAGERS: dict[str, tuple[str, dict[str, str | None]]] = {
 
 @dataclass(frozen=True)
 class Need:
-    """One thing that a step needs: `found` says what is here (None: nothing), else one of the others mends it."""
+    """One thing that a step needs. `found` describes it (None: missing); the other fields say how to install it."""
 
     name: str
     found: str | None
     package: str = ""  # of Debian
     python: str = ""  # what pip installs
-    advice: str = ""  # a command, or what to do by hand
+    advice: str = ""  # a command, or a manual action
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the journey and all that it needs."""
+    """One step of the workflow and everything it needs."""
 
     name: str
     needs: tuple[Need, ...]
@@ -74,7 +74,7 @@ class Step:
         return tuple(need for need in self.needs if need.found is None)
 
     def mend(self) -> str:
-        """Return the one command (or advice) that mends all that is missing; "" when nothing is."""
+        """Return the one command (or advice) that installs everything missing; "" if nothing is missing."""
         packages = list(dict.fromkeys(need.package for need in self.missing if need.package))
         modules = list(dict.fromkeys(need.python for need in self.missing if need.python))
         commands = [_installation(packages)] if packages else []
@@ -88,14 +88,14 @@ class Step:
 
 
 def examine(step: str | None = None) -> list[Step]:
-    """Return all steps, or the named one. Raises BadInput for a name that is no step."""
+    """Return all steps, or the named one. Raises BadInput for an unknown name."""
     if step is not None and step not in STEPS:
         raise BadInput(f"step {step!r}: must be one of {', '.join(STEPS)}")
     return [Step(name, tuple(STEPS[name]())) for name in STEPS if step in {None, name}]
 
 
 def require(steps: list[Step]) -> None:
-    """Raise WorkFailed, which names what is missing and what mends it, unless all these steps are possible."""
+    """Raise WorkFailed, with what is missing and how to install it, unless all these steps are possible."""
     for step in steps:
         if step.missing:
             names = ", ".join(need.name for need in step.missing)
@@ -103,9 +103,9 @@ def require(steps: list[Step]) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Return what this machine is, memory and free disk space in bytes, and how many CPUs others keep busy now.
+    """Return facts about this machine, with memory and free disk space in bytes, and the CPUs that are busy now.
 
-    `cores` are the CPUs that may be used, `usable_cpus` what a container's quota leaves of them.
+    `cores` are the CPUs that may be used, `usable_cpus` those that a container's quota leaves.
     """
     place = cache.folder()
     while not place.exists():
@@ -137,7 +137,7 @@ def document(steps: list[Step]) -> dict[str, Any]:
 
 
 def table(steps: list[Step]) -> Table:
-    """Return everything but the commands as a table that fits a screen."""
+    """Return everything except the commands as a table that fits a screen."""
     drawn = Table("step", "", "here", "missing")
     for step in steps:
         here = ", ".join(f"{need.name} {need.found}".strip() for need in step.needs if need.found is not None)
@@ -147,10 +147,10 @@ def table(steps: list[Step]) -> Table:
 
 
 def lines(facts: dict[str, Any], steps: list[Step]) -> list[str]:
-    """Return two lines on the `machine`, one a hazard, and for every impossible step the command that mends it."""
+    """Return two lines on the machine, one for each hazard, and for each impossible step the command that helps."""
     sizes = [f"{facts[name] / 2**30:.0f} GiB {word}" for name, word in SIZES.items() if name in facts]
-    told = ", ".join([facts["system"], f"Python {facts['python']}", f"{facts['cores']} cores", *sizes])
-    return [told, *_processor(facts), *(f"{step.name}: {step.mend()}" for step in steps if step.missing)]
+    line = ", ".join([facts["system"], f"Python {facts['python']}", f"{facts['cores']} cores", *sizes])
+    return [line, *_processor(facts), *(f"{step.name}: {step.mend()}" for step in steps if step.missing)]
 
 
 def _processor(facts: dict[str, Any]) -> list[str]:
@@ -187,7 +187,7 @@ def _modules(*names: str) -> list[Need]:
 
 
 def _runner(abi: Abi | None) -> list[Need]:
-    """Return whether the runner for each installed engine is there, for `abi` or this machine, or can be built."""
+    """Return whether the runner for each installed engine exists for `abi` or this machine, or can be built."""
     engines = _installed()
     if not engines:
         return []
@@ -218,7 +218,7 @@ def _adb() -> list[Need]:
 
 
 def _phone() -> list[Need]:
-    """Return the phones that can be used. A server that does not run is not started: that would be a change."""
+    """Return the phones that can be used. An adb server that is not running is not started: that would be a change."""
     try:
         program = adb.find()
     except (WorkFailed, BadInput):
@@ -235,17 +235,17 @@ def _phone() -> list[Need]:
 
 
 def _server_runs() -> bool:
-    told = os.environ.get("ADB_SERVER_SOCKET", f"tcp:{os.environ.get('ANDROID_ADB_SERVER_PORT', '5037')}")
-    place = re.fullmatch(r"tcp:(?:(.+):)?(\d{1,5})", told)
+    socket_name = os.environ.get("ADB_SERVER_SOCKET", f"tcp:{os.environ.get('ANDROID_ADB_SERVER_PORT', '5037')}")
+    place = re.fullmatch(r"tcp:(?:(.+):)?(\d{1,5})", socket_name)
     if place is None:
-        return True  # somewhere else than at a port; adb knows
+        return True  # not a TCP port; only adb can tell
     with suppress(OSError, OverflowError), socket.create_connection((place[1] or "127.0.0.1", int(place[2])), 0.5):
         return True
     return False
 
 
 def _libraries() -> list[Need]:
-    """Return whether the C library and each installed engine for a phone are there or can be fetched."""
+    """Return whether the C library and each installed engine for a phone exist or can be downloaded."""
     engines = all(ARM.native or cache.find("wheel", wheels.name(engine, ARM)) for engine in _installed())
     here = glibc.of_compiler(ARM) or cache.find("deb", glibc.entry(ARM))
     if here or shutil.which("apt-get") or os.environ.get(debs.MIRROR):
