@@ -1,9 +1,9 @@
-"""`Manifest`: what an artefact folder consists of; torch-free, read by everything that runs an artefact.
+"""`Manifest`: the description of an artefact folder. Torch-free; everything that runs an artefact reads it.
 
 manifest = Manifest.read("artefacts/dense")
 manifest.check_files("artefacts/dense")
 
-This is the manifest of a translation model; that of an image network (`image_manifest`) shares its head and its parts.
+This is the manifest of a translation model; `ImageManifest` of an image network shares its header and parts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ DTYPES = ("float32", "int64")
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor at a graph's border; a string in `shape` names a size that varies (batch, source, past, present)."""
+    """An input or output of a graph; a string in `shape` names a dynamic size (batch, source, past, present)."""
 
     name: str
     dtype: str
@@ -63,7 +63,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Special:
-    """Token ids with a role; `forced_eos` is emitted at the length limit, None means that nothing is forced."""
+    """Special token ids; `forced_eos` is emitted at the length limit (None: nothing is forced)."""
 
     start: int
     eos: int
@@ -74,7 +74,7 @@ class Special:
 
 @dataclass(frozen=True)
 class Limits:
-    """`source`: most source tokens, `</s>` included. `target`: HF's max_length, the start token included."""
+    """`source`: maximum source tokens with `</s>`. `target`: HF's max_length, which includes the start token."""
 
     source: int
     target: int
@@ -86,7 +86,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How the checkpoint wants finished hypotheses of a beam search compared; as in HF's generation configuration."""
+    """Scoring of finished beam hypotheses, from the checkpoint's HF generation configuration."""
 
     length_penalty: float = 1.0
     early_stopping: bool | str = False
@@ -100,7 +100,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The checkpoint behind the artefact: `keep` share of prunable weights kept, `macs` as `marian.count` has them."""
+    """The exported checkpoint; `keep` is the share of prunable weights kept, `macs` is as in `marian.count`."""
 
     id: str
     name: str
@@ -113,7 +113,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class ParityResult:
-    """Sentences compared with PyTorch, how many gave the same tokens, and the largest difference of a logit."""
+    """Comparison with PyTorch: sentences, how many have identical tokens, and the largest logit difference."""
 
     sentences: int
     identical: int
@@ -122,23 +122,25 @@ class ParityResult:
 
 @dataclass(frozen=True)
 class Delegation:
-    """The share of a program's operators that its back end XNNPACK runs, and operator -> count of all others."""
+    """The share of a program's operators that XNNPACK runs, and operator -> count of all others."""
 
     share: float
     outside: Mapping[str, int]
 
     @property
     def told(self) -> str:
-        """Both in one sentence."""
+        """Both numbers in one sentence."""
         outside = ", ".join(f"{count} {name}" for name, count in self.outside.items()) or "nothing"
         return f"XNNPACK runs {self.share:.1%} of the operators; outside it: {outside}"
 
 
 @dataclass(frozen=True)
 class Int8Cost:
-    """What 8-bit components cost on a split: BLEU beside that of the same export in fp32, the p-value of the difference
-    (paired bootstrap), how many sentences have the same tokens, and component -> BLEU loss in per cent when it alone is
-    8-bit (empty unless one had to stay fp32)."""
+    """The BLEU cost of 8-bit components on a split, against the same export in fp32.
+
+    `p_value` is that of the difference (paired bootstrap), `identical` counts sentences with identical tokens. `alone`
+    is component -> BLEU loss in per cent if it alone is 8-bit; empty unless a component had to stay fp32.
+    """
 
     split: str
     sentences: int
@@ -151,7 +153,10 @@ class Int8Cost:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One artefact: graphs, their tensors, special ids, limits, source model and parity result."""
+    """One artefact: graphs, their tensors, special ids, limits, source model and parity result.
+
+    A manifest that was read or published knows its `folder`, and can be passed wherever an artefact's path can.
+    """
 
     id: str
     runtime: str
@@ -170,7 +175,8 @@ class Manifest:
     cost: Int8Cost | None = None  # of an int8 artefact
     scoring: Scoring = Scoring()
     target_cpu: str = targets.ALL  # for which processors, see tprune.export.targets
-    header: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    header: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    folder: Path | None = field(default=None, compare=False)  # not in the file
 
     def __post_init__(self) -> None:
         targets.named(self.target_cpu)
@@ -179,6 +185,16 @@ class Manifest:
                 raise BadInput(f"Manifest.{name}: {value!r} is not one of {', '.join(legal)}")
         if self.id != artefact_id(self.files):
             raise BadInput(f"Manifest.id: {self.id!r} does not belong to its files ({artefact_id(self.files)!r})")
+
+    def __repr__(self) -> str:
+        size = sum(entry.bytes for entry in self.files.values()) / 1e6
+        where = "" if self.folder is None else f"{str(self.folder)!r}, "
+        return f"Manifest({where}{self.model.name}, {self.runtime} {self.precision}, {size:.1f} MB)"
+
+    def __fspath__(self) -> str:
+        if self.folder is None:
+            raise TypeError(f"{self!r} has no folder yet; write it, and read it from there")
+        return str(self.folder)
 
     @classmethod
     def read(cls, folder: Path | str) -> Manifest:
@@ -190,7 +206,7 @@ class Manifest:
         document = read_document(folder)
         check_task(folder, document, TRANSLATION)
         with complete(folder):
-            return _parse(document)
+            return replace(_parse(document), folder=Path(folder))
 
     def write(self, folder: Path | str) -> None:
         """Write `folder/manifest.json`, whole or not at all."""
@@ -199,17 +215,16 @@ class Manifest:
     def document(self) -> dict[str, Any]:
         """Return the manifest as JSON-ready data, header included."""
         header = dict(self.header) or stamp(KIND, {"model": self.model.id})
-        body = asdict(self)
-        body.pop("header")
+        body = {name: value for name, value in asdict(self).items() if name not in ("header", "folder")}
         return {**header, "task": TRANSLATION, **body}
 
     def check_files(self, folder: Path | str) -> None:
-        """Raise BadInput for every graph file that is missing or has other bytes than the manifest says."""
+        """Raise BadInput for every graph file that is missing or differs from the manifest."""
         check_files(folder, self.files)
 
 
 def read_document(folder: Path | str) -> dict[str, Any]:
-    """Return what `folder/manifest.json` holds: an artefact's manifest of a schema that is known, of any task.
+    """Return the content of `folder/manifest.json`: a manifest of a known schema, of any task.
 
     Raises BadInput for everything else.
     """
@@ -231,19 +246,19 @@ def read_document(folder: Path | str) -> dict[str, Any]:
 
 
 def task_of(document: Mapping[str, Any]) -> str:
-    """Return the task of the artefact that a manifest describes; those without one are older than images."""
+    """Return the task in a manifest; older manifests, from before image networks, have none."""
     return str(document.get("task", TRANSLATION))
 
 
 def check_task(folder: Path | str, document: Mapping[str, Any], task: str) -> None:
-    """Raise BadInput unless a manifest is that of an artefact of `task`."""
+    """Raise BadInput unless a manifest is for `task`."""
     if (found := task_of(document)) != task:
         raise BadInput(f"{str(folder)!r} is an artefact for {found}; this takes one for {task}")
 
 
 @contextmanager
 def complete(folder: Path | str) -> Iterator[None]:
-    """Raise BadInput for what a block misses in the manifest of `folder`."""
+    """Raise BadInput for fields of the manifest in `folder` that the block misses."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -252,7 +267,7 @@ def complete(folder: Path | str) -> Iterator[None]:
 
 
 def check_files(folder: Path | str, files: Mapping[str, FileEntry]) -> None:
-    """Raise BadInput for every one of `files` that `folder` has not or has with other bytes."""
+    """Raise BadInput for every one of `files` that is missing in `folder` or has other bytes."""
     complaints = []
     for name, entry in files.items():
         path = Path(folder) / name
@@ -314,7 +329,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; ValueError when a key stands in it twice, of which the runner would refuse both."""
+    """Return a JSON object; ValueError for a repeated key, which the runner would refuse too."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

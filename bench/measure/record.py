@@ -112,6 +112,11 @@ class Record:
         if self.verdict != "INTERRUPTED":
             self._check_numbers()
 
+    def __repr__(self) -> str:
+        what = "memory pass" if self.block == MEMORY_BLOCK else f"block {self.block}"
+        times = f", median {sorted(self.samples_ns)[len(self.samples_ns) // 2] / 1e6:.2f} ms" if self.samples_ns else ""
+        return f"Record({self.name!r} on {self.device['model']}, {self.threads} threads, {what}: {self.verdict}{times})"
+
     def _check_numbers(self) -> None:
         if self.block == MEMORY_BLOCK:
             if self.samples_ns or not self.memory or self.memory.get("peak_kib", 0) <= 0:

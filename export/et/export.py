@@ -1,8 +1,8 @@
-"""Checkpoint or image network -> ExecuTorch artefact: `to_executorch(checkpoint, "out", sentences=[...])`.
+"""Export a checkpoint or an image network to an ExecuTorch artefact: `to_executorch(checkpoint, "out", dev=corpus)`.
 
-One file, `model.pte`, with the methods `encoder` and `decoder_step` (an image network, by `network_to_executorch`, has
-`forward`), lowered to XNNPACK as far as it goes; the manifest says how far. The folder appears under its name after
-`parity` agreed with PyTorch.
+One file, `model.pte`, has the methods `encoder` and `decoder_step` (image networks: `forward`). Operators are lowered
+to XNNPACK where possible; the manifest gives their share. The folder gets its name only after a parity check against
+PyTorch.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ from tprune.export.et.graphs import EncoderMethod, StepMethod, method_ports
 from tprune.export.et.runtime import check_installed
 from tprune.export.graphs import images as cnn_graphs
 from tprune.export.graphs.ports import Borders, Port
-from tprune.export.graphs.precision import FP32, Precision
+from tprune.export.graphs.precision import Precision, named
 from tprune.export.images import classifier as image_runtime
 from tprune.export.images import publish as image_artefact
 from tprune.export.images.int8 import Int8
 from tprune.export.images.manifest import FILES, GRAPH, ImageManifest
 from tprune.export.manifest import PROGRAM, Delegation, Manifest
-from tprune.export.marian.publish import Programs, limits_of, publish
+from tprune.export.marian.gate import PARITY, Watch, gated
+from tprune.export.marian.publish import Judge, Programs, limits_of, publish
 from tprune.export.quiet import quiet
 
 if TYPE_CHECKING:
     from tprune.base.pixels import Pixels
     from tprune.cnn.network import Network
     from tprune.marian.checkpoint import Checkpoint
+    from tprune.marian.corpus import Corpus
 
 EXAMPLE = {"source": 5, "past": 3}  # >= 2 and different: torch.export fixes sizes that are 0, 1 or equal by chance
 
@@ -43,16 +45,24 @@ def to_executorch(
     checkpoint: Checkpoint,
     out: str | Path,
     *,
-    sentences: Sequence[str],
+    sentences: Sequence[str] = (),
     threads: int = 1,
-    precision: Precision = FP32,
+    precision: str | Precision = "fp32",
+    dev: Corpus | None = None,
+    max_bleu_drop: float = 0.5,
+    judge: Judge | None = None,
+    watch: Watch | None = None,
 ) -> Manifest:
-    """Write `checkpoint` as an ExecuTorch artefact folder and return its manifest; `publish` says what it raises.
+    """Write `checkpoint` as an ExecuTorch artefact folder and return its manifest.
 
-    `sentences` are real source sentences for the parity check, `precision` says which components become int8. Raises
-    BadInput when ExecuTorch is not installed.
+    The arguments are those of `to_onnx`, and so is the quality gate of int8. Raises BadInput if ExecuTorch is not
+    installed.
     """
     check_installed()
+    precision, sentences = named(precision), sentences or (dev.source[:PARITY] if dev else ())
+    if precision.int8 and judge is None:
+        told: Any = {"sentences": sentences, "threads": threads, "precision": precision, "watch": watch}
+        return gated(to_executorch, checkpoint, out, dev=dev, max_bleu_drop=max_bleu_drop, **told)
     model = checkpoint.model.eval()
 
     def write(folder: Path) -> Programs:
@@ -67,7 +77,7 @@ def to_executorch(
         delegation = write_program(methods, borders, sizes, folder / PROGRAM)
         return Programs("executorch", (PROGRAM,), borders, precision=precision, delegation=delegation)
 
-    return publish(checkpoint, out, write, sentences=sentences, threads=threads)
+    return publish(checkpoint, out, write, sentences=sentences, threads=threads, judge=judge)
 
 
 def network_to_executorch(
@@ -79,9 +89,9 @@ def network_to_executorch(
     threads: int = 1,
     int8: Int8 | None = None,
 ) -> ImageManifest:
-    """Write an image network as an ExecuTorch artefact; see `image_artefact.publish` for the arguments and errors.
+    """Write an image network as an ExecuTorch artefact; `export.images.publish` describes arguments and errors.
 
-    Raises BadInput when ExecuTorch is not installed.
+    Raises BadInput if ExecuTorch is not installed.
     """
     check_installed()
 
@@ -105,11 +115,10 @@ def network_to_executorch(
 def write_program(
     methods: Mapping[str, nn.Module], borders: Mapping[str, Borders], sizes: Mapping[str, int], path: Path
 ) -> Delegation:
-    """Lower modules to one ExecuTorch program at `path` and return what XNNPACK took of them.
+    """Lower modules to one ExecuTorch program at `path` and return how much of them XNNPACK runs.
 
-    `borders` are each module's inputs and outputs in call order, `sizes` the most that each size in them that varies
-    can be. The program has memory for neither, so nothing is
-    copied at its border: whoever calls it binds both.
+    `borders` are each module's inputs and outputs in call order, `sizes` the maximum of each dynamic size. The caller
+    provides the memory of inputs and outputs, so nothing is copied.
     """
     dynamic = {name: torch.export.Dim(name, min=1, max=most) for name, most in sizes.items()}
     with quiet(), torch.no_grad():
@@ -133,7 +142,7 @@ def write_program(
 
 
 def _in_int8(graph: nn.Module, inputs: Sequence[Port], images: image_runtime.Bytes) -> nn.Module:
-    """Return the graph with the roundings that XNNPACK's 8-bit kernels are known by; see `image_int8`."""
+    """Return the graph with the quantise-dequantise pairs that XNNPACK's 8-bit kernels need, calibrated on `images`."""
     with quiet(), torch.no_grad():
         from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -160,7 +169,7 @@ def _example(port: Port, sizes: Mapping[str, int]) -> Tensor:
 
 
 def _delegation(graphs: Iterable[Any]) -> Delegation:
-    """Count the operators that graphs hand to XNNPACK, quantising left out (part of a product), and all others."""
+    """Count the operators that XNNPACK runs (quantisation, which is part of a product, not counted) and all others."""
     inside, outside = 0, Counter[str]()
     for graph in graphs:
         for lowered in graph.children():

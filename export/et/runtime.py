@@ -1,9 +1,9 @@
-"""An ExecuTorch artefact opened in Python through the bindings of its wheel: the reference for parity and `evaluate`.
+"""Open an ExecuTorch artefact in Python through the bindings of its wheel, for parity checks and `evaluate`.
 
-    artefact = open("artefacts/dense", threads=1)
-    artefact.greedy([73, 9, 512, 0]).ids
+    translator = open("artefacts/dense", threads=1)
+    translator.greedy([73, 9, 512, 0]).ids
 
-It answers like `runtime.Artefact`, one sentence at a time; the program on a device is `tprune-et`, which is faster.
+Batch size is 1. On devices the program `tprune-et` runs artefacts, and is faster.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from torch import Tensor
 
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.export.manifest import PROGRAM, Manifest, Tensors
-from tprune.export.ort.runtime import Artefact
 from tprune.export.search.batch import Floats, Ints
+from tprune.export.search.translator import Translator
 
 STRIDE = 8
-"""Rows of the cache are offered in multiples of this many: XNNPACK plans its memory anew whenever a size grows."""
+"""Cache rows are passed in multiples of this: XNNPACK plans its memory again whenever a size grows."""
 
 
 def check_installed() -> None:
-    """Raise BadInput, which says what to install, when there is no ExecuTorch."""
+    """Raise BadInput with the install command if ExecuTorch is missing."""
     if importlib.util.find_spec("executorch") is None:
         raise BadInput("executorch is not installed; `pip install 'executorch==1.5.*'` brings it")
 
 
-def open(folder: str | Path, threads: int = 1) -> Artefact:  # noqa: A001 - `executorch_runtime.open(folder)`, as it is meant
-    """Open an ExecuTorch artefact; its file is checked against the manifest first. Raises BadInput for a damaged one.
+def open(folder: str | Path, threads: int = 1) -> Translator:  # noqa: A001 - used as `executorch_runtime.open(folder)`
+    """Check the file of an ExecuTorch artefact against its manifest and open it. Raises BadInput if it is damaged.
 
-    ExecuTorch has one pool of threads a process: `threads` of the last artefact that was opened hold for all.
+    ExecuTorch has one thread pool per process: the `threads` of the artefact opened last apply to all.
     """
     if threads < 1:
         raise BadInput(f"threads must be at least 1, not {threads}")
@@ -51,7 +51,7 @@ def open(folder: str | Path, threads: int = 1) -> Artefact:  # noqa: A001 - `exe
     manifest.check_files(folder)
     encoder, step = load_methods(Path(folder) / PROGRAM, ("encoder", "decoder_step"), manifest.header, threads)
     tensors = manifest.tensors
-    return Artefact(
+    return Translator(
         manifest,
         threads,
         _Encoder(encoder, tensors["encoder"]),
@@ -60,16 +60,16 @@ def open(folder: str | Path, threads: int = 1) -> Artefact:  # noqa: A001 - `exe
 
 
 def load_methods(path: Path, names: Sequence[str], header: Mapping[str, Any], threads: int) -> list[Any]:
-    """Return the methods `names` of a program; `header` is that of its manifest, which knows who made it.
+    """Return the methods `names` of a program; `header` is its manifest's header, which has the exporter's version.
 
     Raises BadInput for a program that ExecuTorch refuses.
     """
     with _quiet():
-        # Not the public `portable_lib`: it loads the whole exporter first, which takes ten seconds.
+        # The public `portable_lib` loads the whole exporter, which takes ten seconds.
         from executorch.extension.pybindings import _C as bindings
 
         for library in (Path(bindings.__file__).parents[2] / "lib").glob("libexecutorch_kernels_quantized.*"):
-            ctypes.CDLL(str(library))  # the bindings come without the kernels of int8 tables
+            ctypes.CDLL(str(library))  # the bindings lack the kernels of int8 tables
         bindings._unsafe_reset_threadpool(threads)
         try:
             program = bindings._load_program(str(path), program_verification=bindings.Verification.InternalConsistency)
@@ -81,7 +81,7 @@ def load_methods(path: Path, names: Sequence[str], header: Mapping[str, Any], th
 
 
 class _Encoder:
-    """An `Encoder` of one sentence at a time, which needs no mask."""
+    """An `Encoder` with batch size 1, which needs no mask."""
 
     def __init__(self, method: Any, tensors: Tensors) -> None:
         self._method = method
@@ -95,7 +95,7 @@ class _Encoder:
 
 
 class _Step:
-    """A `Step` whose rows run one after the other, each with a cache of its own: room for the longest sentence."""
+    """A `Step` that runs the rows of a batch one after another, each with a cache for the longest sentence."""
 
     logits: Floats
 
@@ -137,7 +137,7 @@ class _Step:
 
 
 def call(method: Any, inputs: list[Tensor], *, clone: bool) -> tuple[list[Tensor], int]:
-    """Run a method: (outputs, ns); without `clone` they are good until the next call."""
+    """Run a method; return its outputs and ns. Without `clone` the outputs are valid until the next call only."""
     begin = perf_counter_ns()
     try:
         outputs = method.call(inputs, clone_outputs=clone)
@@ -148,7 +148,7 @@ def call(method: Any, inputs: list[Tensor], *, clone: bool) -> tuple[list[Tensor
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Close the process's stderr for a moment: the bindings write notes on the machine there, and every error twice."""
+    """Silence the process's stderr: the bindings write notes about the machine to it, and every error twice."""
     kept = os.dup(2)
     try:
         with Path(os.devnull).open("wb") as nowhere:

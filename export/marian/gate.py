@@ -1,16 +1,18 @@
-"""int8 with a gate: components whose 8-bit form costs too much BLEU stay fp32, and the manifest says which.
+"""The quality gate of int8 exports: components whose 8-bit form costs too much BLEU stay fp32.
 
     quantize(checkpoint, "out", to_onnx, Gate(corpus, max_bleu_drop=0.5))
 
-Quality is measured as the artefact ships: its own greedy loop with its cache, one sentence at a time, against the same
-export in fp32.
+The gate translates the development set with the artefact itself (greedy, with its cache, one sentence at a time) and
+compares its BLEU with that of the same export in fp32. The manifest records the result.
 """
 
 from __future__ import annotations
 
-import functools
+import fcntl
+import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -18,8 +20,9 @@ from typing import TYPE_CHECKING, Protocol
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.base.stamp import check_vacant
 from tprune.export import targets
-from tprune.export.graphs.precision import COMPONENTS, FP32, INT8, Precision
+from tprune.export.graphs.precision import FP32, INT8, Precision
 from tprune.export.manifest import Int8Cost, Manifest
+from tprune.export.marian.publish import Judge
 from tprune.export.marian.quality import translate
 from tprune.marian.corpus import Corpus
 from tprune.marian.quality import compare, score
@@ -28,23 +31,32 @@ from tprune.marian.translate import decode
 if TYPE_CHECKING:
     from tprune.marian.checkpoint import Checkpoint
 
+PARITY = 50  # sentences that are compared with PyTorch by default
+
 Watch = Callable[[str, int, int], None]
-"""watch(what is being translated, sentences done, sentences in all)"""
+"""watch(artefact being translated, sentences done, total sentences)"""
 
 
 class Export(Protocol):
     """`to_onnx` or `to_executorch`."""
 
     def __call__(
-        self, checkpoint: Checkpoint, out: Path, *, sentences: Sequence[str], threads: int, precision: Precision
+        self,
+        checkpoint: Checkpoint,
+        out: Path,
+        *,
+        sentences: Sequence[str],
+        threads: int,
+        precision: Precision,
+        judge: Judge | None,
     ) -> Manifest: ...
 
 
 @dataclass(frozen=True)
 class Gate:
-    """BLEU on `dev` at most `max_bleu_drop` per cent below that of the fp32 export; `wanted` is what shall be int8.
+    """Allow BLEU on `dev` to fall by at most `max_bleu_drop` per cent below the fp32 export's.
 
-    Raises BadInput for nothing wanted or a negative drop.
+    `wanted` names the components that should be int8. Raises BadInput if there is none, or for a negative drop.
     """
 
     dev: Corpus
@@ -59,12 +71,62 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class _Trial:
-    folder: Path
-    manifest: Manifest
+class _Translation:
     ids: list[tuple[int, ...]]
     text: tuple[str, ...]
     bleu: float
+
+
+class _TooCostly(Exception):
+    """The BLEU drop of an artefact is above the limit; it is not published."""
+
+
+@dataclass
+class _Trials:
+    """Translations of the development set by one export after another; `drops` has the BLEU drop of each precision."""
+
+    checkpoint: Checkpoint
+    gate: Gate
+    threads: int
+    watch: Watch | None
+
+    def __post_init__(self) -> None:
+        self.drops: dict[Precision, float] = {}
+        self.alone: dict[str, float] = {}
+
+    def reference(self, folder: Path, manifest: Manifest) -> Manifest:
+        """Translate with the fp32 export: a `Judge` that accepts it."""
+        self.fp32 = self._translate(folder, FP32)
+        return manifest
+
+    def weigh(self, precision: Precision, limit: float) -> Judge:
+        """Return the judge of an int8 export: it records the cost in the manifest, or raises if it is above `limit`."""
+
+        def judge(folder: Path, manifest: Manifest) -> Manifest:
+            found, dev = self._translate(folder, precision), self.gate.dev
+            self.drops[precision] = 100.0 * (1.0 - found.bleu / self.fp32.bleu) if self.fp32.bleu else 0.0
+            if self.drops[precision] > limit:
+                raise _TooCostly
+            cost = Int8Cost(
+                split=dev.split,
+                sentences=len(dev),
+                identical=sum(a == b for a, b in zip(found.ids, self.fp32.ids, strict=True)),
+                bleu=found.bleu,
+                fp32_bleu=self.fp32.bleu,
+                p_value=compare(found.text, self.fp32.text, dev.target, language=dev.language),
+                alone={name: round(drop, 3) for name, drop in self.alone.items()},
+            )
+            return replace(manifest, cost=cost)
+
+        return judge
+
+    def _translate(self, folder: Path, precision: Precision) -> _Translation:
+        name = "-".join(precision.components) or "fp32"
+        watch = self.watch
+        progress = None if watch is None else lambda done, total: watch(name, done, total)
+        ids = translate(folder, self.gate.dev.source, threads=self.threads, progress=progress)[0]
+        text = decode(self.checkpoint.tokenizer, ids)
+        return _Translation(ids, text, score(text, self.gate.dev.target, language=self.gate.dev.language).bleu)
 
 
 def quantize(
@@ -73,65 +135,77 @@ def quantize(
     export: Export,
     gate: Gate,
     *,
-    parity: int = 50,
+    sentences: Sequence[str] = (),
+    parity: int = PARITY,
     threads: int = 1,
     watch: Watch | None = None,
 ) -> Manifest:
-    """Export `checkpoint` to the folder `out` with as many of the wanted components in int8 as the gate lets pass.
+    """Export `checkpoint` to the folder `out` with as many of the wanted components in int8 as the gate accepts.
 
-    When all of them cost too much, every component is tried alone, and the dearest ones go back to fp32 until they do
-    not. The first `parity` sentences of the gate's corpus are compared with PyTorch. Raises BadInput when `out` is
-    taken or this processor cannot judge for the target CPU, WorkFailed when not even one component may be int8.
+    If all of them together cost too much, each is tried alone, and the most expensive ones go back to fp32 one by one.
+    `sentences` (default: the first `parity` of the gate's corpus) are compared with PyTorch. Raises BadInput when `out`
+    is taken or this processor cannot judge for the target CPU, WorkFailed when no component may be int8.
     """
-    dev = gate.dev
     targets.check_gate(gate.wanted.target_cpu)
     out = check_vacant(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".part") as place:
+    trials, limit = _Trials(checkpoint, gate, threads, watch), gate.max_bleu_drop
+    sentences = sentences or gate.dev.source[:parity]
 
-        @functools.cache
-        def attempt(precision: Precision) -> _Trial:
-            name = "-".join(c for c in COMPONENTS if c in precision.int8) or "fp32"
-            folder = Path(place) / name
-            manifest = export(checkpoint, folder, sentences=dev.source[:parity], threads=threads, precision=precision)
-            told = None if watch is None else lambda done, n: watch(name, done, n)
-            ids = translate(folder, dev.source, threads=threads, progress=told)[0]
-            text = decode(checkpoint.tokenizer, ids)
-            return _Trial(folder, manifest, ids, text, score(text, dev.target, language=dev.language).bleu)
+    def attempt(folder: Path, precision: Precision, judge: Judge) -> Manifest:
+        return export(checkpoint, folder, sentences=sentences, threads=threads, precision=precision, judge=judge)
 
-        reference = attempt(FP32)
+    with _scratch(out) as scratch:
+        attempt(scratch / "fp32", FP32, trials.reference)
+        precision = gate.wanted
+        while precision.int8:
+            if trials.drops.get(precision, 0.0) <= limit:
+                try:
+                    return attempt(out, precision, trials.weigh(precision, limit))
+                except _TooCostly:
+                    pass
+            for name in () if trials.alone else precision.components:
+                single = precision.only(name)
+                if single not in trials.drops:
+                    attempt(scratch / name, single, trials.weigh(single, float("inf")))
+                trials.alone[name] = trials.drops[single]
+            precision = precision.without({max(precision.components, key=lambda name: trials.alone[name])})
+    costs = ", ".join(f"{name} {drop:.1f} %" for name, drop in trials.alone.items())
+    raise WorkFailed(
+        f"no component may be int8 within {limit} % of the fp32 BLEU {trials.fp32.bleu:.2f}: alone they cost {costs}; "
+        "export fp32, or raise --max-bleu-drop"
+    )
 
-        def drop(trial: _Trial) -> float:
-            return 100.0 * (1.0 - trial.bleu / reference.bleu) if reference.bleu else 0.0
 
-        precision, trial = gate.wanted, attempt(gate.wanted)
-        alone: dict[str, float] = {}
-        while drop(trial) > gate.max_bleu_drop:
-            alone = alone or {c: drop(attempt(gate.wanted.only(c))) for c in COMPONENTS if c in precision.int8}
-            precision = precision.without({max(precision.int8, key=lambda c: alone[c])})
-            if not precision.int8:
-                costs = ", ".join(f"{name} {cost:.1f} %" for name, cost in alone.items())
-                raise WorkFailed(
-                    f"no component may be int8 within {gate.max_bleu_drop} % of the fp32 BLEU {reference.bleu:.2f}: "
-                    f"alone they cost {costs}; export fp32, or raise --max-bleu-drop"
-                )
-            trial = attempt(precision)
-        cost = Int8Cost(
-            split=dev.split,
-            sentences=len(dev),
-            identical=sum(a == b for a, b in zip(trial.ids, reference.ids, strict=True)),
-            bleu=trial.bleu,
-            fp32_bleu=reference.bleu,
-            p_value=compare(trial.text, reference.text, dev.target, language=dev.language),
-            alone={name: round(cost, 3) for name, cost in alone.items()},
+def gated(
+    export: Export,
+    checkpoint: Checkpoint,
+    out: str | Path,
+    *,
+    sentences: Sequence[str],
+    threads: int,
+    precision: Precision,
+    dev: Corpus | None,
+    max_bleu_drop: float,
+    watch: Watch | None,
+) -> Manifest:
+    """Export in int8 through the gate; BadInput without a `dev` corpus."""
+    if dev is None:
+        raise BadInput(
+            "precision int8 needs dev=CORPUS: the BLEU there decides which components may be 8-bit "
+            "(for measurements of speed alone: judge=tprune.export.ungated)"
         )
-        manifest = replace(trial.manifest, cost=cost)
-        manifest.write(trial.folder)
-        _publish(trial.folder, out)
-    return manifest
+    gate = Gate(dev, max_bleu_drop, precision)
+    return quantize(checkpoint, out, export, gate, sentences=sentences, threads=threads, watch=watch)
 
 
-def _publish(folder: Path, out: Path) -> None:
-    if out.is_dir():
-        out.rmdir()  # it is empty
-    folder.rename(out)
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `out`, locked so that `stamp.new_folder(out)` does not take it for abandoned."""
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".part") as folder:
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield Path(folder)
+        finally:
+            os.close(lock)

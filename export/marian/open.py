@@ -9,20 +9,20 @@ from pathlib import Path
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.export.manifest import Manifest
 from tprune.export.ort import runtime
-from tprune.export.ort.runtime import Artefact
+from tprune.export.search.translator import Translator
 
 
 @contextmanager
 def engine_errors(folder: str | Path) -> Iterator[None]:
-    """Raise WorkFailed, in one line, for whatever an engine says of an artefact in the block.
+    """Turn any error of an engine inside the block into a one-line WorkFailed.
 
-    Its files may be whole and its manifest may still lie about them, and engines have errors of many types.
+    A manifest may not fit its files even if they are undamaged, and engines raise errors of many types.
     """
     try:
         yield
     except (BadInput, WorkFailed, OSError, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no type in common but this one
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no other common type
         said = next(iter(str(error).splitlines()), "")[:200]
         raise WorkFailed(
             f"artefact {str(folder)!r} does not run here: {type(error).__name__}: {said}; its manifest and its graphs "
@@ -30,10 +30,10 @@ def engine_errors(folder: str | Path) -> Iterator[None]:
         ) from error
 
 
-def open_translator(folder: str | Path, threads: int = 1) -> Artefact:
-    """Open an artefact of any runtime. Raises BadInput for a damaged one and for a runtime that is not installed."""
+def open_translator(folder: str | Path, threads: int = 1) -> Translator:
+    """Open an artefact of any runtime. Raises BadInput if it is damaged or its runtime is not installed."""
     if Manifest.read(folder).runtime == "executorch":
-        from tprune.export.et.runtime import open as open_executorch  # only here: it loads torch
+        from tprune.export.et.runtime import open as open_executorch  # imported here because it loads torch
 
         return open_executorch(folder, threads)
     return runtime.open(folder, threads)

@@ -1,4 +1,4 @@
-"""What every export does alike: describe what was written, and let it appear only if it translates like PyTorch."""
+"""Publish an exported translation model: add tokenizer and manifest, check it, and only then give it its name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tprune.base.errors import BadInput, WorkFailed
 from tprune.base.stamp import new_folder
 from tprune.export import targets
 from tprune.export.graphs.ports import Borders, Port
-from tprune.export.graphs.precision import COMPONENTS, FP32, Precision
+from tprune.export.graphs.precision import FP32, Precision
 from tprune.export.manifest import (
     Delegation,
     Limits,
@@ -34,9 +34,21 @@ if TYPE_CHECKING:
     from tprune.marian.model import PrunedMarianMTModel
 
 
+Judge = Callable[[Path, Manifest], Manifest]
+"""judge(folder, manifest): decide on a finished artefact before it is published.
+
+Return the manifest to publish, or raise an exception: then nothing is left behind.
+"""
+
+
+def ungated(folder: Path, manifest: Manifest) -> Manifest:
+    """Accept an artefact whatever its quality: the `Judge` for int8 exports that are measured for speed alone."""
+    return manifest
+
+
 @dataclass(frozen=True)
 class Programs:
-    """What an export wrote: for which runtime, the files' names, and graph name -> its inputs and outputs."""
+    """The files that an export wrote, their runtime, and graph name -> its inputs and outputs."""
 
     runtime: str
     files: tuple[str, ...]
@@ -45,7 +57,7 @@ class Programs:
     delegation: Delegation | None = None
 
     def tensors(self) -> dict[str, Tensors]:
-        """Return graph name -> its inputs and outputs, as a manifest has them."""
+        """Return graph name -> its inputs and outputs in the form of a manifest."""
         return {name: Tensors(*map(_specs, borders)) for name, borders in self.ports.items()}
 
 
@@ -56,11 +68,13 @@ def publish(
     *,
     sentences: Sequence[str],
     threads: int = 1,
+    judge: Judge | None = None,
 ) -> Manifest:
-    """Let `write` put its programs into a folder, add what else an artefact has, and name the folder `out`.
+    """Let `write` put its programs into a folder, add tokenizer and manifest, and rename the folder to `out`.
 
-    `sentences` are real source sentences for the parity check. Raises BadInput when there are none or `out` is taken,
-    WorkFailed when the artefact does not translate like PyTorch; nothing is left behind then.
+    `sentences` are real source sentences for the parity check, which an fp32 artefact must pass. An int8 artefact needs
+    a `judge`. Raises BadInput when there are no sentences or `out` is taken, WorkFailed when the check fails; nothing
+    is left behind then.
     """
     if not sentences:
         raise BadInput("no sentences for the parity check of an export; give at least one real source sentence")
@@ -74,19 +88,22 @@ def publish(
         found = parity.compare(checkpoint.model, folder, sources, threads=threads)
         if not programs.precision.int8 and not found.passed:
             raise WorkFailed(f"export of {checkpoint.name!r} refused: {found.complaint()}")
+        if programs.precision.int8 and judge is None:
+            raise BadInput("an int8 artefact needs a judge of its quality, see tprune.export.marian.gate")
         manifest = replace(manifest, parity=found.result)
+        manifest = judge(folder, manifest) if judge else manifest
         manifest.write(folder)
-    return manifest
+    return replace(manifest, folder=Path(out))
 
 
 def limits_of(model: PrunedMarianMTModel) -> Limits:
-    """Return how long sentences of a model can be: its position table, and the length its generation is set to."""
+    """Return the length limits of a model: its position table, and the maximum length of its generation settings."""
     positions = model.config.max_position_embeddings
     return Limits(source=positions, target=min(positions, model.generation_config.max_length or positions))
 
 
 def _manifest(checkpoint: Checkpoint, folder: Path, programs: Programs) -> Manifest:
-    """Describe the programs in `folder`; the parity result is still empty."""
+    """Describe the programs in `folder`; the parity result is not filled in yet."""
     model, facts = checkpoint.model, checkpoint.facts
     size, kept = count(model), kept_ids(model)
     files = describe_files(folder, programs.files)
@@ -94,7 +111,7 @@ def _manifest(checkpoint: Checkpoint, folder: Path, programs: Programs) -> Manif
         id=artefact_id(files),
         runtime=programs.runtime,
         precision=programs.precision.name,
-        int8=tuple(name for name in COMPONENTS if name in programs.precision.int8),
+        int8=programs.precision.components,
         files=files,
         tensors=programs.tensors(),
         special=_special(checkpoint),
@@ -117,7 +134,7 @@ def _manifest(checkpoint: Checkpoint, folder: Path, programs: Programs) -> Manif
 
 
 def _special(checkpoint: Checkpoint) -> Special:
-    """Token ids as HF `generate` would take them: the generation configuration first, then the model's."""
+    """Return special ids as HF `generate` resolves them: generation configuration first, then the model's."""
     config, generation = checkpoint.model.config, checkpoint.model.generation_config
     found: dict[str, Any] = {}
     for name in ("decoder_start_token_id", "eos_token_id", "forced_eos_token_id"):

@@ -1,8 +1,7 @@
-"""Checkpoint or image network -> ONNX artefact: `to_onnx(checkpoint, "out", sentences=[...])`, `network_to_onnx`.
+"""Export a checkpoint or an image network to an ONNX artefact: `to_onnx(checkpoint, "out", dev=corpus)`.
 
-Operators of opset 23 and, of ONNX Runtime's own (`com.microsoft`), the one that extends a cache in place and those of
-int8.
-The folder appears under its name after `parity` agreed with PyTorch.
+The graphs use operators of opset 23 and, of ONNX Runtime's own (`com.microsoft`), the one that extends a cache in place
+and those of int8. The folder gets its name only after a parity check against PyTorch.
 """
 
 from __future__ import annotations
@@ -24,14 +23,15 @@ from tprune.export import targets
 from tprune.export.graphs import images as cnn_graphs
 from tprune.export.graphs.marian import EncoderGraph, StepGraph, ports
 from tprune.export.graphs.ports import Borders, Port
-from tprune.export.graphs.precision import FP32, Precision
+from tprune.export.graphs.precision import Precision, named
 from tprune.export.graphs.sub_blocks import FloatProduct, FloatTable, Kernels
 from tprune.export.images import int8 as image_int8
 from tprune.export.images import publish as image_artefact
 from tprune.export.images.int8 import Int8
 from tprune.export.images.manifest import FILES, GRAPH, ImageManifest
 from tprune.export.manifest import GRAPHS, SHARED, Manifest
-from tprune.export.marian.publish import Programs, publish
+from tprune.export.marian.gate import PARITY, Watch, gated
+from tprune.export.marian.publish import Judge, Programs, publish
 from tprune.export.ort import saturation
 from tprune.export.ort.int8 import BlockTable, RowProduct, RowsProduct
 from tprune.export.ort.shared_weights import share
@@ -41,20 +41,36 @@ if TYPE_CHECKING:
     from tprune.base.pixels import Pixels
     from tprune.cnn.network import Network
     from tprune.marian.checkpoint import Checkpoint
+    from tprune.marian.corpus import Corpus
 
 OPSET = 23
 EXAMPLE = {"batch": 2, "source": 5, "cache": 7}  # >= 2 and all different: torch.export fixes sizes 0 and 1
 
 
 def to_onnx(
-    checkpoint: Checkpoint, out: str | Path, *, sentences: Sequence[str], threads: int = 1, precision: Precision = FP32
+    checkpoint: Checkpoint,
+    out: str | Path,
+    *,
+    sentences: Sequence[str] = (),
+    threads: int = 1,
+    precision: str | Precision = "fp32",
+    dev: Corpus | None = None,
+    max_bleu_drop: float = 0.5,
+    judge: Judge | None = None,
+    watch: Watch | None = None,
 ) -> Manifest:
-    """Write `checkpoint` as an ONNX artefact folder and return its manifest; see `artefact.publish` for what it raises.
+    """Write `checkpoint` as an ONNX artefact folder and return its manifest.
 
-    `sentences` are real source sentences for the parity check.
+    `sentences` (default: the first 50 of `dev`) are source sentences for the parity check with PyTorch. `precision` is
+    "fp32", "int8" or a `Precision`. An int8 export passes the quality gate: components stay fp32 where BLEU on `dev`
+    would fall by more than `max_bleu_drop` per cent. `judge` replaces the gate. Raises BadInput for a wrong call,
+    WorkFailed when the artefact does not translate like PyTorch or the gate accepts no int8 component.
     """
+    precision, sentences = named(precision), sentences or (dev.source[:PARITY] if dev else ())
+    if precision.int8 and judge is None:
+        told: Any = {"sentences": sentences, "threads": threads, "precision": precision, "watch": watch}
+        return gated(to_onnx, checkpoint, out, dev=dev, max_bleu_drop=max_bleu_drop, **told)
     model = checkpoint.model.eval()
-
     rows = functools.partial(RowsProduct, exact=targets.named(precision.target_cpu).exact)
 
     def write(folder: Path) -> Programs:
@@ -71,7 +87,7 @@ def to_onnx(
         files = (*GRAPHS.values(), *([SHARED] if shares else []))
         return Programs("onnxruntime", files, borders, precision)
 
-    return publish(checkpoint, out, write, sentences=sentences, threads=threads)
+    return publish(checkpoint, out, write, sentences=sentences, threads=threads, judge=judge)
 
 
 def network_to_onnx(
@@ -83,7 +99,7 @@ def network_to_onnx(
     threads: int = 1,
     int8: Int8 | None = None,
 ) -> ImageManifest:
-    """Write an image network as an ONNX artefact folder; see `image_artefact.publish` for the arguments and errors."""
+    """Write an image network as an ONNX artefact folder; `export.images.publish` describes arguments and errors."""
 
     def write(folder: Path) -> Programs:
         borders, file = cnn_graphs.ports(network), folder / FILES["onnxruntime"]
@@ -97,13 +113,13 @@ def network_to_onnx(
 
 
 def _check_sums(protos: Iterable[onnx.ModelProto], target_cpu: str) -> None:
-    """Raise WorkFailed where some processor of the target would not sum exactly."""
+    """Raise WorkFailed if a processor of the target would not sum 8-bit products exactly."""
     for proto in protos if not targets.named(target_cpu).exact else ():
         saturation.check(proto)
 
 
 def _kernels(precision: Precision, side: str, product: Callable[..., nn.Module]) -> Kernels:
-    """What the graph of a side, encoder or decoder, is made of; `product` is the int8 one for its number of tokens."""
+    """Return the kernels of the encoder's or decoder's graph; `product` is the int8 one for its number of tokens."""
     int8 = precision.int8
     return Kernels(
         attend=onnx_attend,
@@ -122,7 +138,7 @@ def trace(graph: nn.Module, borders: Borders) -> onnx.ModelProto:
     shapes = tuple(
         {i: torch.export.Dim.DYNAMIC for i, size in enumerate(p.shape) if isinstance(size, str)} for p in inputs
     )
-    with quiet(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():  # it prints, too
+    with quiet(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():  # the exporter also prints
         program = torch.onnx.export(
             graph,
             example,
@@ -140,7 +156,7 @@ def trace(graph: nn.Module, borders: Borders) -> onnx.ModelProto:
 
 
 def onnx_attend(q: Tensor, k: Tensor, v: Tensor, *, heads: int, mask: Tensor | None = None) -> Tensor:
-    """Stand for ONNX's `Attention` in a traced graph (same contract as `plain_attention`; computes nothing itself)."""
+    """Trace as ONNX's `Attention` (same contract as `plain_attention`; computes nothing itself)."""
     attributes: dict[str, Any] = {"scale": 1.0}
     if q.dim() == 3:
         attributes |= {"q_num_heads": heads, "kv_num_heads": heads}
@@ -151,10 +167,10 @@ def onnx_attend(q: Tensor, k: Tensor, v: Tensor, *, heads: int, mask: Tensor | N
 def onnx_recall(
     joint: Tensor, keys: Tensor, values: Tensor, position: Tensor, *, heads: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Stand for `GroupQueryAttention` in a traced graph (same contract as `plain_recall`; computes nothing itself).
+    """Trace as `GroupQueryAttention` (same contract as `plain_recall`; computes nothing itself).
 
-    One operator splits the product, puts keys and values in their place and attends; it takes two thirds of the time of
-    `Split` and `Attention`, which copy the cache.
+    This one operator splits the product, extends the cache and attends. It takes two thirds of the time of `Split` and
+    `Attention`, which copy the cache.
     """
     place = position.to(torch.int32)
     output, keys, values = ops.symbolic_multi_out(
@@ -169,7 +185,7 @@ def onnx_recall(
 
 
 def _bare(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Take the exporter's notes off (where in the Python code a node comes from): 100 kB a graph."""
+    """Remove the exporter's metadata (Python source locations of nodes), 100 kB per graph."""
     del proto.graph.value_info[:]
     for noted in (proto, proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output):
         del noted.metadata_props[:]

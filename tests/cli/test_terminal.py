@@ -17,8 +17,8 @@ from rich.table import Table
 from safetensors import SafetensorError
 
 from tprune.base.errors import BadInput, Caution, WorkFailed
+from tprune.base.threads import OPENMP_WAITS, spin_briefly, use_threads
 from tprune.cli import terminal
-from tprune.cli.options import OPENMP_WAITS, spin_briefly, use_threads
 
 
 def test_json_is_one_line_on_stdout(capsys) -> None:

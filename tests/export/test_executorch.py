@@ -27,7 +27,7 @@ from tprune.export.manifest import PROGRAM, Manifest, artefact_id, describe_file
 from tprune.export.marian import parity
 from tprune.export.marian.open import open_translator
 from tprune.export.marian.publish import limits_of
-from tprune.export.ort.runtime import Artefact
+from tprune.export.search.translator import Translator
 from tprune.marian.checkpoint import Checkpoint
 from tprune.marian.model import PrunedMarianMTModel
 from tprune.marian.vocabulary import kept_ids, trim
@@ -135,7 +135,7 @@ def folder(exported: dict[str, tuple[PrunedMarianMTModel, Path]]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def artefact(folder: Path) -> Artefact:
+def artefact(folder: Path) -> Translator:
     return open_translator(folder)
 
 
@@ -178,7 +178,7 @@ def test_the_manifest_says_what_is_in_the_program(exported) -> None:
 
 
 @needs_executorch
-def test_encoder_outputs_have_the_shapes_of_the_manifest(artefact: Artefact) -> None:
+def test_encoder_outputs_have_the_shapes_of_the_manifest(artefact: Translator) -> None:
     found = artefact.encode([[5, 6, 7, 0]])
     for port in artefact.manifest.tensors["encoder"].outputs:
         assert found[port.name].shape == tuple(4 if size == "source" else size for size in port.shape)
@@ -204,13 +204,13 @@ def test_equal_tables_lie_in_the_program_once(exported) -> None:
         (lambda artefact: artefact.translate([[5, 0], [6, 0]]), "one sentence at a time, not 2"),
     ],
 )
-def test_refuses_a_wrong_call(artefact: Artefact, call: Callable[[Artefact], object], complaint: str) -> None:
+def test_refuses_a_wrong_call(artefact: Translator, call: Callable[[Translator], object], complaint: str) -> None:
     with pytest.raises(BadInput, match=complaint):
         call(artefact)
 
 
 @needs_executorch
-def test_a_token_beyond_the_table_is_a_failure_and_no_crash(artefact: Artefact) -> None:
+def test_a_token_beyond_the_table_is_a_failure_and_no_crash(artefact: Translator) -> None:
     with pytest.raises(WorkFailed, match="ExecuTorch: .* failed with error 0x12; export the artefact again"):
         artefact.greedy([5000, 0])
 

@@ -14,9 +14,11 @@ from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 from tests.conftest import SENTENCES, randomised
 from tprune.base.errors import BadInput
 from tprune.export.graphs.precision import COMPONENTS, INT8, Precision
+from tprune.export.marian.publish import ungated
 from tprune.export.ort import runtime
 from tprune.export.ort.export import to_onnx
 from tprune.export.ort.int8 import ZERO, BlockTable, RowsProduct, best_block
+from tprune.export.search.translator import Translator
 from tprune.marian.checkpoint import Checkpoint
 from tprune.marian.model import PrunedMarianMTModel
 from tprune.marian.vocabulary import trim
@@ -55,18 +57,18 @@ def test_a_product_without_bias_is_negative() -> None:
 @pytest.fixture(scope="module")
 def exports(
     tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[..., MarianConfig], tiny_tokenizer_folder: Path
-) -> Callable[[str], runtime.Artefact]:
+) -> Callable[[str], Translator]:
     """Open the export of one tiny model by its int8 components."""
     model = randomised(PrunedMarianMTModel.from_stock(MarianMTModel(tiny_config())))
     model.generation_config.max_length = 12
     checkpoint = Checkpoint(model, MarianTokenizer.from_pretrained(tiny_tokenizer_folder), "0123456789abcdef", "tiny")
     place = tmp_path_factory.mktemp("int8")
 
-    def opened(names: str) -> runtime.Artefact:
+    def opened(names: str) -> Translator:
         out = place / (names or "fp32")
         if not out.exists():
             precision = Precision(frozenset(names.split("+") if names else ()))
-            to_onnx(checkpoint, out, sentences=SENTENCES[:2], precision=precision)
+            to_onnx(checkpoint, out, sentences=SENTENCES[:2], precision=precision, judge=ungated)
         return runtime.open(out)
 
     return opened
@@ -77,7 +79,7 @@ SOURCE = [5, 6, 7, 8, 0]
 
 @pytest.mark.parametrize("names", [*COMPONENTS, "+".join(COMPONENTS), "embedding+output"])
 def test_every_component_alone_and_all_together_stay_close_to_fp32(
-    exports: Callable[[str], runtime.Artefact], names: str
+    exports: Callable[[str], Translator], names: str
 ) -> None:
     wanted, found = exports(""), exports(names)
     target = wanted.greedy(SOURCE).ids
@@ -87,13 +89,13 @@ def test_every_component_alone_and_all_together_stay_close_to_fp32(
     assert found.manifest.precision == "int8"
 
 
-def test_int8_beams_ride_on_the_batch(exports: Callable[[str], runtime.Artefact]) -> None:
+def test_int8_beams_ride_on_the_batch(exports: Callable[[str], Translator]) -> None:
     found = exports("decoder+output+embedding")  # the encoder's one scale a call would see the padding
     together = found.translate([SOURCE, [9, 4, 0]], batch_size=2)
     assert together == tuple(found.greedy(ids).ids for ids in (SOURCE, [9, 4, 0]))
 
 
-def test_the_table_is_stored_once(exports: Callable[[str], runtime.Artefact]) -> None:
+def test_the_table_is_stored_once(exports: Callable[[str], Translator]) -> None:
     files = exports("+".join(COMPONENTS)).manifest.files
     assert set(files) == {"encoder.onnx", "decoder_step.onnx", "shared.bin"}
 
@@ -108,7 +110,7 @@ def test_a_trimmed_vocabulary_shares_the_table_too(
     manifest = to_onnx(small, tmp_path / "fp32", sentences=SENTENCES)
     assert manifest.parity.identical == len(SENTENCES)  # the encoder finds its rows in the new order
     assert "shared.bin" in manifest.files
-    assert "shared.bin" in to_onnx(small, tmp_path / "int8", sentences=SENTENCES, precision=INT8).files
+    assert "shared.bin" in to_onnx(small, tmp_path / "int8", sentences=SENTENCES, precision=INT8, judge=ungated).files
 
 
 def test_refuses_an_unknown_component() -> None:

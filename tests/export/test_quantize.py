@@ -12,10 +12,12 @@ import pytest
 
 from tests.support.artefacts import write_manifest
 from tprune.base.errors import BadInput, WorkFailed
+from tprune.base.stamp import new_folder
 from tprune.export.graphs.precision import COMPONENTS, INT8, Precision
 from tprune.export.manifest import FileEntry, Manifest
 from tprune.export.marian import gate as module
 from tprune.export.marian.gate import Gate, quantize
+from tprune.export.marian.publish import Judge
 from tprune.marian.corpus import Corpus
 
 WORDS = [f"w{i}" for i in range(40)]
@@ -30,13 +32,23 @@ class Exporter:
     asked: list[Precision]
 
     def __call__(
-        self, checkpoint: Any, out: Path, *, sentences: Sequence[str], threads: int, precision: Precision
+        self,
+        checkpoint: Any,
+        out: Path,
+        *,
+        sentences: Sequence[str],
+        threads: int,
+        precision: Precision,
+        judge: Judge | None,
     ) -> Manifest:
+        assert judge is not None
         self.asked.append(precision)
-        out.mkdir()
-        write_manifest(out, {"encoder.onnx": FileEntry("0" * 64, 1)}, "onnxruntime")
-        manifest = replace(Manifest.read(out), precision=precision.name, int8=tuple(sorted(precision.int8)))
-        manifest.write(out)
+        with new_folder(out) as folder:
+            write_manifest(folder, {"encoder.onnx": FileEntry("0" * 64, 1)}, "onnxruntime")
+            manifest = replace(Manifest.read(folder), precision=precision.name, int8=precision.components)
+            manifest.write(folder)
+            manifest = judge(folder, manifest)
+            manifest.write(folder)
         return manifest
 
 

@@ -20,6 +20,7 @@ from tprune.export.marian import parity
 from tprune.export.ort import runtime
 from tprune.export.ort.export import to_onnx
 from tprune.export.search.beam import Beams
+from tprune.export.search.translator import Translator
 from tprune.marian.model import PrunedMarianMTModel
 
 
@@ -40,7 +41,7 @@ def folder(tmp_path_factory, model, tiny_tokenizer_folder) -> Path:
 
 
 @pytest.fixture(scope="module")
-def artefact(folder: Path) -> runtime.Artefact:
+def artefact(folder: Path) -> Translator:
     return runtime.open(folder)
 
 

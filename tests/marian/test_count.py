@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import MarianConfig
 
-from tests.support.marians import PLANS, configs, few, random_plan, stock
+from tests.support.marians import PLANS, configs, few, full_plan, random_plan, stock
 from tprune.marian.count import count
 from tprune.marian.model import PrunedMarianMTModel
-from tprune.pruning.surgery import cut, full_plan
+from tprune.pruning.surgery import cut
 
 
 def counted(model: PrunedMarianMTModel, source: int, target: int) -> tuple[int, int]:

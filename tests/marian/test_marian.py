@@ -8,7 +8,8 @@ from hypothesis import given
 from transformers import MarianConfig
 
 from tests.support.marians import PLANS, configs, few, generated, inputs, logits, random_plan, stock
-from tprune.marian.model import PrunedMarianConfig, PrunedMarianMTModel, set_dropout, stock_sizes
+from tprune.marian.config import PrunedMarianConfig, stock_sizes
+from tprune.marian.model import PrunedMarianMTModel, set_dropout
 from tprune.pruning.surgery import cut
 
 

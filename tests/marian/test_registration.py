@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from tests.support.marians import random_plan, stock
-from tprune.marian.model import PrunedMarianConfig, PrunedMarianMTModel
+from tprune.marian.config import PrunedMarianConfig
+from tprune.marian.model import PrunedMarianMTModel
 from tprune.marian.registration import AUTO, _Waiting, register_with_transformers
 from tprune.pruning.surgery import cut
 
@@ -59,3 +61,9 @@ def test_transformers_first(tiny_config, tmp_path: Path) -> None:
 def test_the_finder_leaves_other_modules_alone() -> None:
     assert _Waiting().find_spec("json", None) is None
     assert importlib.util.find_spec("json") is not None
+
+
+@pytest.mark.parametrize("first", ["tprune.marian.model", "tprune.marian.checkpoint", "tprune.marian.quality"])
+def test_every_module_can_be_the_first_that_loads_transformers(first: str) -> None:
+    done = subprocess.run([sys.executable, "-c", f"import {first}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

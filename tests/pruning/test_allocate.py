@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import MarianConfig
 
-from tests.support.marians import configs, few, random_plan, stock
+from tests.support.marians import configs, few, full_plan, random_plan, stock
 from tprune.base.errors import BadInput
 from tprune.marian.model import PrunedMarianMTModel
 from tprune.pruning.allocate import allocate
 from tprune.pruning.sites import sites
-from tprune.pruning.surgery import cut, full_plan, shapes
+from tprune.pruning.surgery import cut, shapes
 
 Scores = dict[str, torch.Tensor]
 

@@ -14,12 +14,13 @@ from tprune.marian.checkpoint import Checkpoint
 from tprune.marian.corpus import Corpus
 from tprune.marian.model import PrunedMarianMTModel
 from tprune.pruning.allocate import allocate
-from tprune.pruning.bssl import MATRICES, Job, Settings, Shrink, Target, analyse, jobs, targets
+from tprune.pruning.bssl import MATRICES, Job, Shrink, Target, analyse, jobs, targets
 from tprune.pruning.sensitivity import Sensitivity
+from tprune.pruning.settings import AnalysisSettings
 from tprune.pruning.sites import sites
 from tprune.pruning.surgery import cut
 
-SMALL = Settings(strengths=(0.5, 4.0), steps=4, lr=1e-3, block_types=("q", "fc2", "all"), tokens=64)
+SMALL = AnalysisSettings(strengths=(0.5, 4.0), steps=4, lr=1e-3, block_types=("q", "fc2", "all"), tokens=64)
 EMPTY_ROW = {
     "block_type": "dense", "direction": "paper", "strength": 0, "unit": 0, "dev_loss": 1, "dev_loss_zeroed": 1,
     "bleu": None, "blocks": [],
@@ -40,7 +41,7 @@ def corpus() -> Corpus:
 
 
 def test_jobs_are_the_baselines_then_every_type():
-    assert jobs(Settings(strengths=(1.0, 2.0, 3.0), block_types=("q",))) == [
+    assert jobs(AnalysisSettings(strengths=(1.0, 2.0, 3.0), block_types=("q",))) == [
         Job("dense"), Job("none"),
         Job("q", "paper", 1.0), Job("q", "paper", 2.0), Job("q", "paper", 3.0), Job("q", "opposite", 2.0),
     ]  # fmt: skip
@@ -119,7 +120,7 @@ def fc2_only(found: Sensitivity) -> bool:
 
 
 def test_killed_analysis_continues(checkpoint, corpus, tmp_path: Path):
-    some = Settings(strengths=(2.0,), steps=3, block_types=("q", "o"), tokens=64, bleu_sentences=2)
+    some = AnalysisSettings(strengths=(2.0,), steps=3, block_types=("q", "o"), tokens=64, bleu_sentences=2)
     whole = analyse(checkpoint, corpus, some, dev=corpus, out=tmp_path / "whole")
     assert whole.dense.bleu is not None
 
@@ -175,8 +176,8 @@ def test_empty_sub_blocks_are_left_out(checkpoint):
 
 
 def test_quick_settings_can_be_changed():
-    assert Settings.quick().steps < Settings().steps
-    assert Settings.quick(steps=7, strengths=(1.0,)) == Settings.quick(strengths=(1.0,), steps=7)
+    assert AnalysisSettings.quick().steps < AnalysisSettings().steps
+    assert AnalysisSettings.quick(steps=7, strengths=(1.0,)) == AnalysisSettings.quick(strengths=(1.0,), steps=7)
 
 
 @pytest.mark.parametrize(
@@ -197,4 +198,4 @@ def test_quick_settings_can_be_changed():
 )
 def test_wrong_settings_are_refused(change, message):
     with pytest.raises(BadInput, match=message):
-        Settings(**change)
+        AnalysisSettings(**change)

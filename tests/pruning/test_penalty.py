@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from tests.support.marians import stock
+from tprune.base.hoyer import group_hoyer_square, group_lasso
 from tprune.marian.model import PrunedMarianMTModel
-from tprune.pruning.penalty import FORMULAS, Decoupled
+from tprune.pruning.penalty import Decoupled
 from tprune.pruning.sites import line_norms, site_parameters
 
+FORMULAS = {"shs": group_hoyer_square, "group-lasso": group_lasso}
 Array = npt.NDArray[np.float64]
 UNIT = 0.7
 

@@ -20,7 +20,6 @@ from tprune.marian.corpus import Corpus
 from tprune.marian.count import count
 from tprune.marian.model import PrunedMarianMTModel
 from tprune.pruning.criteria import CRITERIA
-from tprune.pruning.penalty import FORMULAS
 from tprune.pruning.prune import Pruned, Settings, prune
 from tprune.pruning.surgery import cut, shapes
 
@@ -65,16 +64,16 @@ def test_every_criterion_end_to_end(dense, corpus, tmp_path: Path, criterion: st
     )
     sizes = count(result.model)
     assert (result.facts["params"], result.facts["macs"]) == (sizes.params, sizes.macs)
-    assert shapes(result.model) == shapes(cut(result.before_cut, result.plan))
+    assert shapes(result.model) == shapes(cut(dense.model, result.plan))
     assert not result.model.training
 
-    trained = [("sparsify", i + 1, 7) for i in range(7)] if criterion in FORMULAS else []
+    trained = [("sparsify", i + 1, 7) for i in range(7)] if CRITERIA[criterion].penalty else []
     finetuned = 9 - len(trained)  # the same number of steps in all
     assert phases == trained + [("fine-tune", i + 1, finetuned) for i in range(finetuned)]
     check_facts(result, criterion)
 
     assert all(torch.equal(tensor, before[name]) for name, tensor in dense.model.state_dict().items())
-    checkpoint.save(result.model, dense.tokenizer, tmp_path / "out", facts=result.facts, plan=result.plan.to_json())
+    result.save(tmp_path / "out")
     loaded = checkpoint.load(tmp_path / "out")
     assert same_bits(loaded.model, result.model)
     assert loaded.facts["criterion"] == criterion
@@ -85,7 +84,7 @@ def check_facts(result: Pruned, criterion: str) -> None:
     assert (facts["criterion"], facts["seed"], facts["keep"]) == (criterion, 1, 0.5)
     assert (facts["source"], facts["source_id"]) == ("tiny", "0123456789abcdef")
     assert facts["dev_loss"] > 0 and facts["dev_loss_after_cut"] > 0
-    assert ("last_strength" in facts) == ("dead_share" in facts) == (criterion in FORMULAS)
+    assert ("last_strength" in facts) == ("dead_share" in facts) == (CRITERIA[criterion].penalty is not None)
     assert result.plan.facts["criterion"] == criterion
 
 
@@ -125,7 +124,6 @@ def test_a_run_killed_under_the_penalty_goes_on(dense, corpus, tmp_path: Path, m
     steps: list[int] = []
     resumed = prune(dense, corpus, settings, run_dir=tmp_path, watch=lambda _, done, *__: steps.append(done))
     assert steps[0] == 11
-    assert same_bits(resumed.before_cut, unbroken.before_cut)
     assert resumed.plan == unbroken.plan
     assert same_bits(resumed.model, unbroken.model)
 
@@ -179,8 +177,8 @@ def test_distillation_and_strengths_per_site(dense, corpus) -> None:
     plain = prune(dense, corpus, TINY)
     distilled = prune(dense, corpus, replace(TINY, distill=True))
     steered = prune(dense, corpus, TINY, strengths={"encoder.layers.0.ffn": 30.0})
-    assert not same_bits(plain.before_cut, distilled.before_cut)
-    assert not same_bits(plain.before_cut, steered.before_cut)
+    assert not same_bits(plain.model, distilled.model)
+    assert not same_bits(plain.model, steered.model)
 
 
 def test_a_strength_without_a_budget_cuts_what_it_killed(dense, corpus) -> None:

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import MarianConfig, MarianMTModel
 
-from tests.support.marians import PLANS, configs, few, generated, inputs, logits, random_plan, stock
+from tests.support.marians import PLANS, configs, few, full_plan, generated, inputs, logits, random_plan, stock
 from tprune.base.errors import BadInput
 from tprune.marian.model import PrunedMarianMTModel
 from tprune.pruning.plan import Plan
-from tprune.pruning.surgery import cut, expand, full_plan, mask, shapes
+from tprune.pruning.surgery import cut, expand, mask, shapes
 
 seeds, kinds = st.integers(0, 10_000), st.sampled_from(PLANS)
 

@@ -11,6 +11,7 @@ from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 from tests.conftest import SENTENCES, randomised
 from tests.support.marians import random_plan
 from tprune.export.graphs.precision import Precision
+from tprune.export.marian.publish import ungated
 from tprune.export.ort.export import to_onnx
 from tprune.marian.checkpoint import Checkpoint
 from tprune.marian.model import PrunedMarianMTModel
@@ -34,7 +35,7 @@ def export(runtime: str, config: MarianConfig, tokenizer: Path, out: Path, *, in
         pytest.importorskip("executorch")
         from tprune.export.et.export import to_executorch
 
-        to_executorch(checkpoint, out, sentences=SENTENCES[:2], precision=precision)
+        to_executorch(checkpoint, out, sentences=SENTENCES[:2], precision=precision, judge=ungated)
     else:
-        to_onnx(checkpoint, out, sentences=SENTENCES[:2], precision=precision)
+        to_onnx(checkpoint, out, sentences=SENTENCES[:2], precision=precision, judge=ungated)
     return out

@@ -68,6 +68,21 @@ def stock(config: MarianConfig, seed: int = 0) -> MarianMTModel:
     return model
 
 
+def full_plan(model: PrunedMarianMTModel) -> Plan:
+    """Return the plan that keeps everything."""
+    attention: dict[str, AttentionPlan] = {}
+    ffn: dict[str, tuple[int, ...]] = {}
+    for name, shape in shapes(model).items():
+        if len(shape) == 1:
+            ffn[name] = tuple(range(shape[0]))
+        else:
+            heads, qk, vo = shape
+            attention[name] = AttentionPlan(
+                tuple(range(heads)), (tuple(range(qk)),) * heads, (tuple(range(vo)),) * heads
+            )
+    return Plan(attention, ffn)
+
+
 def random_plan(model: PrunedMarianMTModel, seed: int, kind: str = "random") -> Plan:
     """Return a plan of one of the `PLANS` kinds for `model`, which may be a cut one."""
     chance = random.Random(seed)

@@ -11,8 +11,9 @@ import typer
 
 from tprune.base import stamp
 from tprune.base.errors import BadInput
+from tprune.base.threads import use_threads
 from tprune.cli import terminal
-from tprune.cli.options import Data, Dry, Json, Limit, Model, Out, Source, Target, TargetCpu, Threads, use_threads
+from tprune.cli.options import Data, Dry, Json, Limit, Model, Out, Source, Target, TargetCpu, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,9 @@ import typer
 
 from tprune.base import stamp
 from tprune.base.errors import BadInput, WorkFailed
+from tprune.base.threads import use_threads
 from tprune.cli import terminal
-from tprune.cli.options import Dry, Json, Source, Target, Threads, use_threads
+from tprune.cli.options import Dry, Json, Source, Target, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -180,6 +181,7 @@ def _subjects(
     from tprune.bench.compare import rivals as others
     from tprune.bench.measure import artefact
     from tprune.export.graphs.precision import FP32, INT8
+    from tprune.export.marian.publish import ungated
     from tprune.export.ort.export import to_onnx
     from tprune.rivals.write import write_ctranslate2, write_hf
 
@@ -192,7 +194,7 @@ def _subjects(
             steps[f"{rival.short}-{name}"] = partial(convert, checkpoint)
     if not ours:
         sentences = ["a b c"] if work.corpus is None else work.corpus.source[:CHECKED]
-        export = partial(to_onnx, checkpoint, sentences=sentences, threads=threads)
+        export = partial(to_onnx, checkpoint, sentences=sentences, threads=threads, judge=ungated)
         steps |= {f"onnx-{one.name}": partial(export, precision=one) for one in (FP32, INT8)}
     made = []
     for done, (name, write) in enumerate(steps.items()):

@@ -16,12 +16,13 @@ import typer
 from tprune.base import stamp
 from tprune.base.errors import BadInput
 from tprune.base.processor import check_environment, usable_threads
+from tprune.base.threads import spin_briefly, use_threads
 from tprune.cli import images as cli_cnn
 from tprune.cli import terminal
 from tprune.cli.artefact import bench, evaluate, export, report
 from tprune.cli.compare import compare
 from tprune.cli.model import analyse, expand, prune, verify
-from tprune.cli.options import Json, Seed, spin_briefly, use_threads
+from tprune.cli.options import Json, Seed
 from tprune.cli.simulate import simulate
 from tprune.cli.translate import translate
 

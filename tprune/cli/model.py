@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tprune.base import stamp
+from tprune.base.threads import use_threads
 from tprune.cli import terminal
-from tprune.cli.options import Data, DevSplit, Dry, Json, Limit, Model, Out, Seed, Source, Target, Threads, use_threads
+from tprune.cli.options import Data, DevSplit, Dry, Json, Limit, Model, Out, Seed, Source, Target, Threads
+from tprune.pruning.criteria import listed
 
 if TYPE_CHECKING:
     from tprune.marian.checkpoint import Checkpoint
@@ -37,10 +39,11 @@ def analyse(
 ) -> None:
     """Find out which blocks tolerate pruning (BSSL): sensitivity.json, a heat map and a table."""
     from tprune.pruning import bssl
+    from tprune.pruning.settings import AnalysisSettings
 
     use_threads(threads)
     changes: dict[str, Any] = {"seed": seed} | ({"steps": steps} if steps else {})
-    settings = bssl.Settings.quick(**changes) if quick else bssl.Settings(**changes)
+    settings = AnalysisSettings.quick(**changes) if quick else AnalysisSettings(**changes)
     checkpoint, corpus, dev = _inputs(model, data, source, target, split, dev_split, limit)
     if dry_run:
         return terminal.answer({"dry_run": True, "settings": asdict(settings)}, as_json=json, lines=[str(settings)])
@@ -71,7 +74,7 @@ def prune(
     max_bleu_drop: Annotated[
         float | None, typer.Option(help="Largest BLEU loss in per cent of the dense model's; searches the budget.")
     ] = None,
-    criterion: Annotated[str, typer.Option(help="shs, group-lasso, magnitude, taylor or random.")] = "shs",
+    criterion: Annotated[str, typer.Option(help=f"{listed()}.")] = "shs",
     steps: Annotated[int, typer.Option(help="Optimiser steps under the penalty.")] = 200,
     finetune_steps: Annotated[int, typer.Option(help="Optimiser steps after the cut.")] = 400,
     tokens: Annotated[int, typer.Option(help="Padded tokens a step, per process.", min=1)] = 2048,
@@ -94,11 +97,12 @@ def prune(
     """
     from tprune.marian.checkpoint import load, save
     from tprune.pruning import prune as pruning
-    from tprune.pruning.search import check_limit, prune_within
+    from tprune.pruning.search import prune_within
+    from tprune.pruning.settings import Settings, check_limit
 
     use_threads(threads)
     terminal.only_one({"--keep": keep, "--strength": strength, "--max-bleu-drop": max_bleu_drop})
-    settings = pruning.Settings(
+    settings = Settings(
         keep=keep if keep is not None or strength is not None else 0.5,
         criterion=criterion,
         steps=steps,

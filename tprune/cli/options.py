@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-SPIN_COUNT, SPINS = "GOMP_SPINCOUNT", "10000"  # some tens of microseconds
-OPENMP_WAITS = ("OMP_WAIT_POLICY", SPIN_COUNT, "KMP_BLOCKTIME")  # how its threads wait, in the words of two libraries
+from tprune.base.threads import use_threads as use_threads
 
 Model = Annotated[
     str, typer.Argument(help="Folder or hub id of a Marian checkpoint, stock or pruned.", metavar="MODEL")
@@ -35,24 +33,3 @@ TargetCpu = Annotated[
     ),
 ]
 DevSplit = Annotated[str, typer.Option(help="Split that every choice is made on.")]
-
-
-def spin_briefly() -> None:
-    """Let the threads of torch, which must not be loaded yet, spin only for a moment when they wait for each other.
-
-    By default OpenMP's threads spin for milliseconds. Beside other programs they keep the very CPU that the thread they
-    wait for needs. A training step of the demo, two CPUs: on a quiet machine 60 ms by default, 61 with this setting, 99
-    without any spinning, 107 with one thread; beside other busy programs (load average 6 to 11, one round) 3.2 s by
-    default, 0.8 s with this setting, 0.6 s with one thread. A setting of the caller stays.
-    """
-    if not any(name in os.environ for name in OPENMP_WAITS):
-        os.environ[SPIN_COUNT] = SPINS
-
-
-def use_threads(threads: int) -> None:
-    """Let torch compute with `threads` CPU threads; child processes do not inherit the setting of `spin_briefly`."""
-    import torch  # reads it
-
-    if os.environ.get(SPIN_COUNT) == SPINS:
-        del os.environ[SPIN_COUNT]
-    torch.set_num_threads(threads)

@@ -10,8 +10,9 @@ import typer
 
 from tprune.base import stamp
 from tprune.base.errors import BadInput
+from tprune.base.threads import use_threads
 from tprune.cli import terminal
-from tprune.cli.options import Data, Json, Limit, Model, Source, Target, Threads, use_threads
+from tprune.cli.options import Data, Json, Limit, Model, Source, Target, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,8 @@ from tprune.base.stamp import check_vacant, new_folder, write_json, write_text
 from tprune.demo.phrases import sentence_pairs
 from tprune.marian.corpus import Corpus, Pairs, tokenise
 from tprune.marian.model import PrunedMarianMTModel
-from tprune.marian.train import Recipe, Watch, train
+from tprune.marian.recipe import Recipe
+from tprune.marian.train import Watch, train
 
 SPLITS = {"train": 12_000, "val": 300, "test": 300}
 VOCABULARY = 800

@@ -1,8 +1,8 @@
-"""Load and save Marian folders, stock or pruned: every complaint in one error, plain files only.
+"""Load and save Marian checkpoints, stock or pruned. One error lists every fault of a folder.
 
 A pruned folder holds `model.safetensors`, `config.json` (`model_type: pruned_marian` and the sizes of every layer), the
 tokenizer's files, `plan.json` and `stamp.json`. A loaded model is always a `PrunedMarianMTModel`; a stock checkpoint
-becomes one with full sizes, so that everything downstream knows one class.
+becomes one with full sizes, so that everything downstream handles one class.
 """
 
 from __future__ import annotations
@@ -11,24 +11,21 @@ import contextlib
 import copy
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
 from transformers import MarianMTModel, MarianTokenizer
 from transformers.activations import ACT2FN
 
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.base.stamp import file_sha256, new_folder, stamp, write_json
+from tprune.marian.folder import HUB_ID, locate
 from tprune.marian.model import PrunedMarianMTModel
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 TOKENIZER = ("source.spm", "target.spm", "vocab.json")
 ACTIVATIONS = ("swish", "silu", "gelu", "relu")  # what the exported graphs spell out
@@ -36,14 +33,13 @@ COUNTS = (
     *("d_model", "vocab_size", "max_position_embeddings"),
     *(f"{side}_{name}" for side in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")),
 )
-FILES = ["*.json", "*.spm", "*.safetensors"]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A model in evaluation mode with its tokenizer; `id` is the first 16 hex digits of its weights' SHA-256.
 
-    `facts` holds how it was made (criterion, keep, seed, ...); it is empty for a stock checkpoint.
+    `facts` records how it was made (criterion, keep, seed, ...); empty for a stock checkpoint.
     """
 
     model: PrunedMarianMTModel
@@ -52,14 +48,18 @@ class Checkpoint:
     name: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        facts, size = self.facts, sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        made = f", {facts['criterion']}, keep {facts['keep']}" if {"criterion", "keep"} <= facts.keys() else ""
+        return f"Checkpoint({self.name!r}, {size:,} parameters{made}, id {self.id})"
+
 
 def load(source: str | Path) -> Checkpoint:
     """Return the checkpoint in a folder or at a hub id (downloaded by transformers' own client, or from its cache).
 
-    Raises BadInput with every complaint at once.
+    Raises BadInput with all faults at once.
     """
-    folder = _resolve(source)
-    config = _read_config(folder)
+    folder, config = locate(source)
     complaints = _config_complaints(config)
     loadable = not complaints
     complaints += _file_complaints(folder)
@@ -89,7 +89,7 @@ def save(
     with _writing(out), new_folder(out) as folder:
         model.save_pretrained(folder)
         for weights in folder.glob("*.safetensors"):
-            weights.chmod(0o644)  # safetensors writes for its owner alone
+            weights.chmod(0o644)  # safetensors writes files with mode 600
         tokenizer.save_pretrained(folder)
         if plan is not None:
             write_json(folder / "plan.json", {**stamp("plan", inputs), **plan})
@@ -112,41 +112,6 @@ def weights_id(folder: Path) -> str:
     digests = [file_sha256(file) for file in files]
     joined = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     return joined[:16]
-
-
-def _resolve(source: str | Path) -> Path:
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise BadInput(
-            f"model {str(source)!r} is a file; name its folder or a hub id such as Helsinki-NLP/opus-mt-en-de"
-        )
-    if not isinstance(source, str) or not HUB_ID.fullmatch(source):
-        raise BadInput(f"model {str(source)!r}: no such folder, and not a hub id such as Helsinki-NLP/opus-mt-en-de")
-    try:
-        found = Path(snapshot_download(source, allow_patterns=FILES))
-        if not list(found.glob("*.safetensors")):
-            found = Path(snapshot_download(source, allow_patterns=[*FILES, "pytorch_model.bin"]))
-    except (RepositoryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise BadInput(f"model {source!r}: no such folder here, and the hub does not give it ({reason})") from error
-    return found
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        held = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
-        raise BadInput(f"{str(folder)!r} is no checkpoint: it has no config.json (it holds {held})")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadInput(f"{str(path)!r} is not JSON: {error}") from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind not in ("marian", "pruned_marian"):
-        raise BadInput(f"{str(folder)!r} is a {kind!r} checkpoint; only 'marian' and 'pruned_marian' can be treated")
-    return config
 
 
 def _config_complaints(config: Mapping[str, Any]) -> list[str]:
@@ -191,7 +156,7 @@ def _file_complaints(folder: Path) -> list[str]:
 
 def _load_tokenizer(folder: Path, complaints: list[str]) -> MarianTokenizer | None:
     if not all((folder / name).is_file() for name in TOKENIZER):
-        return None  # complained about already
+        return None  # reported already
     try:
         return MarianTokenizer.from_pretrained(str(folder))
     except Exception as error:  # noqa: BLE001 - sentencepiece, json and transformers each raise their own
@@ -221,9 +186,9 @@ def _vocabulary_complaints(config: Mapping[str, Any], tokenizer: MarianTokenizer
 
 
 def _load_model(folder: Path, kind: str, complaints: list[str]) -> PrunedMarianMTModel | None:
-    """Return the model, or None and one complaint more for every weight that does not fit."""
+    """Return the model, or None after adding a complaint for every weight that does not fit."""
     if not any((folder / name).is_file() for name in WEIGHTS):
-        return None  # complained about already
+        return None  # reported already
     cls = MarianMTModel if kind == "marian" else PrunedMarianMTModel
     try:
         model, info = cls.from_pretrained(
@@ -238,11 +203,11 @@ def _load_model(folder: Path, kind: str, complaints: list[str]) -> PrunedMarianM
         f"weight {key}: shape {tuple(stored)} in the file, {tuple(wanted)} by the config"
         for key, stored, wanted in sorted(info["mismatched_keys"])
     ]
-    complaints += [complaint for complaint in found if "embed_positions" not in complaint]  # a fixed table of sines
-    # Out of the memory-mapped file: weights that lie unaligned there would round differently in the last bit.
+    complaints += [complaint for complaint in found if "embed_positions" not in complaint]  # a fixed position table
+    # Copy out of the memory-mapped file: products with unaligned weights differ in the last bit.
     model = copy.deepcopy(model).eval()
     for stack in (model.model.encoder, model.model.decoder):
-        stack.embed_positions.weight.requires_grad_(False)  # loading thaws the table of sines
+        stack.embed_positions.weight.requires_grad_(False)  # loading makes the fixed position table trainable
     return model if isinstance(model, PrunedMarianMTModel) else PrunedMarianMTModel.from_stock(model)
 
 

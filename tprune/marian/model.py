@@ -1,4 +1,4 @@
-"""A Marian whose layers have their own sizes: heads, Q/K width and V width per head, FFN width, or nothing at all.
+"""A Marian whose layers have individual sizes: heads, Q/K width and V width per head, FFN width; all may be 0.
 
 The module names are HuggingFace Marian's, so weights move between the two without renaming. `import tprune` registers
 the pair with transformers: `AutoModelForSeq2SeqLM.from_pretrained(folder)` and `generate` then work on a pruned folder.
@@ -10,67 +10,17 @@ import copy
 import warnings
 from typing import Any
 
-from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, MarianMTModel
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.marian.configuration_marian import MarianConfig
 from transformers.models.marian.modeling_marian import eager_attention_forward
 
-SubBlock = dict[str, int]  # {"heads", "qk", "v"}: qk and v are widths of one head
-LayerSizes = dict[str, Any]  # {"self_attn": SubBlock, "encoder_attn": SubBlock (decoder only), "ffn": int}
-
-
-@strict
-class PrunedMarianConfig(MarianConfig):
-    """Marian's configuration plus the sizes of every layer.
-
-    `encoder_sizes` and `decoder_sizes` hold one `LayerSizes` a layer; None means the stock sizes. The stock fields
-    (`encoder_attention_heads`, `encoder_ffn_dim`, ...) keep the values of the model that was pruned: the softmax is
-    still scaled by its head width, and `expand` returns to it.
-    """
-
-    model_type = "pruned_marian"
-
-    encoder_sizes: list[dict[str, Any]] | None = None
-    decoder_sizes: list[dict[str, Any]] | None = None
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
-        self.encoder_sizes = self.encoder_sizes or stock_sizes(self, "encoder")
-        self.decoder_sizes = self.decoder_sizes or stock_sizes(self, "decoder")
-        for side, layers in (("encoder", self.encoder_sizes), ("decoder", self.decoder_sizes)):
-            wanted = getattr(self, f"{side}_layers")
-            if len(layers) != wanted:
-                raise ValueError(f"PrunedMarianConfig.{side}_sizes: {len(layers)} layers, but {side}_layers={wanted}")
-            for i, (sizes, stock) in enumerate(zip(layers, stock_sizes(self, side), strict=True)):
-                _check_sizes(f"PrunedMarianConfig.{side}_sizes[{i}]", sizes, stock)
-
-
-def _check_sizes(where: str, sizes: LayerSizes, stock: LayerSizes) -> None:
-    """Raise ValueError unless `sizes` has the fields of `stock`, each a whole number between 0 and stock's."""
-    if not isinstance(sizes, dict) or sizes.keys() != stock.keys():
-        raise ValueError(f"{where}: {sizes!r} must have the fields {', '.join(stock)}")
-    for name, most in stock.items():
-        if isinstance(most, dict):
-            _check_sizes(f"{where}.{name}", sizes[name], most)
-        elif type(sizes[name]) is not int or not 0 <= sizes[name] <= most:
-            raise ValueError(f"{where}.{name}: {sizes[name]!r} is not a whole number from 0 to {most}")
-
-
-def stock_sizes(config: MarianConfig, side: str) -> list[LayerSizes]:
-    """Return the sizes of every layer of `side` ("encoder" or "decoder") in an unpruned Marian."""
-    heads = getattr(config, f"{side}_attention_heads")
-    attention = {"heads": heads, "qk": config.d_model // heads, "v": config.d_model // heads}
-    names = ("self_attn",) if side == "encoder" else ("self_attn", "encoder_attn")
-    ffn = getattr(config, f"{side}_ffn_dim")
-    layers = getattr(config, f"{side}_layers")
-    return [{**{name: dict(attention) for name in names}, "ffn": ffn} for _ in range(layers)]
+from tprune.marian.config import LayerSizes, PrunedMarianConfig, SubBlock
 
 
 class PrunedAttention(nn.Module):
-    """Multi-head attention with free head count and separate Q/K and V widths; with no heads it is a constant bias.
+    """Multi-head attention with any head count and separate Q/K and V widths. Without heads it is a constant bias.
 
     Shapes: hidden_states (batch, time, d_model) -> (batch, time, d_model).
     """
@@ -133,7 +83,7 @@ class PrunedAttention(nn.Module):
         return key, value
 
     def _count_tokens(self, hidden: Tensor, cache: Cache | None) -> None:
-        """Keep the cache's length right: transformers reads it off layer 0, which may be the empty one."""
+        """Keep the cache length correct: transformers reads it from layer 0, which may be empty."""
         if cache is None or self.is_cross:
             return
         layers = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
@@ -142,7 +92,7 @@ class PrunedAttention(nn.Module):
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
-    """Return a Linear; a zero size is legal here (an empty sub-block) and torch's warning about it is not repeated."""
+    """Return a Linear; zero sizes (empty sub-blocks) are legal, and torch's warning about them is suppressed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
         return nn.Linear(inputs, outputs)
@@ -165,7 +115,7 @@ class PrunedMarianMTModel(MarianMTModel):
 
     @classmethod
     def from_stock(cls, stock: MarianMTModel) -> PrunedMarianMTModel:
-        """Return the same network with full sizes as a PrunedMarianMTModel; nothing is shared."""
+        """Return a copy of a stock network as a PrunedMarianMTModel with full sizes."""
         values = stock.config.to_dict()
         for key in ("model_type", "architectures", "transformers_version", "encoder_sizes", "decoder_sizes"):
             values.pop(key, None)

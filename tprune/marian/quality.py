@@ -1,4 +1,4 @@
-"""Quality with its recipe: BLEU and chrF with sacreBLEU's signatures, and a paired bootstrap against a baseline.
+"""Translation quality: BLEU and chrF with sacreBLEU's signatures, and a paired bootstrap against a baseline.
 
 The quality document keeps every hypothesis, so that a later model can be compared with this one without running it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
+from tprune.base import html
 from tprune.base.errors import BadInput
-from tprune.base.stamp import SCHEMA, stamp
+from tprune.base.stamp import SCHEMA, stamp, write_json
 from tprune.marian.corpus import Corpus
 from tprune.marian.count import count
 from tprune.marian.translate import decode, translate
@@ -25,7 +26,7 @@ from tprune.marian.translate import decode, translate
 if TYPE_CHECKING:
     from tprune.marian.checkpoint import Checkpoint
 
-SAMPLES = 1000  # sacreBLEU's own defaults for `--paired-bs`, so that its command line gives the same p-value
+SAMPLES = 1000  # sacreBLEU's defaults for `--paired-bs`: its command line gives the same p-value
 SEED = 12345
 
 
@@ -41,7 +42,7 @@ class Score:
 
 @dataclass(frozen=True)
 class System:
-    """What produced translations: the model's facts, the artefact's id (None without one), runtime and precision."""
+    """The producer of translations: model facts, artefact id (None for a checkpoint), runtime and precision."""
 
     model: dict[str, Any]
     artefact: str | None = None
@@ -49,11 +50,61 @@ class System:
     precision: str = "fp32"
 
 
-def score(hypotheses: Sequence[str], references: Sequence[str], *, language: str | None = None) -> Score:
-    """Return BLEU and chrF of `hypotheses`, one a reference.
+@dataclass(frozen=True, repr=False)
+class Quality:
+    """The quality of a model on a corpus; `document` is the content of quality.json."""
 
-    `language` is the target's code: sacreBLEU has own tokenisers for zh, ja and ko and takes 13a for all others.
-    Raises BadInput when the lengths differ or there is nothing to score.
+    document: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name of the model."""
+        return str(self.document["model"]["name"])
+
+    @property
+    def bleu(self) -> float:
+        """BLEU in per cent."""
+        return float(self.document["bleu"])
+
+    @property
+    def chrf(self) -> float:
+        """chrF2 in per cent."""
+        return float(self.document["chrf"])
+
+    @property
+    def p_value(self) -> float | None:
+        """The p-value of the BLEU difference from the baseline (paired bootstrap); None without a baseline."""
+        versus = self.document["baseline"]
+        return None if versus is None else float(versus["p_value"])
+
+    def __repr__(self) -> str:
+        found = self.document
+        where = f"{found['sentences']:,} sentences of {found['split']}"
+        versus = "" if self.p_value is None else f"; {found['baseline']['name']} {found['baseline']['bleu']:.2f}"
+        p_value = "" if self.p_value is None else f", p = {self.p_value:.4f}"
+        return f"Quality({self.name!r}: BLEU {self.bleu:.2f}, chrF {self.chrf:.2f} on {where}{versus}{p_value})"
+
+    def _repr_html_(self) -> str:
+        found, versus = self.document, self.document["baseline"]
+        rows = [(self.name, f"{self.bleu:.2f}", f"{self.chrf:.2f}", "" if versus is None else f"{self.p_value:.4f}")]
+        if versus is not None:
+            rows.append((versus["name"], f"{versus['bleu']:.2f}", "", ""))
+        return html.table(f"{found['sentences']:,} sentences of {found['split']}", ("model", "BLEU", "chrF", "p"), rows)
+
+    def write(self, path: Path | str) -> None:
+        """Write quality.json, whole or not at all."""
+        write_json(path, self.document)
+
+
+Baseline = Quality | str | Path
+"""A quality, or the file that `Quality.write` or `tprune evaluate --out` wrote."""
+
+
+def score(hypotheses: Sequence[str], references: Sequence[str], *, language: str | None = None) -> Score:
+    """Return BLEU and chrF of `hypotheses`, one per reference.
+
+    `language` is the code of the target: sacreBLEU has its own tokenisers for zh, ja and ko and uses 13a for all
+    others. Raises BadInput when the lengths differ or there is nothing to score.
     """
     _check_lengths(hypotheses, references)
     bleu, chrf = _bleu(language), CHRF()
@@ -95,10 +146,10 @@ def evaluate(
     corpus: Corpus,
     *,
     beams: int = 1,
-    baseline: Path | None = None,
+    baseline: Baseline | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Translate the corpus with a checkpoint and return the quality document; `baseline` is another one's file."""
+    """Translate the corpus with a checkpoint and return the quality document; `baseline` is another model's quality."""
     against = None if baseline is None else read_quality(baseline, corpus)
     made = translate(checkpoint.model, checkpoint.tokenizer, corpus.source, beams=beams, progress=progress)
     precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}.get(
@@ -115,13 +166,12 @@ def evaluate_ids(
     *,
     system: System,
     beams: int = 1,
-    baseline: Path | None = None,
+    baseline: Baseline | None = None,
     whole: Corpus | None = None,
 ) -> dict[str, Any]:
-    """Return the quality document of target token ids that an artefact or a device produced, one list a sentence.
+    """Return the quality document of target ids from an artefact or a device, one list per sentence.
 
-    `whole` is what `corpus` is the beginning of: a `baseline` of more of its sentences is then compared on the shared
-    ones.
+    `corpus` may be the beginning of `whole`: a `baseline` on more sentences of it is compared on the shared ones.
     """
     against = None if baseline is None else read_quality(baseline, corpus, whole)
     return _document(decode(tokenizer, ids), corpus, system, beams, against)
@@ -141,11 +191,13 @@ def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def read_quality(path: Path, corpus: Corpus, whole: Corpus | None = None) -> dict[str, Any]:
-    """Return a quality document that was made on `corpus`, or on a longer beginning of `whole`; that one is cut.
+def read_quality(path: Baseline, corpus: Corpus, whole: Corpus | None = None) -> dict[str, Any]:
+    """Return the quality document of a baseline on `corpus`; one on a longer beginning of `whole` is shortened.
 
-    Raises BadInput when the file is none, or was made on other sentences.
+    Raises BadInput if the file is not a quality document, or was made on other sentences.
     """
+    if isinstance(path, Quality):
+        return _on_same_sentences(repr(path.name), dict(path.document), corpus, whole)
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -157,13 +209,17 @@ def read_quality(path: Path, corpus: Corpus, whole: Corpus | None = None) -> dic
     missing = [key for key in ("corpus", "sentences", "hypotheses", "model") if key not in document]
     if missing:
         raise BadInput(f"baseline {str(path)!r} lacks {', '.join(missing)}; evaluate the baseline again")
+    return _on_same_sentences(repr(str(path)), document, corpus, whole)
+
+
+def _on_same_sentences(name: str, document: dict[str, Any], corpus: Corpus, whole: Corpus | None) -> dict[str, Any]:
     there, here = (document["corpus"], document["sentences"]), (corpus.id, len(corpus))
     if whole is not None and isinstance(there[1], int) and here[1] < there[1]:
         if _is_beginning(whole, *here) and _is_beginning(whole, *there):
             return {**document, "hypotheses": document["hypotheses"][: here[1]]}
     if there != here:
         raise BadInput(
-            f"baseline {str(path)!r} was made on corpus {there[0]} with {there[1]} sentences, but this one is "
+            f"baseline {name} was made on corpus {there[0]} with {there[1]} sentences, but this one is "
             f"{here[0]} with {here[1]}; evaluate both on the same data, split and limit"
         )
     return document
@@ -200,7 +256,7 @@ def _document(
 
 
 def _versus(hypotheses: Sequence[str], corpus: Corpus, against: dict[str, Any]) -> dict[str, Any]:
-    """Score the baseline's kept hypotheses anew, so that both numbers come from one version of sacreBLEU."""
+    """Score the hypotheses of the baseline again, so that both numbers come from one version of sacreBLEU."""
     kept = against["hypotheses"]
     return {
         "name": against["model"]["name"],
@@ -211,10 +267,10 @@ def _versus(hypotheses: Sequence[str], corpus: Corpus, against: dict[str, Any]) 
 
 
 def _bleu(language: str | None) -> BLEU:
-    # force: no warning about hypotheses that look tokenised; a caption corpus in lower case would raise it every time
+    # force: no warning about hypotheses that look tokenised, which lower-case captions always do
     try:
         return BLEU(trg_lang=language or "", force=True)
-    except (ImportError, RuntimeError) as error:  # sacreBLEU's Japanese and Korean tokenisers are extras of it
+    except (ImportError, RuntimeError) as error:  # its Japanese and Korean tokenisers are optional
         raise BadInput(f"target language {language!r} needs a tokeniser that is not installed: {error}") from error
 
 
@@ -225,7 +281,7 @@ def _check_lengths(hypotheses: Sequence[str], references: Sequence[str]) -> None
 
 @contextlib.contextmanager
 def _sacrebleu_seed(seed: int) -> Iterator[None]:
-    """Set the environment variable that is sacreBLEU's only way in for a seed; what was there comes back."""
+    """Set the environment variable that sacreBLEU takes its seed from; restore it afterwards."""
     before = os.environ.get("SACREBLEU_SEED")
     os.environ["SACREBLEU_SEED"] = str(seed)
     try:

@@ -1,7 +1,6 @@
-"""Models of a real size with random weights, for speed alone: `make("opus-mt", length=20)`, and `sources` for it.
+"""Models of realistic size with random weights, to measure speed: `make("opus-mt", length=20)`, and `sources` for it.
 
-No `</s>` is ever chosen and none is forced, in whatever runs these weights: its bias among the final logits is far
-below every other. So each translation has the length that the model is limited to.
+The bias of `</s>` is far below every other logit, and it is never forced. So every translation has the maximum length.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from tprune.base.stamp import write_json
 from tprune.marian.checkpoint import Checkpoint
 from tprune.marian.model import PrunedMarianMTModel
 
-NEVER = -1e4  # as a logit's bias: far below any other, and no overflow in any precision
+NEVER = -1e4  # bias far below any logit, without overflow in any precision
 
 
 @dataclass(frozen=True)
 class Size:
-    """The sizes of a Marian that is as deep, wide and many-headed on both sides; `vocabulary` is shared."""
+    """Sizes of a Marian whose encoder and decoder are alike; `vocabulary` is shared."""
 
     d_model: int
     layers: int
@@ -40,7 +39,7 @@ SIZES = {"opus-mt": Size(d_model=512, layers=6, heads=8, ffn=2048, vocabulary=58
 
 
 def make(name: str, *, length: int, seed: int = 0) -> Checkpoint:
-    """Return a random Marian of a size of `SIZES` that translates everything into `length` tokens."""
+    """Return a random Marian of one of `SIZES` that translates everything into `length` tokens."""
     size = SIZES[name]
     pad = size.vocabulary - 1
     config = MarianConfig(
@@ -79,7 +78,7 @@ def sources(count: int, length: int, vocabulary: int, *, seed: int = 0) -> list[
 
 
 def _tokenizer(vocabulary: int) -> MarianTokenizer:
-    """Return a tokenizer that knows `</s>` 0, `<unk>` 1, made-up words and `<pad>` last; it is given no text."""
+    """Return a tokenizer with `</s>` 0, `<unk>` 1, made-up words and `<pad>` last; it never sees real text."""
     trained = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["a b c"]),

@@ -1,19 +1,19 @@
-"""BSSL, Block-wise Structured Sparsity Learning: which matrices let their lines die, and what that costs.
+"""BSSL, Block-wise Structured Sparsity Learning: measure how many lines each matrix type can lose, and the cost.
 
-One block type at a time (all its matrices, or all six types), a copy of the model is trained for a few steps on
+For one block type at a time (or all six together), a copy of the model is trained for a few steps on
 
     L_task + strength * sum over lines g of ||w_g||_2
 
-Only the one matrix is penalised, not its partner in the site: that is what makes it an analysis. Adam would move a
-weight by at most its learning rate a step, and no line would die within a short budget, so the group lasso enters by
-its proximal step in Adam's own metric (Yun, Lozano and Yang, NeurIPS 2021), after every optimiser step:
+Only this matrix is penalised, not its partner in the site. Adam moves a weight by at most its learning rate per step,
+so no line would die within a short budget. Therefore the group lasso is applied as its proximal step in Adam's metric
+(Yun, Lozano and Yang, NeurIPS 2021), after every optimiser step:
 
     w_g <- w_g * max(0, 1 - lr * strength / (d_g ||w_g||)),   d_g = root mean square of Adam's second moment
 
-d_g is taken over the weights of line g, so that the step has this closed form. A line thus dies when ||w_g|| * d_g, how
-much there is of it times how much the loss cares, stays below what the strength pays over
-the whole budget, strength * sum of lr. Strengths are given in the unit that pays for the median line of the model, so
-that 1 means the same for every model, learning rate and number of steps. A run with no penalty measures that unit.
+d_g is taken over the weights of line g, so that the step has this closed form. A line dies when ||w_g|| * d_g, its size
+times the sensitivity of the loss to it, stays below strength * sum of lr. Strengths are in a unit at which the median
+line of the model dies, so that 1 means the same for every model, learning rate and number of steps. A run without
+penalty measures that unit.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +39,13 @@ from tprune.marian.corpus import Corpus, Pairs, tokenise
 from tprune.marian.model import PrunedMarianMTModel
 from tprune.marian.objective import dev_loss
 from tprune.marian.quality import score
-from tprune.marian.train import Recipe, Regulariser, train
+from tprune.marian.recipe import Recipe
+from tprune.marian.train import Regulariser, train
 from tprune.marian.translate import translate
 from tprune.pruning.heatmap import draw
 from tprune.pruning.prune import batches
-from tprune.pruning.sensitivity import TYPES, Block, Row, Sensitivity
+from tprune.pruning.sensitivity import Block, Row, Sensitivity
+from tprune.pruning.settings import AnalysisSettings
 from tprune.pruning.sites import sub_blocks
 
 MATRICES = {  # block type -> parameter of a sub-block, dim of its lines in the paper's direction
@@ -54,55 +56,10 @@ MATRICES = {  # block type -> parameter of a sub-block, dim of its lines in the 
     "fc1": ("fc1.weight", 0),
     "fc2": ("fc2.weight", 1),
 }
-DIRECTIONS = ("paper", "opposite")
 JOURNAL = "runs.jsonl"
-TINY = 1e-12  # keeps 0/0 finite, far below any weight or gradient that matters
+TINY = 1e-12  # avoids 0/0; far below any relevant weight or gradient
 
 Watch = Callable[[str, int, int, float], None]  # (what runs, steps done, steps in all, task loss)
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What to analyse. The opposite direction is a control: it runs at the middle (of two: the lower) strength only.
-
-    A strength of 1 lets the median line of the model die within `steps`, as far as training does not hold it up.
-    `threshold` is the share of a block's root mean square line norm before the run, below which a line is dead.
-    `limit` and `dev_limit` cap the sentence pairs; `bleu_sentences` dev sentences are translated after each run.
-    """
-
-    strengths: tuple[float, ...] = (0.5, 1.0, 2.0)
-    steps: int = 40
-    lr: float = 2e-4
-    block_types: tuple[str, ...] = (*TYPES, "all")
-    directions: tuple[str, ...] = DIRECTIONS
-    threshold: float = 0.1
-    seed: int = 0
-    tokens: int = 1024
-    limit: int | None = None
-    dev_limit: int | None = 300
-    bleu_sentences: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.strengths or min(self.strengths) <= 0 or list(self.strengths) != sorted(set(self.strengths)):
-            raise BadInput(f"Settings.strengths: {self.strengths} must be above 0 and rising, e.g. 0.5, 1, 2")
-        for name, legal in (("block_types", (*TYPES, "all")), ("directions", DIRECTIONS)):
-            given = getattr(self, name)
-            if not given or len(set(given)) != len(given) or not set(given) <= set(legal):
-                raise BadInput(f"Settings.{name}: {given} must be one or more of {', '.join(legal)}, each once")
-        if "paper" not in self.directions:
-            raise BadInput("Settings.directions: the paper's direction must be among them, the opposite is its control")
-        for name, low in (("steps", 1), ("tokens", 1), ("limit", 1), ("dev_limit", 1), ("bleu_sentences", 0)):
-            if getattr(self, name) is not None and getattr(self, name) < low:
-                raise BadInput(f"Settings.{name}: {getattr(self, name)} must be at least {low}")
-        if not 0 < self.threshold < 1:
-            raise BadInput(f"Settings.threshold: {self.threshold:g} must lie between 0 and 1")
-        if not 0 < self.lr < 1:
-            raise BadInput(f"Settings.lr: {self.lr:g} must lie between 0 and 1")
-
-    @classmethod
-    def quick(cls, **changes: Any) -> Settings:
-        """Return settings for a first look: under a minute for a tiny model (d_model 128, 2 + 2 layers)."""
-        return cls(**{"strengths": (0.7, 1.5), "steps": 16, "tokens": 512, "dev_limit": 100, **changes})
 
 
 class Job(NamedTuple):
@@ -118,7 +75,7 @@ class Job(NamedTuple):
 
 
 class Target(NamedTuple):
-    """One penalised matrix: its lines lie along `dim`; `scale` is their root mean square norm before the run."""
+    """One penalised matrix with its lines along `dim`; `scale` is their root mean square norm before the run."""
 
     name: str
     weight: nn.Parameter
@@ -129,20 +86,20 @@ class Target(NamedTuple):
 def analyse(
     checkpoint: Checkpoint,
     corpus: Corpus,
-    settings: Settings | None = None,
+    settings: AnalysisSettings | None = None,
     *,
     dev: Corpus,
     out: Path | str,
     watch: Watch | None = None,
 ) -> Sensitivity:
-    """Run BSSL and write `sensitivity.json` and `heatmap.png` to the folder `out`; the checkpoint stays as it was.
+    """Run BSSL and write `sensitivity.json` and `heatmap.png` to the folder `out`; the checkpoint is not changed.
 
-    Every finished run is a line of `out/runs.jsonl`: a killed analysis continues behind the last one. Raises BadInput
+    Every finished run is a line of `out/runs.jsonl`; a killed analysis resumes after the last one. Raises BadInput
     when `out` holds anything else or runs of other settings, model or data; WorkFailed when training diverges.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BadInput(f"WORLD_SIZE {os.environ['WORLD_SIZE']}: an analysis is many short runs in one process")
-    settings = settings or Settings()
+    settings = settings or AnalysisSettings()
     inputs = {"model": checkpoint.id, "train": corpus.id, "dev": dev.id}
     journal = Journal(Path(out) / JOURNAL, fingerprint(settings, inputs))
     done = journal.open()
@@ -164,7 +121,7 @@ def analyse(
     return result
 
 
-def jobs(settings: Settings) -> list[Job]:
+def jobs(settings: AnalysisSettings) -> list[Job]:
     """Return every run in order: dense, no penalty, then per block type the paper's direction and the control."""
     strengths = {"paper": settings.strengths, "opposite": (settings.strengths[(len(settings.strengths) - 1) // 2],)}
     penalised = [
@@ -195,13 +152,13 @@ class Shrink:
 
     def __init__(self, places: Sequence[Target]) -> None:
         self.places = places
-        self.memory: dict[str, float] = {}  # one run of an analysis is short and never resumed in its middle
+        self.memory: dict[str, float] = {}  # runs are short and never resumed half-way
         self.optimiser: torch.optim.Optimizer | None = None
         self.paid = 0.0  # the sum of learning rates so far
         self.prices: list[Tensor] = []  # ||w_g|| * d_g before the last shrinking, per target (lines,)
 
     def look(self, optimiser: torch.optim.Optimizer) -> None:
-        """Remember the optimiser: its second moment and learning rate are read at every step."""
+        """Keep the optimiser, whose second moment and learning rate every step reads."""
         self.optimiser = optimiser
 
     @torch.no_grad()
@@ -220,14 +177,14 @@ class Shrink:
                 weight.mul_((1 - group["lr"] * strength / price.clamp_min(TINY)).clamp_min(0).unsqueeze(1 - dim))
 
     def unit(self) -> float:
-        """Return the strength that pays for the median line: median of ||w_g|| * d_g over the sum of learning rates."""
+        """Return the strength at which the median line dies: median of ||w_g|| * d_g over the sum of learning rates."""
         return float(torch.cat(self.prices).median()) / self.paid
 
 
 class _Bench:
-    """Everything the runs share: the model they start from, and the data as tokens."""
+    """What all runs share: the start model, and the data as tokens."""
 
-    def __init__(self, checkpoint: Checkpoint, corpus: Corpus, dev: Corpus, settings: Settings) -> None:
+    def __init__(self, checkpoint: Checkpoint, corpus: Corpus, dev: Corpus, settings: AnalysisSettings) -> None:
         longest = checkpoint.model.config.max_position_embeddings
         pairs = tokenise(corpus, checkpoint.tokenizer, longest)
         held_out = tokenise(dev, checkpoint.tokenizer, longest)
@@ -260,7 +217,7 @@ class _Bench:
         strength: float,
         watch: Callable[[int, int, float], None],
     ) -> float:
-        """Train `model` in place and return the unit of strength as its gradients had it."""
+        """Train `model` in place and return the unit of strength measured from its gradients."""
         settings = self.settings
         recipe = Recipe(
             steps=settings.steps,
@@ -300,7 +257,7 @@ def _block(place: Target, alive: Tensor) -> Block:
 
 @torch.no_grad()
 def _zero(places: Sequence[Target], alive: Sequence[Tensor]) -> bool:
-    """Set the dead lines to zero; return whether that changed anything."""
+    """Set the dead lines to zero; return whether a weight changed."""
     changed = False
     for (_, weight, dim, _), lines in zip(places, alive, strict=True):
         dead = weight.index_select(dim, (~lines).nonzero()[:, 0])
@@ -319,21 +276,21 @@ def _offset(watch: Watch | None, label: str, before: int, total: int) -> Callabl
     return report
 
 
-def fingerprint(settings: Settings, inputs: dict[str, str]) -> str:
-    """Return 16 hex digits over everything that decides the result."""
+def fingerprint(settings: AnalysisSettings, inputs: dict[str, str]) -> str:
+    """Return 16 hex digits that identify everything that determines the result."""
     return hashlib.sha256(json.dumps([asdict(settings), inputs], sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Journal:
-    """The finished runs, one JSON line each, written in one piece; a torn last line is a run that was not finished."""
+    """The finished runs, one JSON line each; an incomplete last line belongs to an unfinished run."""
 
     def __init__(self, path: Path, mark: str) -> None:
         self.path, self.mark = path, mark
 
     def open(self) -> dict[Job, Row]:
-        """Return the runs that are there already, and cut off a torn last line.
+        """Return the finished runs, and remove an incomplete last line.
 
-        Raises BadInput when the folder holds something else, or the runs belong to another analysis.
+        Raises BadInput when the folder has other content, or runs of another analysis.
         """
         if not self.path.is_file():
             check_vacant(self.path.parent).mkdir(parents=True, exist_ok=True)

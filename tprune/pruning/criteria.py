@@ -1,75 +1,49 @@
-"""How lines are scored: one function a criterion, all comparable over the whole model.
+"""The pruning criteria, one row each. Torch-free: functions are named here, and imported when they are used.
 
-`magnitude` reads the norms; `taylor` the change of the loss that removing a line would cause, to first order; `random`
-is the control. `shs` and `group-lasso` train first and then rank by what their penalty has left
-(`tprune.pruning.penalty`); with no steps to train in they read the norms.
+To add a criterion, write its functions in one module and add one row; the command line, the checks of settings, reports
+and figures follow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-
-from tprune.marian.batches import Batch
-from tprune.marian.model import PrunedMarianMTModel
-from tprune.marian.objective import cross_entropy, target_logits
-from tprune.pruning.sites import line_norms, line_sums, site_parameters, sites
-
-LineScores = dict[str, Tensor]  # site name -> (lines,)
+from importlib import import_module
+from typing import Any
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What a criterion may look at besides the model: calibration batches and a seed."""
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """How lines are scored, and the penalty that is applied in training before the cut.
 
-    batches: Sequence[Batch] = ()
-    seed: int = 0
+    `scores` names a function (model, evidence) -> site name -> scores (lines,), see `tprune.pruning.scores`; it is not
+    used after training under a penalty. `penalty` names a function of squared line weights (lines,) -> scalar, see
+    `tprune.pruning.penalty`. With `calibrated`, the evidence has batches of training data. Names are
+    `module:function`.
+    """
 
-
-Criterion = Callable[[PrunedMarianMTModel, Evidence], LineScores]
-
-
-def relative_norms(model: PrunedMarianMTModel, evidence: Evidence) -> LineScores:
-    """Return every line's norm over the root mean square norm of its site, so that sites of any scale compare."""
-    found = {site.name: line_norms(model, site) for site in sites(model)}
-    return {name: norms / norms.square().mean().sqrt().clamp_min(1e-12) for name, norms in found.items()}
+    scores: str
+    penalty: str | None = None
+    calibrated: bool = False
 
 
-def taylor(model: PrunedMarianMTModel, evidence: Evidence) -> LineScores:
-    """Return the mean over batches of (sum over a line's weights of w * dL/dw)^2 (Molchanov et al., CVPR 2019)."""
-    totals = {site: torch.zeros(site.lines) for site in sites(model)}
-    model.eval()
-    for batch in evidence.batches:
-        logits, labels = target_logits(model, batch)
-        loss = cross_entropy(logits, labels, smoothing=0.0, pad=model.config.pad_token_id)
-        model.zero_grad()
-        loss.backward()
-        with torch.no_grad():
-            for site, total in totals.items():
-                members = site_parameters(model, site)
-                total += line_sums(members, _first_order).square().cpu()
-    model.zero_grad()
-    return {site.name: total / max(len(evidence.batches), 1) for site, total in totals.items()}
+NORMS = "tprune.pruning.scores:relative_norms"
 
-
-def _first_order(parameter: Tensor) -> Tensor:
-    """w * dL/dw; zero where the loss does not reach (an encoder that no cross-attention reads any more)."""
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter * parameter.grad
-
-
-def random_scores(model: PrunedMarianMTModel, evidence: Evidence) -> LineScores:
-    """Return uniform random scores in [0, 1) from the evidence's seed."""
-    generator = torch.Generator().manual_seed(evidence.seed)
-    return {site.name: torch.rand(site.lines, generator=generator) for site in sites(model)}
-
-
-CRITERIA: dict[str, Criterion] = {
-    "shs": relative_norms,
-    "group-lasso": relative_norms,
-    "magnitude": relative_norms,
-    "taylor": taylor,
-    "random": random_scores,
+CRITERIA = {
+    "shs": Criterion(NORMS, penalty="tprune.base.hoyer:group_hoyer_square"),
+    "group-lasso": Criterion(NORMS, penalty="tprune.base.hoyer:group_lasso"),
+    "magnitude": Criterion(NORMS),
+    "taylor": Criterion("tprune.pruning.scores:taylor", calibrated=True),
+    "random": Criterion("tprune.pruning.scores:random_scores"),
 }
+
+
+def function(name: str) -> Any:
+    """Return the function that a row calls `module:function`."""
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def listed() -> str:
+    """Return the names of all criteria for a message: "a, b or c"."""
+    *others, last = CRITERIA
+    return f"{', '.join(others)} or {last}"

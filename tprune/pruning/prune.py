@@ -1,9 +1,9 @@
-"""The job itself: train under a penalty, score the lines, plan, cut, fine-tune.
+"""Prune a checkpoint: train under a penalty, score the lines, plan, cut, fine-tune.
 
-    result = prune(load("opus-mt-en-de"), corpus.load(data, split="train"), Settings(keep=0.5))
+    small = prune(load("opus-mt-en-de"), corpus.load(data, split="train"), keep=0.5).save("small")
 
-Every criterion gets the same number of optimiser steps in all: `steps` under the penalty and `finetune_steps` after the
-cut; those that need no training before the cut spend both on fine-tuning.
+Every criterion gets the same total number of optimiser steps: `steps` under the penalty and `finetune_steps` after the
+cut. Criteria without a penalty spend both on fine-tuning.
 """
 
 from __future__ import annotations
@@ -16,106 +16,74 @@ from pathlib import Path
 from typing import Any
 
 from tprune.base.errors import BadInput
+from tprune.base.fields import chosen
 from tprune.marian.batches import Batch, collate, in_order
-from tprune.marian.checkpoint import Checkpoint
+from tprune.marian.checkpoint import Checkpoint, save
 from tprune.marian.corpus import Corpus, Pairs, tokenise
 from tprune.marian.count import count
 from tprune.marian.model import PrunedMarianMTModel
 from tprune.marian.objective import dev_loss
-from tprune.marian.train import LOOK_EVERY, Recipe, Regulariser, train
-from tprune.pruning.allocate import allocate, check_keep, plan_at
-from tprune.pruning.criteria import CRITERIA, Evidence, LineScores
-from tprune.pruning.penalty import FORMULAS, Decoupled
+from tprune.marian.recipe import Recipe
+from tprune.marian.train import Regulariser, train
+from tprune.pruning.allocate import allocate, plan_at
+from tprune.pruning.criteria import CRITERIA, function
+from tprune.pruning.penalty import Decoupled
 from tprune.pruning.plan import Plan
 from tprune.pruning.pressure import DEAD, Pressure, dead_share
+from tprune.pruning.scores import Evidence, LineScores
+from tprune.pruning.settings import Settings
 from tprune.pruning.sites import sites
 from tprune.pruning.surgery import cut, mask
 from tprune.pruning.verify import require, verify
 
-MIN_STEPS = LOOK_EVERY + 1  # the press first sees Adam's moments after LOOK_EVERY steps
 CALIBRATION = 8  # batches of training data that Taylor's scores are averaged over
 
 Watch = Callable[[str, int, int, float], None]  # (phase, steps done, steps in all, task loss)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What to prune and how.
-
-    `strength` None: it follows `keep` (see `tprune.pruning.pressure`). `keep` None: the lines that `strength` kills go.
-    """
-
-    keep: float | None = 0.5
-    criterion: str = "shs"
-    steps: int = 200
-    finetune_steps: int = 400
-    lr: float = 5e-4
-    finetune_lr: float = 5e-4
-    strength: float | None = None
-    round_to: int = 8
-    seed: int = 0
-    distill: bool = False
-    tokens: int = 2048
-
-    def __post_init__(self) -> None:
-        if self.keep is not None:
-            check_keep(self.keep)
-        elif self.strength is None:
-            raise BadInput("--keep or --strength must be given: without a budget nothing says how much to cut")
-        if self.criterion not in CRITERIA:
-            raise BadInput(f"--criterion {self.criterion!r}: must be one of {', '.join(CRITERIA)}")
-        for name, low in (("steps", 0), ("finetune_steps", 0), ("round_to", 1), ("tokens", 1)):
-            if getattr(self, name) < low:
-                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {low}")
-        for name in ("lr", "finetune_lr"):
-            if not 0 < getattr(self, name) < 1:
-                flag = f"--{name.replace('_', '-')}"
-                raise BadInput(f"{flag} {getattr(self, name):g}: must lie between 0 and 1, e.g. 5e-4")
-        self._check_penalty()
-
-    def _check_penalty(self) -> None:
-        if self.penalised and self.steps < MIN_STEPS:
-            raise BadInput(
-                f"--steps {self.steps}: a penalty needs at least {MIN_STEPS} (0: cut without training first)"
-            )
-        if self.strength is not None and self.strength <= 0:
-            raise BadInput(f"--strength {self.strength:g}: must be above 0 (leave it out to follow --keep)")
-        if self.strength is not None and not self.penalised:
-            raise BadInput(f"--strength needs a penalty and --steps above 0; {self.criterion!r} has none: give --keep")
-
-    @property
-    def penalised(self) -> bool:
-        """Whether there is a training phase before the cut."""
-        return self.criterion in FORMULAS and self.steps > 0
-
-
 @dataclass(frozen=True)
 class Pruned:
-    """The small model, the plan that made it, the big model the plan was applied to, and the facts for its stamp."""
+    """The small model, the plan that cut it, the facts for its stamp, and the checkpoint that was pruned."""
 
     model: PrunedMarianMTModel
     plan: Plan
-    before_cut: PrunedMarianMTModel
     facts: dict[str, Any]
+    source: Checkpoint
+
+    def __repr__(self) -> str:
+        facts = self.facts
+        loss = f", dev loss {facts['dev_loss']:.3f}" if "dev_loss" in facts else ""
+        return (
+            f"Pruned({self.source.name!r} by {facts['criterion']}: {facts['kept']:.1%} of the prunable weights kept, "
+            f"{facts['params']:,} of {facts['dense_params']:,} parameters{loss})"
+        )
+
+    def save(self, out: Path | str) -> Checkpoint:
+        """Write a checkpoint folder with plan and facts, whole or not at all, and return it."""
+        plan, inputs = self.plan.to_json(), {self.source.name: self.source.id}
+        return save(self.model, self.source.tokenizer, out, facts=self.facts, plan=plan, inputs=inputs)
 
 
 def prune(
     checkpoint: Checkpoint,
     corpus: Corpus,
-    settings: Settings,
+    settings: Settings | None = None,
     *,
     dev: Corpus | None = None,
     strengths: Mapping[str, float] | None = None,
     teacher: Checkpoint | None = None,
     run_dir: Path | None = None,
     watch: Watch | None = None,
+    **fields: Any,
 ) -> Pruned:
-    """Prune `checkpoint` with `corpus` as training data; the checkpoint itself is left as it was.
+    """Prune `checkpoint` with `corpus` as training data; the checkpoint itself is not changed.
 
-    `strengths` are the per-site factors of BSSL (`Sensitivity.strengths`). Distillation is from `teacher`, or with
-    `Settings.distill` from the checkpoint itself. With `run_dir` a killed run continues where
-    it was. Raises BadInput for settings that cannot be and WorkFailed when training diverges.
+    `fields` are those of `Settings`, such as `keep=0.5`; they override `settings`. `strengths` are the per-site factors
+    of an analysis (`Sensitivity.strengths`). Distillation is from `teacher`, or with `distill=True` from the checkpoint
+    itself. With `run_dir` a killed run resumes from its last state. Raises BadInput for illegal settings, WorkFailed
+    when training diverges, TypeError for an unknown field.
     """
+    settings = chosen(Settings, settings, fields)
     if not sites(checkpoint.model):
         raise BadInput(f"model {checkpoint.name!r}: nothing is left to prune, every sub-block is empty already")
     limit = checkpoint.model.config.max_position_embeddings
@@ -146,21 +114,23 @@ def prune(
     if dev_batches:
         facts["dev_loss"] = dev_loss(small, dev_batches)
     facts |= _sizes(checkpoint.model, small)
-    return Pruned(small.eval(), plan, big.eval(), facts)
+    return Pruned(small.eval(), plan, facts, checkpoint)
 
 
 def score(model: PrunedMarianMTModel, pairs: Pairs, settings: Settings) -> LineScores:
-    """Return the score of every line by the settings' criterion, on the weights as they are."""
+    """Return the score of every line by the settings' criterion, on the current weights."""
     calibration: list[Batch] = []
-    if settings.criterion == "taylor":
+    criterion = CRITERIA[settings.criterion]
+    if criterion.calibrated:
         step = max(len(pairs) // (CALIBRATION * 64), 1)
         some = Pairs(pairs.source[::step], pairs.target[::step])
         calibration = batches(some, model)[:: max(len(batches(some, model)) // CALIBRATION, 1)]
-    return CRITERIA[settings.criterion](model, Evidence(calibration, settings.seed))
+    found: LineScores = function(criterion.scores)(model, Evidence(calibration, settings.seed))
+    return found
 
 
 def _plan(model: PrunedMarianMTModel, scores: LineScores, settings: Settings) -> Plan:
-    """Return the plan: the best lines within the budget, or without one the lines that are not dead."""
+    """Return the plan: the best lines within the budget, or without a budget all lines that are not dead."""
     facts = asdict(settings)
     if settings.keep is None:
         return plan_at(model, sites(model), scores, DEAD, settings.round_to, facts)
@@ -168,7 +138,7 @@ def _plan(model: PrunedMarianMTModel, scores: LineScores, settings: Settings) ->
 
 
 def batches(pairs: Pairs, model: PrunedMarianMTModel, *, tokens: int = 4096) -> list[Batch]:
-    """Return all pairs once, as padded batches of about `tokens` tokens, shortest first."""
+    """Return all pairs once, in padded batches of at most `tokens` tokens, shortest first."""
     lengths = [(len(s), len(t)) for s, t in zip(pairs.source, pairs.target, strict=True)]
     pad, start = model.config.pad_token_id, model.config.decoder_start_token_id
     return [
@@ -186,11 +156,13 @@ def _sparsify(
     run_dir: Path | None,
     watch: Watch | None,
 ) -> tuple[LineScores, dict[str, Any]]:
-    """Train under the penalty, in place; return the lines' scores after it and the facts of it."""
-    press = Decoupled(model, FORMULAS[settings.criterion], strengths)
+    """Train under the penalty, in place; return the scores of the lines and facts about the training."""
+    formula = CRITERIA[settings.criterion].penalty
+    assert formula is not None  # `settings.penalised`
+    press = Decoupled(model, function(formula), strengths)
     follow, start = None, settings.strength
     if start is None:
-        assert settings.keep is not None  # Settings sees to it
+        assert settings.keep is not None  # checked by Settings
         follow, start = Pressure(press, settings.keep, settings.steps), 0.0
     name = f"{settings.criterion} {'at a strength' if follow is None else 'growing'}, keep {settings.keep}"
     if strengths:
@@ -224,7 +196,7 @@ def _recipe(settings: Settings, steps: int, lr: float, *, final: float) -> Recip
 
 
 def _facts(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
-    """Return what the small model's stamp says; a model that was pruned before stays under its first criterion."""
+    """Return facts for the small model's stamp; `keep` of repeated pruning is the product."""
     facts: dict[str, Any] = {**asdict(settings), "source": checkpoint.name, "source_id": checkpoint.id}
     before = checkpoint.facts
     if before.get("keep") and settings.keep:

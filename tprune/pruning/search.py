@@ -1,4 +1,4 @@
-"""Find the smallest budget whose quality loss stays within a limit: bisection over `keep`, a full run each time."""
+"""Find the smallest budget whose quality loss stays within a limit: bisection over `keep`, one full run per step."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tprune.base.errors import BadInput, WorkFailed
+from tprune.base.errors import WorkFailed
 from tprune.marian.checkpoint import Checkpoint
 from tprune.marian.corpus import Corpus
 from tprune.marian.quality import score
 from tprune.marian.translate import translate
-from tprune.pruning.prune import Pruned, Settings, Watch
+from tprune.pruning.prune import Pruned, Watch
+from tprune.pruning.settings import Settings, check_limit
 
-LOW, HIGH = 0.05, 1.0  # shares of the prunable weights between which the answer is looked for
-TRIES = 5  # bisection steps: the answer is known to 3 % of the prunable weights
+LOW, HIGH = 0.05, 1.0  # bounds of `keep`
+TRIES = 5  # bisection steps: they locate `keep` to 3 % of the prunable weights
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ def prune_within(
 ) -> tuple[Pruned, list[Trial]]:
     """Prune once by `settings`, or with a `limit` (per cent of BLEU on `dev`) search the smallest `keep` within it.
 
-    `run` is `pruning.prune` with everything bound but settings, `run_dir` and `watch`. Every budget has a folder of its
-    own in `run_dir`, so that a killed search continues. Raises as `prune` and `smallest` do.
+    `run` is `pruning.prune` with everything bound except settings, `run_dir` and `watch`. Every budget has its own
+    folder in `run_dir`, so that a killed search resumes. Raises like `prune` and `smallest`.
     """
 
     def at(keep: float | None) -> Pruned:
@@ -56,12 +57,11 @@ def smallest(
     *,
     limit: float,
     tries: int = TRIES,
-    watch: Callable[[Trial], None] | None = None,
 ) -> tuple[Pruned, list[Trial]]:
     """Return the smallest result whose loss is within `limit` per cent, and all trials.
 
     `run(keep)` prunes to a share of the weights; `loss(result)` is its relative BLEU loss in per cent. Raises BadInput
-    for a limit that is no percentage, WorkFailed when no trial stays within it.
+    for an illegal limit, WorkFailed when no trial stays within it.
     """
     check_limit(limit)
     low, high = LOW, HIGH
@@ -72,8 +72,6 @@ def smallest(
         result = run(keep)
         trial = Trial(keep, round(loss(result), 3))
         trials.append(trial)
-        if watch:
-            watch(trial)
         if trial.bleu_loss_percent <= limit:
             best, high = result, keep
         else:
@@ -97,9 +95,3 @@ def bleu_loss(dense: Checkpoint, dev: Corpus) -> Callable[[Pruned], float]:
         return 100 * (before - after) / max(before, 1e-9)
 
     return loss
-
-
-def check_limit(limit: float) -> None:
-    """Raise BadInput unless `limit` is a percentage in [0, 100)."""
-    if not 0 <= limit < 100:
-        raise BadInput(f"--max-bleu-drop {limit:g}: must be a relative loss in per cent, from 0 to below 100")

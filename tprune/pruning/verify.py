@@ -1,7 +1,7 @@
-"""Prove that cutting changed nothing but the size: a cut model against the big one with zeros in its place.
+"""Verify that a cut model computes the same as the full-size model with zeros in the place of cut lines.
 
-The reference runs HuggingFace's own Marian, so it shares no line of attention or surgery with the cut model. Inputs are
-random token ids with padding in the batch: an identity must hold for every input.
+The reference is HuggingFace's own Marian, so it shares no attention or surgery code with the cut model. Inputs are
+random token ids with padding: the identity must hold for every input.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from torch import Tensor
 from transformers import MarianMTModel
 
 from tprune.base.errors import BadInput, WorkFailed
-from tprune.marian.model import PrunedMarianMTModel, stock_sizes
+from tprune.marian.checkpoint import Checkpoint
+from tprune.marian.config import stock_sizes
+from tprune.marian.model import PrunedMarianMTModel
 from tprune.pruning.surgery import expand
 
-TOLERANCE = 1e-8  # largest logit difference, in float64: an identity, free of an ill-conditioned model's rounding
+TOLERANCE = 1e-8  # largest logit difference, in float64, where rounding is negligible even if ill-conditioned
 SENTENCES, SOURCE, TARGET = 8, 24, 24  # batch and lengths (tokens) of the trial
 
 
@@ -33,28 +35,35 @@ class Verdict:
     def passed(self) -> bool:
         return self.max_abs_logit_diff <= TOLERANCE and self.identical == self.sentences
 
+    def __repr__(self) -> str:
+        return (
+            f"Verdict({'passed' if self.passed else 'FAILED'}: logits within {self.max_abs_logit_diff:.1e}, "
+            f"{self.identical} of {self.sentences} greedy translations identical)"
+        )
 
-def verify(model: PrunedMarianMTModel, against: MarianMTModel | None = None, *, seed: int = 0) -> Verdict:
-    """Compare `model` with `against` (default: its own zero-filled stock expansion) and return the verdict.
+
+def verify(
+    model: Checkpoint | PrunedMarianMTModel, against: Checkpoint | MarianMTModel | None = None, *, seed: int = 0
+) -> Verdict:
+    """Compare a model with `against` (default: its own zero-filled stock expansion) and return the verdict.
 
     Raises BadInput when the two have different vocabularies.
     """
-    model, reference = (
-        copy.deepcopy(model).double(),
-        (expand(model) if against is None else copy.deepcopy(against)).double(),
-    )
-    ours, theirs = model.config, reference.config
+    cut = copy.deepcopy(model.model if isinstance(model, Checkpoint) else model).double()
+    other = against.model if isinstance(against, Checkpoint) else against
+    reference = (expand(cut) if other is None else copy.deepcopy(other)).double()
+    ours, theirs = cut.config, reference.config
     if (ours.vocab_size, ours.decoder_vocab_size) != (theirs.vocab_size, theirs.decoder_vocab_size):
         raise BadInput(
             f"cannot compare: vocabularies of {ours.vocab_size} and {theirs.vocab_size} pieces are not one model's"
         )
-    source, mask, target = _trial(model, seed)
+    source, mask, target = _trial(cut, seed)
     with torch.inference_mode():
         logits = [
             network.eval()(input_ids=source, attention_mask=mask, decoder_input_ids=target).logits
-            for network in (model, reference)
+            for network in (cut, reference)
         ]
-        greedy = [_greedy(network, source, mask) for network in (model, reference)]
+        greedy = [_greedy(network, source, mask) for network in (cut, reference)]
     difference = float((logits[0] - logits[1]).abs().max())
     identical = sum(a == b for a, b in zip(*greedy, strict=True))
     return Verdict(difference, identical, SENTENCES)
@@ -77,7 +86,7 @@ def require(verdict: Verdict, what: str) -> None:
 
 
 def _trial(model: PrunedMarianMTModel, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Random source ids, their mask (shorter and shorter rows) and random decoder input."""
+    """Return random source ids, their mask (rows of decreasing length) and random decoder input."""
     generator = torch.Generator().manual_seed(seed)
     positions = model.config.max_position_embeddings
     source_length, target_length = min(SOURCE, positions), min(TARGET, positions)
