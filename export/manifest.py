@@ -222,12 +222,12 @@ class Manifest:
         return {**header, "task": TRANSLATION, **body}
 
     def check_files(self, folder: Path | str) -> None:
-        """Raise BadInput for every graph file that is missing or has other bytes than the manifest says."""
+        """Raise BadInput for every graph file that is missing or differs from the manifest."""
         check_files(folder, self.files)
 
 
 def read_document(folder: Path | str) -> dict[str, Any]:
-    """Return what `folder/manifest.json` holds: an artefact's manifest of a schema that is known, of any task.
+    """Return the content of `folder/manifest.json`: a manifest of a known schema, of any task.
 
     Raises BadInput for everything else.
     """
@@ -249,19 +249,19 @@ def read_document(folder: Path | str) -> dict[str, Any]:
 
 
 def task_of(document: Mapping[str, Any]) -> str:
-    """Return the task of the artefact that a manifest describes; those without one are older than images."""
+    """Return the task in a manifest; older manifests, from before image networks, have none."""
     return str(document.get("task", TRANSLATION))
 
 
 def check_task(folder: Path | str, document: Mapping[str, Any], task: str) -> None:
-    """Raise BadInput unless a manifest is that of an artefact of `task`."""
+    """Raise BadInput unless a manifest is for `task`."""
     if (found := task_of(document)) != task:
         raise BadInput(f"{str(folder)!r} is an artefact for {found}; this takes one for {task}")
 
 
 @contextmanager
 def complete(folder: Path | str) -> Iterator[None]:
-    """Raise BadInput for what a block misses in the manifest of `folder`."""
+    """Raise BadInput for fields of the manifest in `folder` that the block misses."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -270,7 +270,7 @@ def complete(folder: Path | str) -> Iterator[None]:
 
 
 def check_files(folder: Path | str, files: Mapping[str, FileEntry]) -> None:
-    """Raise BadInput for every one of `files` that `folder` has not or has with other bytes."""
+    """Raise BadInput for every one of `files` that is missing in `folder` or has other bytes."""
     complaints = []
     for name, entry in files.items():
         path = Path(folder) / name
@@ -332,7 +332,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; ValueError when a key stands in it twice, of which the runner would refuse both."""
+    """Return a JSON object; ValueError for a repeated key, which the runner would refuse too."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

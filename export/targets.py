@@ -1,8 +1,8 @@
-"""For which processors an int8 ONNX artefact is made: on these its sums of 8-bit products are exact. Torch-free.
+"""Target processors of int8 ONNX artefacts, on which their sums of 8-bit products are exact. Torch-free.
 
 x86 processors with AVX2 or AVX-512 but without VNNI multiply by `vpmaddubsw`: two neighbouring products, activation
-(0 to 255) times weight (-128 to 127), are added in 16 bits, and what does not fit is cut off at 32,767. An artefact for
-`all` processors has weights whose pairs always fit. See "Data type selection" in ONNX Runtime's page on quantisation.
+(0 to 255) times weight (-128 to 127), are added in 16 bits, and sums saturate at 32,767. An artefact for `all`
+processors has weights whose pairs never saturate. See "Data type selection" in ONNX Runtime's page on quantisation.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from tprune.base import processor
 from tprune.base.errors import BadInput, Caution
 
 PAIR = 128
-"""Largest sum of two neighbouring weights of one sign whose products fit: 255 * 128 = 32,640."""
+"""Largest sum of two neighbouring weights of one sign that never saturates: 255 * 128 = 32,640."""
 REDUCED = PAIR // 2
-"""Largest weight of which any two fit."""
+"""Largest weight of which any two never saturate."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """One row of the table: how messages name the processors, and whether all of them sum exactly."""
+    """One target: the processors' name in messages, and whether all of them sum exactly."""
 
     label: str
     exact: bool
@@ -37,16 +37,16 @@ ALL = "all"
 
 
 def named(name: str) -> Target:
-    """Return a target. Raises BadInput, which lists the legal ones, for a name that is none."""
+    """Return a target by name. Raises BadInput, which lists the legal names, for an unknown one."""
     if name not in TARGETS:
         raise BadInput(f"target CPU {name!r}: must be one of {', '.join(TARGETS)}")
     return TARGETS[name]
 
 
 def of_document(document: Mapping[str, object]) -> str:
-    """Return the target in a manifest; int8 ONNX artefacts older than this entry have weights of a full 8 bits.
+    """Return the target in a manifest; int8 ONNX artefacts from before this field have weights of a full 8 bits.
 
-    Of a translation model only the encoder is multiplied by the operator that needs exact sums.
+    In a translation model, only the encoder uses the operator that needs exact sums.
     """
     of_onnx = (document["runtime"], document["precision"]) == ("onnxruntime", "int8")
     components = document.get("int8", ("encoder",))
@@ -55,7 +55,7 @@ def of_document(document: Mapping[str, object]) -> str:
 
 
 def check(name: str | None, *, to: str, precision: str) -> None:
-    """Raise BadInput for a target asked of an export that is the same for every processor, and as `check_gate` does."""
+    """Raise BadInput for a target of an export that does not depend on the processor, and as `check_gate` does."""
     if name is not None:
         if (to, precision) != ("onnx", "int8"):
             raise BadInput(f"target CPU {name!r}: {precision} for {to} is the same for every processor; leave it out")
@@ -63,7 +63,7 @@ def check(name: str | None, *, to: str, precision: str) -> None:
 
 
 def check_gate(name: str, here: processor.Processor | None = None) -> None:
-    """Raise BadInput unless this processor can judge an artefact for the target `name` (see `TARGETS`)."""
+    """Raise BadInput unless this processor can measure the quality of an artefact for target `name`."""
     here = here or processor.here()
     if named(name).exact and not processor.has_exact_u8s8(here):
         raise BadInput(
@@ -73,7 +73,7 @@ def check_gate(name: str, here: processor.Processor | None = None) -> None:
 
 
 def warn(what: str, name: str, here: processor.Processor | None = None) -> None:
-    """Warn that the artefact `what`, made for the target `name`, gives other results on this processor."""
+    """Warn if the artefact `what`, exported for the target `name`, gives other results on this processor."""
     here = here or processor.here()
     if named(name).exact and not processor.has_exact_u8s8(here):
         warnings.warn(

@@ -1,7 +1,7 @@
-"""Products and tables of an ExecuTorch method, fp32 or int8; int8 ones are spelled in operators that XNNPACK knows.
+"""Products and tables of an ExecuTorch method, fp32 or int8.
 
-A weight is quantised here, symmetrically per output row. Its input is quantised while the program runs, per row and
-asymmetrically; XNNPACK recognises the quantise-dequantise pairs around a `linear` and runs one integer kernel.
+Weights are quantised at export, symmetrically per output row; inputs at run time, asymmetrically per row. XNNPACK
+recognises the quantise-dequantise pairs around a `linear` and runs one integer kernel.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 QUANTISED = torch.ops.quantized_decomposed
 LOWEST, HIGHEST = -127, 127
-"""Symmetric: -128 is left out."""
+"""Symmetric range, without -128."""
 
 
 def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(rows, n) -> int8 (rows, n) and scales (rows), so that their product is the weight up to half a scale."""
-    # It defines the operators of `QUANTISED`; here, because it needs ExecuTorch, and ten seconds.
+    """Quantise (rows, n) to int8 (rows, n) and scales (rows); the error is at most half a scale."""
+    # Defines the operators of `QUANTISED`. Imported here because it needs ExecuTorch and takes ten seconds.
     import executorch.exir.passes._quant_patterns_and_replacements  # noqa: F401
 
     largest = weight.abs().amax(dim=1)
@@ -27,7 +27,7 @@ def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Products(nn.Module):
-    """hidden (rows, n) -> a product with each of some linear layers; int8 ones share one quantisation of the input."""
+    """Multiply hidden (rows, n) with several linear layers; int8 products share one quantisation of the input."""
 
     def __init__(self, parts: Sequence[nn.Linear], *, int8: bool) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Products(nn.Module):
 
 
 class Table(nn.Module):
-    """ids -> rows of a matrix (ids, n), float32."""
+    """Look up rows of a matrix: ids -> (ids, n), float32."""
 
     rows: Tensor
     scale: Tensor

@@ -1,8 +1,8 @@
-"""The file of an ExecuTorch program, in which nothing has to lie twice: `fold(program)`.
+"""Deduplicate weights in a `.pte` file of ExecuTorch: `fold(program)`.
 
-XNNPACK's weights and the constants of all other operators are segments of the file, so a matrix that is both looked up
-in and multiplied with is written twice. But a segment is an offset and a size, and two may overlap: the weight is read
-where the constant lies, and its own copy is left out. Places and names of fields are those of ExecuTorch's program.fbs.
+XNNPACK's weights and the constants of other operators are different segments of the file, so a matrix that is both
+embedding and projection is written twice. A segment is an offset and a size, and segments may overlap: `fold` removes
+the weight and points its segment to the constant. Field numbers are those of ExecuTorch's program.fbs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 ALIGNMENT = 128
-"""Every segment, and every constant that a segment may be, begins at a multiple of this many bytes."""
+"""Alignment of segments and of constants, in bytes."""
 
 _MAGIC, _BASE, _DATA_SIZE = slice(8, 12), 24, 32  # of the header: where segments begin, and their size
 _PROGRAM_SEGMENTS, _PROGRAM_CONSTANTS, _PROGRAM_NAMED = 12, 14, 18
@@ -23,13 +23,13 @@ _NAMED_SEGMENT = 6
 
 @dataclass(frozen=True)
 class _Table:
-    """A table of a flatbuffer; its fields are found by their place in the table of places before it."""
+    """A flatbuffer table; the vtable gives the offsets of its fields."""
 
     buffer: bytearray
     at: int
 
     def place(self, field: int) -> int:
-        """Return where a field lies; 0 when it has its default and is not written."""
+        """Return the offset of a field; 0 if it has its default and is not written."""
         places = self.at - self._read("<i", self.at)
         offset = self._read("<H", places + field) if field < self._read("<H", places) else 0
         return self.at + offset if offset else 0
@@ -42,7 +42,7 @@ class _Table:
         return place + self._read("<I", place)
 
     def elements(self, field: int, size: int) -> Iterator[int]:
-        """Yield the place of every element of a vector."""
+        """Yield the offset of every element of a vector."""
         if place := self.place(field):
             start = self.follow(place)
             yield from range(start + 4, start + 4 + size * self._read("<I", start), size)
@@ -56,8 +56,8 @@ class _Table:
 
 
 def fold(program: bytes) -> bytes:
-    """Return `program`, whose constants are aligned to `ALIGNMENT`, without the weights that are constants as well."""
-    if program[_MAGIC] != b"eh00":  # one without segments
+    """Return `program`, whose constants are aligned to `ALIGNMENT`, without weights that are also constants."""
+    if program[_MAGIC] != b"eh00":  # no segments
         return program
     (base,) = struct.unpack_from("<Q", program, _BASE)
     head, data = bytearray(program[:base]), memoryview(program)[base:]
@@ -87,5 +87,5 @@ def fold(program: bytes) -> bytes:
 
 
 def _find(content: memoryview, constants: memoryview, places: list[int]) -> int | None:
-    """Return the place among `places` where the constants hold `content`."""
+    """Return the offset among `places` at which the constants contain `content`, or None."""
     return next((place for place in places if constants[place : place + len(content)] == content), None)

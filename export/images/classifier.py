@@ -46,7 +46,7 @@ class Classifier:
             return np.stack([self._run(image)[0] for image in inputs(pixels)])
 
 
-def open(folder: str | Path, threads: int = 1) -> Classifier:  # noqa: A001 - `image_runtime.open(folder)`, as it is meant
+def open(folder: str | Path, threads: int = 1) -> Classifier:  # noqa: A001 - used as `image_runtime.open(folder)`
     """Open an artefact of either runtime; its file is checked against the manifest first.
 
     Raises BadInput for a damaged one and for a runtime that is not installed.

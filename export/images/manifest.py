@@ -1,4 +1,4 @@
-"""`ImageManifest`: what the artefact of an image network consists of; torch-free, of one family with `Manifest`.
+"""`ImageManifest`: the description of an image network's artefact folder. Torch-free; related to `Manifest`.
 
 manifest = ImageManifest.read("artefacts/resnet20")
 manifest.check_files("artefacts/resnet20")
@@ -79,9 +79,9 @@ class ImageCost:
 
 @dataclass(frozen=True)
 class ImageManifest:
-    """One artefact: its file, the graph `image` -> `logits`, the names of the classes, source network, parity result.
+    """One artefact: its file, the graph `image` -> `logits`, the class names, source network and parity result.
 
-    `image` is float32 (1, channels, height, width), 0 to 1; what the network wants of it beyond that is in the graph.
+    `image` is float32 (1, channels, height, width), 0 to 1; further normalisation is part of the graph.
     """
 
     id: str
@@ -123,7 +123,7 @@ class ImageManifest:
         write_json(Path(folder) / FILE, {**header, "task": IMAGES, **body})
 
     def check_files(self, folder: Path | str) -> None:
-        """Raise BadInput for every graph file that is missing or has other bytes than the manifest says."""
+        """Raise BadInput for every graph file that is missing or differs from the manifest."""
         check_files(folder, self.files)
 
 

@@ -1,5 +1,4 @@
-"""What every export of an image network does alike: describe what was written, and let it appear only if it answers
-like PyTorch."""
+"""Publish an exported image network: add a manifest, check it against PyTorch, and only then give it its name."""
 
 from __future__ import annotations
 
@@ -39,12 +38,12 @@ def publish(
     threads: int = 1,
     int8: Int8 | None = None,
 ) -> ImageManifest:
-    """Let `write` put its program into a folder, add the manifest, and name the folder `out`.
+    """Let `write` put its program into a folder, add the manifest, and rename the folder to `out`.
 
-    `name` is what reports call the network (its `net` by default); `images` are those of the parity check, random ones
-    of a fixed seed where there are none. With `int8` what `write` writes is held against PyTorch on its images instead.
-    Raises BadInput when `out` is taken, the images are of another size or the network rounds its activations itself
-    (int8), WorkFailed when the artefact does not answer like PyTorch or costs too much; nothing is left behind then.
+    `name` is the network's name in reports (default: its `net`). `images` are for the parity check (default: random
+    ones). With `int8`, the accuracy on its images is compared with PyTorch instead. Raises BadInput if `out` is taken,
+    images have another size or the network quantises its activations itself (int8), WorkFailed when the artefact
+    differs from PyTorch or loses too much accuracy; nothing is left behind then.
     """
     if int8:
         targets.check_gate(int8.target_cpu)
@@ -84,7 +83,7 @@ def publish(
 def _opened(folder: Path, threads: int) -> image_runtime.Classifier:
     try:
         return image_runtime.open(folder, threads)
-    except BadInput as error:  # damaged, it says; but it was written just now
+    except BadInput as error:  # it reports damage, but the file is new
         raise WorkFailed(f"the runtime cannot run what was written; try the other one, or fp32 ({error})") from None
 
 
@@ -94,7 +93,7 @@ def _random(network: Network) -> tuple[Any, str]:
 
 
 def _manifest(network: Network, folder: Path, programs: Programs, name: str, int8: Int8 | None) -> ImageManifest:
-    """Describe the program in `folder`; the parity result is still empty."""
+    """Describe the program in `folder`; the parity result is not filled in yet."""
     files = describe_files(folder, programs.files)
     return ImageManifest(
         id=artefact_id(files),
@@ -112,7 +111,7 @@ def _manifest(network: Network, folder: Path, programs: Programs, name: str, int
 
 
 def _facts(network: Network, name: str) -> NetworkFacts:
-    """Return what was done to a network, as its history has it, and its size with factors multiplied out."""
+    """Return the methods in a network's history, and its size with factors multiplied out."""
     counted = count(cnn_graphs.plain(network.module), network.image)
     methods = [step["method"] for step in network.history if step.get("method")]
     recipes = [step["recipe"] for step in network.history if step.get("recipe")]

@@ -1,4 +1,4 @@
-"""Does an artefact translate like the PyTorch model it came from: same greedy tokens, and how close are logits?"""
+"""Compare an artefact with its PyTorch model: greedy tokens and logits."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from tprune.export.marian.open import open_translator
 from tprune.marian.vocabulary import NEVER
 
 TOLERANCE = 1.0e-3
-"""Largest absolute difference of a logit that fp32 arithmetic in another order explains (logits are about 1 to 30)."""
+"""Largest logit difference that fp32 arithmetic in another order explains (logits are about 1 to 30)."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result, and the first sentence (index) that came out differently."""
+    """The result, and the index of the first sentence with other tokens."""
 
     result: ParityResult
     first_different: int | None
 
     @property
     def passed(self) -> bool:
-        """Every sentence gave the same tokens and no logit is further off than `TOLERANCE`."""
+        """Whether every sentence has the same tokens and every logit is within `TOLERANCE`."""
         return self.result.identical == self.result.sentences and self.result.max_abs_logit_diff <= TOLERANCE
 
     def complaint(self) -> str:
-        """Say in one line what differs."""
+        """Describe the difference in one line."""
         found = self.result
         where = "" if self.first_different is None else f", first at sentence {self.first_different}"
         return (
@@ -63,7 +63,7 @@ def compare(model: MarianMTModel, folder: Path, sources: Sequence[Sequence[int]]
 
 @torch.no_grad()
 def greedy(model: MarianMTModel, source: Sequence[int], max_length: int) -> tuple[int, ...]:
-    """Return HF `generate`'s greedy tokens of one sentence, `<pad>` forbidden, without the start token."""
+    """Return the greedy tokens of HF `generate` for one sentence, without `<pad>` and start token."""
     ids = torch.tensor([list(source)])
     found = model.generate(
         input_ids=ids,

@@ -1,9 +1,9 @@
-"""8-bit products and tables of an ONNX graph: what stands for `FloatProduct` and `FloatTable` when a graph is traced.
+"""8-bit products and tables of an ONNX graph, in place of `FloatProduct` and `FloatTable`.
 
-Weights are symmetric 8-bit integers, activations are quantised as they come, sums are 32-bit, what leaves is fp32. Two
-operators of ONNX Runtime do this, each the faster one in its place (measured, one thread, x86 with VNNI, 256 to 58,101
-columns): `MatMulNBits` takes half the time of `DynamicQuantizeMatMul` for the one row of a decoder step, and twice its
-time for the fourteen rows of an encoder's sentence.
+Weights are symmetric 8-bit integers, activations are quantised dynamically, sums are 32-bit, outputs are fp32. Two
+operators of ONNX Runtime do this (measured with one thread, x86 with VNNI, 256 to 58,101 columns): `MatMulNBits` takes
+half the time of `DynamicQuantizeMatMul` for the one row of a decoder step, and twice its time for the fourteen rows of
+an encoder's sentence.
 
 - `RowsProduct`: signed weights with one scale a column, activations with one scale a call (S8S8 on ARM). On x86 without
   VNNI two neighbouring products are added in 16 bits; unless the target has exact sums, a column's scale is so large
@@ -24,8 +24,8 @@ from torch.onnx import ops
 
 DOMAIN = "com.microsoft"
 MOST = 127.0
-BLOCKS = (256, 128, 64, 32, 16)  # what MatMulNBits takes; the last of a column is filled up with zeros
-ZERO = 128  # of unsigned storage
+BLOCKS = (256, 128, 64, 32, 16)  # legal for MatMulNBits; the last block of a column is padded with zeros
+ZERO = 128  # zero point of unsigned storage
 
 
 class RowsProduct(nn.Module):
@@ -37,7 +37,7 @@ class RowsProduct(nn.Module):
     bias: Tensor | None
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, exact: bool = False) -> None:
-        """`exact`: the processors that it is for all sum 8-bit products exactly (see `tprune.export.targets`)."""
+        """`exact`: all target processors sum 8-bit products exactly (see `tprune.export.targets`)."""
         super().__init__()
         scale = _scale(weight.abs().amax(0) if exact else _largest_pair(weight))
         signed = -weight if bias is None else weight
@@ -103,7 +103,7 @@ class BlockTable(nn.Module):
         return ops.symbolic(
             f"{DOMAIN}::MatMulNBits",
             [states, self.weight, self.scales, None, None, bias],
-            # accuracy_level 4: the activations may be quantised too
+            # accuracy_level 4 allows int8 activations
             {"K": self.width, "N": rows, "bits": 8, "block_size": self.block, "accuracy_level": 4},
             dtype=states.dtype,
             shape=(*states.shape[:-1], rows),
@@ -112,7 +112,7 @@ class BlockTable(nn.Module):
 
 
 def best_block(width: int) -> int:
-    """Return the block that stores `width` numbers in the fewest bytes, scales and filling included."""
+    """Return the block that stores `width` numbers in the fewest bytes, scales and padding included."""
     return min(BLOCKS, key=lambda block: -(-width // block) * (block + 4))
 
 
@@ -126,6 +126,6 @@ def _largest_pair(weight: Tensor) -> Tensor:
 
 
 def _scale(largest: Tensor) -> Tensor:
-    """Return what one integer step stands for; 1 where all is zero."""
-    step = largest / MOST  # which may be 0 where `largest` is hardly above
+    """Return the value of one integer step; 1 where all is zero."""
+    step = largest / MOST  # underflows to 0 for tiny `largest`
     return torch.where(step > 0, step, torch.ones_like(step))

@@ -1,4 +1,4 @@
-"""Proof that no sum of two 8-bit products in an ONNX graph leaves 16 bits, whatever the input: see `export.targets`."""
+"""Check that no sum of two 8-bit products in an ONNX graph can exceed 16 bits: see `export.targets`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ BETWEEN = "DequantizeLinear"  # of the form QDQ, in which what reads it becomes 
 
 
 def check(model: onnx.ModelProto) -> None:
-    """Raise WorkFailed for signed 8-bit weights that a processor without VNNI may multiply to other sums.
+    """Raise WorkFailed for signed 8-bit weights whose sums a processor without VNNI may saturate.
 
-    Matrices of signed bytes that no operator of the two tables takes are refused, too.
-
-    `MatMulNBits` is not among them: its kernels take the sign off one side, and 2 * 127 * 128 fits.
+    Matrices of signed bytes that are not inputs of an operator in the two tables are refused, too. `MatMulNBits` is
+    safe: its kernels move the sign to the other operand, and 2 * 127 * 128 fits.
     """
     weights = {one.name: one for one in model.graph.initializer if one.data_type == onnx.TensorProto.INT8}
     unseen = {name for name, one in weights.items() if len(one.dims) > 1}
@@ -35,11 +34,11 @@ def check(model: onnx.ModelProto) -> None:
         if weight.ndim > 1 and largest > PAIR:
             raise WorkFailed(
                 f"weights {node.input[at]!r} of {node.op_type} add up to {largest} in two neighbours; processors "
-                f"without VNNI take {PAIR} at most (each {REDUCED}): their sums of products would be cut off"
+                f"without VNNI take {PAIR} at most (each {REDUCED}): their sums of products would saturate"
             )
     if unseen:
         names = ", ".join(sorted(unseen))
-        raise WorkFailed(f"8-bit weights {names} go into operators whose sums are not known; export fp32")
+        raise WorkFailed(f"8-bit weights {names} are inputs of operators that this check does not know; export fp32")
 
 
 def largest_pair(weight: npt.NDArray[np.int8]) -> int:

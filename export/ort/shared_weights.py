@@ -1,4 +1,4 @@
-"""Weights that two ONNX graphs hold alike, stored once in a file beside them: the embedding table, above all."""
+"""Store weights that two ONNX graphs share, such as the embedding table, once in a file beside them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, numpy_helper
 
-SMALLEST = 1024  # bytes; less is not worth an entry
+SMALLEST = 1024  # bytes; smaller tensors stay in the graphs
 ALIGNMENT = 4096  # a page, so that a runtime can map the file into memory
 
 
 def share(first: onnx.ModelProto, second: onnx.ModelProto, path: Path) -> bool:
-    """Move what `second` has in common with `first` into the file `path`; return whether there was anything.
+    """Move the tensors that `second` shares with `first` into the file `path`; return whether there are any.
 
-    A tensor of `second` is in common when its bytes are the first bytes of one of `first` (a trimmed table is the
-    beginning of the whole one). Both models have to be saved into the folder of `path`.
+    A tensor of `second` is shared if its bytes are the first bytes of one of `first` (a trimmed table is
+    the beginning of the whole one). Both models must be saved into the folder of `path`.
     """
     wholes = [tensor for tensor in first.graph.initializer if len(_bytes(tensor)) >= SMALLEST]
     offset = 0
@@ -48,7 +48,7 @@ def _sizes(tensor: TensorProto) -> Sequence[int]:
 
 def _bytes(tensor: TensorProto) -> bytes:
     if tensor.data_location == TensorProto.EXTERNAL:
-        return b""  # moved already
+        return b""  # already moved
     return bytes(tensor.raw_data) or numpy_helper.to_array(tensor).tobytes()
 
 

@@ -1,7 +1,7 @@
-"""Greedy and beam search over a batch of sentences that a `Step` has been started with.
+"""Greedy and beam search over a batch of sentences with a started `Step`.
 
-A sentence that is over stays in the batch, and what its rows give is ignored until the last one is over: sentences of
-like length end at about the same time, and taking a row out means copying all others.
+A finished sentence stays in the batch and its outputs are ignored: sentences of similar length end at about the same
+time, and removing a row means copying all others.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ Ints = npt.NDArray[np.int64]
 
 
 class Step(Protocol):
-    """A decoder graph with its cache, opened by some runtime. `logits` is one array (batch, vocabulary) for a batch."""
+    """A decoder graph with its cache, opened by a runtime. `logits` is an array (batch, vocabulary)."""
 
     logits: Floats
 
     def start(self, encoded: Mapping[str, Any], batch: int) -> None:
-        """Begin `batch` rows with empty caches; each encoded sentence has as many of them as every other."""
+        """Start `batch` rows with empty caches; every encoded sentence has the same number of rows."""
 
     def run(self, position: int, token: int | Ints) -> int:
-        """Run one step: `logits` are new, the cache has grown. Returns ns inside the runtime."""
+        """Run one step, which updates `logits` and extends the cache. Returns ns inside the runtime."""
 
     def reorder(self, rows: Sequence[int]) -> None:
-        """Let row i of the cache be what row `rows[i]` was (beam search)."""
+        """Copy row `rows[i]` of the cache to row i (beam search)."""
 
 
 def greedy(step: Step, sentences: int, special: Special, never: Sequence[int], limit: int) -> list[list[int]]:
-    """Return the rows of the output matrix that each sentence's most probable tokens have.
+    """Return the most probable tokens of each sentence, as rows of the output matrix.
 
-    `special` and `never` (tokens that are forbidden) are such rows too; `limit` counts the start token.
+    `special` and `never` (forbidden tokens) are such rows too; `limit` counts the start token.
     """
     tokens = np.full(sentences, special.start, dtype=np.int64)
     outputs: list[list[int]] = [[] for _ in range(sentences)]
@@ -57,7 +57,7 @@ def greedy(step: Step, sentences: int, special: Special, never: Sequence[int], l
 
 
 def beam(step: Step, searches: Sequence[Beams], special: Special, never: Sequence[int], limit: int) -> None:
-    """Bring the searches to their ends, all of one width; each has so many rows of the batch to itself."""
+    """Run searches of equal width to their ends; each uses that many rows of the batch."""
     width = searches[0].width
     tokens = np.full((len(searches), width), special.start, dtype=np.int64)
     parents = np.arange(tokens.size).reshape(tokens.shape)
@@ -65,7 +65,7 @@ def beam(step: Step, searches: Sequence[Beams], special: Special, never: Sequenc
     for position in range(limit - 1):
         step.run(position, tokens.ravel())
         log_probs = _log_softmax(step.logits)
-        log_probs[:, never] = -np.inf  # after they have taken their share of the probability, as in HF
+        log_probs[:, never] = -np.inf  # after the softmax, as in HF
         if special.forced_eos is not None and position == limit - 2:
             log_probs[:] = -np.inf
             log_probs[:, special.forced_eos] = 0.0

@@ -1,4 +1,4 @@
-"""`Beams`: the bookkeeping of one sentence's beam search, with the result of HF `generate(num_beams=k)`.
+"""`Beams`: the state of one sentence's beam search, with the result of HF `generate(num_beams=k)`.
 
 No sampling. A hypothesis ends with `</s>` or at the length limit; its score is the sum of its log probabilities divided
 by its length, the start token not counted, to the power of the length penalty.
@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-LOST = -1.0e9  # the score of a place that no hypothesis holds
-GROUP = 64  # values of which only the largest is looked at first
+LOST = -1.0e9  # the score of an empty place
+GROUP = 64  # `_top` first compares the maxima of groups of this size
 
 
 @dataclass
 class Beams:
-    """The running and the finished hypotheses of one sentence; `width` of each, best first."""
+    """The running and the finished hypotheses of one sentence: `width` of each, best first."""
 
     width: int
     eos: int
-    limit: int  # most ids of a hypothesis, the start token included
+    limit: int  # maximum ids of a hypothesis, with the start token
     length_penalty: float = 1.0
-    early_stopping: bool | str = False  # True: stop when there are `width` finished ones; "never": HF's patient guess
+    early_stopping: bool | str = False  # True: stop at `width` finished ones; "never": HF's bound
     running: list[tuple[int, ...]] = field(init=False)
     scores: npt.NDArray[np.float32] = field(init=False)
     finished: list[tuple[float, tuple[int, ...], bool]] = field(init=False)
@@ -31,14 +31,14 @@ class Beams:
 
     def __post_init__(self) -> None:
         self.running = [()] * self.width
-        self.scores = np.full(self.width, LOST, dtype=np.float32)  # all beams start alike: only the first one counts
+        self.scores = np.full(self.width, LOST, dtype=np.float32)  # all beams start equal: use the first only
         self.scores[0] = 0.0
         self.finished = [(LOST, (), False)] * self.width
 
     def advance(self, log_probs: npt.NDArray[np.float32]) -> tuple[list[int], bool]:
         """Take log probabilities (width, vocabulary); return the parent of each new running beam, and whether to go on.
 
-        Twice as many candidates as beams are looked at, so that enough are left when some of them end.
+        Considers twice as many candidates as beams, so that enough are left when some of them end.
         """
         length = len(self.running[0]) + 1  # ids a candidate has
         totals = (log_probs + self.scores[:, None]).ravel()
@@ -79,11 +79,11 @@ class Beams:
 
 
 def _top(values: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.intp]:
-    """Indices of the `count` largest values, largest first; the lower index wins a tie."""
+    """Return the indices of the `count` largest values, largest first; the lower index wins a tie."""
     whole = values.size // GROUP
     if whole <= count:
         return np.argsort(-values, kind="stable")[:count]
-    # As many groups as values are wanted have a value that is at least the bar, so nothing below it is wanted.
+    # `count` groups have a maximum of at least the threshold, so smaller values are not among the largest.
     largest = values[: whole * GROUP].reshape(whole, GROUP).max(axis=1)
     (part,) = np.nonzero(values >= np.partition(largest, whole - count)[whole - count])
     return part[np.argsort(-values[part], kind="stable")[:count]]

@@ -11,7 +11,7 @@ import tprune
 from tests.support import pages, pictures
 from tests.support.command import write_data, write_model
 from tprune.cnn import nets, network
-from tprune.pruning import criteria
+from tprune.pruning import criteria, scores
 
 # What makes a step small; the blocks are otherwise run as they are written.
 SMALL = {
@@ -19,11 +19,11 @@ SMALL = {
     "distill=True)": "distill=True, steps=6, finetune_steps=1, round_to=2)",
     "quick=True": "quick=True, steps=1, dev_limit=2",
     'on="host"': 'on="host", blocks=1, warmup=1',
-    "dev.source[:50]": "dev.source[:3]",
+    "keep=0.5, strengths": "steps=6, finetune_steps=1, round_to=2, strengths",
+    "resnet18-32": "vgg16-32",
     "hold_out(5000)": "hold_out(20)",
     "epochs=12": "epochs=1",
 }
-needs_face = pytest.mark.skipif(not hasattr(tprune, "run"), reason="tprune has no run() and report() yet")
 
 
 def code(page: str) -> list[str]:
@@ -46,14 +46,12 @@ def folder(tiny_config, tiny_tokenizer_folder: Path, tmp_path: Path, monkeypatch
     return tmp_path
 
 
-@needs_face
 def test_the_readme(folder: Path) -> None:
     (block,) = code("README.md")
     exec(block, {})  # noqa: S102 - the page's own lines
     assert (folder / "small" / "plan.json").is_file()
 
 
-@needs_face
 def test_the_page_on_python(folder: Path) -> None:
     names: dict[str, object] = {}
     *translation, _ = code("docs/python.md")
@@ -74,11 +72,13 @@ def test_an_image_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_example_of_a_criterion(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(criteria, "CRITERIA", dict(criteria.CRITERIA))
-    (block,) = code("docs/extending.md")
-    names: dict[str, object] = {}
-    exec(block, names)  # noqa: S102 - the page's own lines
-    scores = criteria.CRITERIA["largest-first"](tprune.load("dense").model, criteria.Evidence())
-    assert scores and all((score <= 0).all() for score in scores.values())
+    monkeypatch.syspath_prepend(folder)
+    function, row = code("docs/extending.md")
+    (folder / "largest.py").write_text(function, encoding="utf-8")
+    exec(row, {})  # noqa: S102 - the page's own lines
+    score = criteria.function(criteria.CRITERIA["largest-first"].scores)
+    found = score(tprune.load("dense").model, scores.Evidence())
+    assert found and all((lines <= 0).all() for lines in found.values())
 
 
 def test_the_site_generator_is_of_the_extra_docs() -> None:

@@ -84,7 +84,7 @@ def test_weights_that_do_not_fit_are_refused(operator: str, at: int, shape: tupl
     saturation.check(graph(operator, np.full(shape, 64, np.int8), at))
     with pytest.raises(WorkFailed, match=f"weights 'w' of {operator} add up to 130"):
         saturation.check(graph(operator, np.full(shape, 65, np.int8), at))
-    with pytest.raises(WorkFailed, match="8-bit weights w go into operators whose sums are not known"):
+    with pytest.raises(WorkFailed, match="8-bit weights w are inputs of operators that this check does not know"):
         saturation.check(graph("Transpose", np.full(shape, 1, np.int8), 0))
     saturation.check(graph("Transpose", np.full(2, 1, np.int8), 0))
 

@@ -1,6 +1,6 @@
-"""Length-bucketed token batches in a fixed order: the same seed gives the same batches, on every resume.
+"""Length-bucketed token batches in a fixed order: the same seed gives the same batches, also after a resume.
 
-A batch holds pairs of like length, as many as fit `tokens` padded target (or source, if longer) tokens.
+A batch has pairs of similar length, as many as fit into `tokens` padded target (or source, if longer) tokens.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Batch:
 
 
 def schedule(lengths: Sequence[tuple[int, int]], *, tokens: int, seed: int) -> Iterator[list[int]]:
-    """Yield index lists for ever, epoch after epoch, each epoch in its own order that depends on `seed` only."""
+    """Yield index lists without end; the order of each epoch depends on `seed` only."""
     epoch = 0
     while True:
         order = random.Random(f"{seed}/{epoch}")  # noqa: S311 - shuffling, not secrets
@@ -35,12 +35,12 @@ def schedule(lengths: Sequence[tuple[int, int]], *, tokens: int, seed: int) -> I
 
 
 def in_order(lengths: Sequence[tuple[int, int]], *, tokens: int) -> list[list[int]]:
-    """Return index lists that cover everything once, shortest first: for evaluation."""
+    """Return index lists that cover all pairs once, shortest first, for evaluation."""
     return _pack(sorted(range(len(lengths)), key=lambda i: (lengths[i][1], lengths[i][0])), lengths, tokens)
 
 
 def _epoch(lengths: Sequence[tuple[int, int]], tokens: int, order: random.Random) -> list[list[int]]:
-    # a little noise on the length keeps buckets tight but mixes their members from epoch to epoch
+    # noise on the length mixes the members of a bucket between epochs
     keys = [max(pair) + order.uniform(-1.5, 1.5) for pair in lengths]
     batches = _pack(sorted(range(len(lengths)), key=keys.__getitem__), lengths, tokens)
     order.shuffle(batches)

@@ -1,8 +1,8 @@
-"""Load and save Marian folders, stock or pruned: every complaint in one error, plain files only.
+"""Load and save Marian checkpoints, stock or pruned. One error lists every fault of a folder.
 
 A pruned folder holds `model.safetensors`, `config.json` (`model_type: pruned_marian` and the sizes of every layer), the
 tokenizer's files, `plan.json` and `stamp.json`. A loaded model is always a `PrunedMarianMTModel`; a stock checkpoint
-becomes one with full sizes, so that everything downstream knows one class.
+becomes one with full sizes, so that everything downstream handles one class.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ COUNTS = (
 class Checkpoint:
     """A model in evaluation mode with its tokenizer; `id` is the first 16 hex digits of its weights' SHA-256.
 
-    `facts` holds how it was made (criterion, keep, seed, ...); it is empty for a stock checkpoint.
+    `facts` records how it was made (criterion, keep, seed, ...); empty for a stock checkpoint.
     """
 
     model: PrunedMarianMTModel
@@ -57,7 +57,7 @@ class Checkpoint:
 def load(source: str | Path) -> Checkpoint:
     """Return the checkpoint in a folder or at a hub id (downloaded by transformers' own client, or from its cache).
 
-    Raises BadInput with every complaint at once.
+    Raises BadInput with all faults at once.
     """
     folder, config = locate(source)
     complaints = _config_complaints(config)
@@ -89,7 +89,7 @@ def save(
     with _writing(out), new_folder(out) as folder:
         model.save_pretrained(folder)
         for weights in folder.glob("*.safetensors"):
-            weights.chmod(0o644)  # safetensors writes for its owner alone
+            weights.chmod(0o644)  # safetensors writes files with mode 600
         tokenizer.save_pretrained(folder)
         if plan is not None:
             write_json(folder / "plan.json", {**stamp("plan", inputs), **plan})
@@ -156,7 +156,7 @@ def _file_complaints(folder: Path) -> list[str]:
 
 def _load_tokenizer(folder: Path, complaints: list[str]) -> MarianTokenizer | None:
     if not all((folder / name).is_file() for name in TOKENIZER):
-        return None  # complained about already
+        return None  # reported already
     try:
         return MarianTokenizer.from_pretrained(str(folder))
     except Exception as error:  # noqa: BLE001 - sentencepiece, json and transformers each raise their own
@@ -186,9 +186,9 @@ def _vocabulary_complaints(config: Mapping[str, Any], tokenizer: MarianTokenizer
 
 
 def _load_model(folder: Path, kind: str, complaints: list[str]) -> PrunedMarianMTModel | None:
-    """Return the model, or None and one complaint more for every weight that does not fit."""
+    """Return the model, or None after adding a complaint for every weight that does not fit."""
     if not any((folder / name).is_file() for name in WEIGHTS):
-        return None  # complained about already
+        return None  # reported already
     cls = MarianMTModel if kind == "marian" else PrunedMarianMTModel
     try:
         model, info = cls.from_pretrained(
@@ -203,11 +203,11 @@ def _load_model(folder: Path, kind: str, complaints: list[str]) -> PrunedMarianM
         f"weight {key}: shape {tuple(stored)} in the file, {tuple(wanted)} by the config"
         for key, stored, wanted in sorted(info["mismatched_keys"])
     ]
-    complaints += [complaint for complaint in found if "embed_positions" not in complaint]  # a fixed table of sines
-    # Out of the memory-mapped file: weights that lie unaligned there would round differently in the last bit.
+    complaints += [complaint for complaint in found if "embed_positions" not in complaint]  # a fixed position table
+    # Copy out of the memory-mapped file: products with unaligned weights differ in the last bit.
     model = copy.deepcopy(model).eval()
     for stack in (model.model.encoder, model.model.decoder):
-        stack.embed_positions.weight.requires_grad_(False)  # loading thaws the table of sines
+        stack.embed_positions.weight.requires_grad_(False)  # loading makes the fixed position table trainable
     return model if isinstance(model, PrunedMarianMTModel) else PrunedMarianMTModel.from_stock(model)
 
 

@@ -1,6 +1,6 @@
-"""Parallel text: from a folder, a file, a hub dataset or a sacreBLEU test set, checked line by line.
+"""Parallel text from a folder, a file, a hub dataset or a sacreBLEU test set, checked line by line.
 
-Files are read without any network code: `datasets` is imported only for a hub id, `sacrebleu` only for its test sets.
+Only hub ids import `datasets`, and only sacreBLEU test sets import `sacrebleu`.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ class Pairs:
 
 
 def load(data: str | Path, *, split: str, source: str = "en", target: str = "de", limit: int | None = None) -> Corpus:
-    """Return the first `limit` sentence pairs (all when None) of a split of `data`.
+    """Load the first `limit` sentence pairs (None: all) of a split of `data`.
 
-    A single file is one split, whatever its name, unless it has a column `split`. A sacreBLEU set is the split `test`.
-    Raises BadInput, one line, for anything that does not give clean, aligned, non-empty UTF-8 sentences.
+    A single file is one split unless it has a column `split`. A sacreBLEU set is the split `test`.
+    Raises BadInput unless it gives clean, aligned, non-empty UTF-8 sentences.
     """
     if limit is not None and limit < 1:
         raise BadInput(f"limit {limit} is below 1; leave it out to take every sentence")
@@ -101,7 +101,7 @@ def load(data: str | Path, *, split: str, source: str = "en", target: str = "de"
         sides = _hub(name, split, source, target)
     else:
         raise BadInput(f"data {name!r} does not exist; give {FORMS}")
-    if len(sides[0]) == len(sides[1]):  # a limit would hide that they differ
+    if len(sides[0]) == len(sides[1]):  # otherwise Corpus reports that they differ
         sides = sides[0][:limit], sides[1][:limit]
     return Corpus(*sides, name=name, split=split, limit=limit, language=target)
 
@@ -110,7 +110,7 @@ load_corpus = load  # the name in `tprune`
 
 
 def tokenise(corpus: Corpus, tokenizer: Any, max_tokens: int) -> Pairs:
-    """Return the token ids of the pairs whose both sides have at most `max_tokens` tokens, </s> included; for training.
+    """Return the token ids of the pairs with at most `max_tokens` tokens (with </s>) on both sides, for training.
 
     Raises BadInput when no pair is left.
     """
@@ -128,12 +128,12 @@ def tokenise(corpus: Corpus, tokenizer: Any, max_tokens: int) -> Pairs:
 def _text_id(lines: Iterable[str], where: str) -> str:
     try:
         return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()[:16]
-    except UnicodeEncodeError as error:  # JSON can spell half a surrogate pair, UTF-8 cannot
+    except UnicodeEncodeError as error:  # JSON can encode half a surrogate pair, UTF-8 cannot
         raise BadInput(f"{where}: a sentence holds {error.object[error.start]!a}, which is no character") from error
 
 
 def _may_be_hub_id(name: str) -> bool:
-    """Say whether a name that is nothing local is worth asking the hub: without network that is 25 s of retries."""
+    """Return whether a name may be a hub id. Asking the hub without network takes 25 s of retries."""
     first, slash, _ = name.partition("/")
     looks_local = FILE_SUFFIX.fullmatch(Path(name).suffix) or (slash and Path(first).is_dir())
     return HUB_ID.fullmatch(name) is not None and not looks_local
@@ -155,7 +155,7 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _inventory(folder: Path) -> str:
-    """Say which splits and languages a folder holds."""
+    """Describe the splits and languages of a folder."""
     found: dict[str, list[str]] = {}
     for path in sorted(folder.iterdir()):
         split, dot, language = path.name.removesuffix(".gz").rpartition(".")
@@ -176,7 +176,7 @@ def _read_lines(path: Path) -> tuple[str, ...]:
 
 
 def _decode(path: Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file; only a line feed ends a line (U+2028 and its kin are text)."""
+    """Yield the lines of a UTF-8 file. Only a line feed ends a line; U+2028 and similar characters are text."""
     for number, raw in enumerate(_read_bytes(path), 1):
         try:
             yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -191,7 +191,7 @@ def _read_bytes(path: Path) -> Iterator[bytes]:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             yield from file
-    except (OSError, EOFError, zlib.error) as error:  # the last two: a gzip file that was cut off or damaged
+    except (OSError, EOFError, zlib.error) as error:  # the last two: a truncated or damaged gzip file
         raise BadInput(f"file {str(path)!r} cannot be read: {error}") from error
 
 
@@ -204,7 +204,7 @@ def _read_rows(path: Path, split: str) -> list[Row]:
 
 
 def _suffix(path: Path) -> str:
-    """Return the suffix without .gz when it is a table's, else an empty string."""
+    """Return the suffix without .gz if it is that of a table, else an empty string."""
     suffix = Path(path.name.removesuffix(".gz")).suffix
     return suffix if suffix in READERS else ""
 
@@ -256,7 +256,7 @@ READERS: dict[str, Callable[[Path], list[Row]]] = {
 
 
 def _columns(rows: Sequence[Row], source: str, target: str, where: str) -> Sides:
-    """Return two columns of the rows, which may lie inside a column `translation`, as hub datasets have it."""
+    """Return two columns of the rows, or of their column `translation`, as in hub datasets."""
     if not rows:
         raise BadInput(f"{where!r} holds no rows")
     nested = source not in rows[0] and isinstance(rows[0].get("translation"), dict)
@@ -274,7 +274,7 @@ def _column(rows: Sequence[Any], column: str, where: str) -> tuple[str, ...]:
         if not isinstance(text, str) or not text.strip():
             what = "is empty" if text is None or isinstance(text, str) else f"is {type(text).__name__}, not text"
             raise BadInput(f"{where!r}, row {number}: column {column!r} {what}")
-        texts.append(re.sub(r"[\r\n]+", " ", text.strip()))  # one line is one sentence
+        texts.append(re.sub(r"[\r\n]+", " ", text.strip()))  # a sentence is one line
     return tuple(texts)
 
 
@@ -283,7 +283,7 @@ def _hub(name: str, split: str, source: str, target: str) -> Sides:
     path, _, config = name.partition(":")
     try:
         rows = datasets.load_dataset(path, config or None, split=split)
-    except ValueError as error:  # unknown split or config; datasets lists the legal ones
+    except ValueError as error:  # unknown split or config; the message lists the legal ones
         raise BadInput(f"hub dataset {name!r}, split {split!r}: {_one_line(error)}") from error
     except (OSError, RuntimeError) as error:  # not found, no network, or offline mode without a cached copy
         raise BadInput(
@@ -312,5 +312,5 @@ def _sacrebleu(name: str, split: str, source: str, target: str) -> Sides:
     try:
         references = tuple(row[0].strip() for row in dataset.references(pair))  # the first, where there are several
         return tuple(dataset.source(pair)), references
-    except (OSError, SystemExit) as error:  # sacrebleu leaves the process when a download is damaged
+    except (OSError, SystemExit) as error:  # sacrebleu exits the process when a download is damaged
         raise BadInput(f"sacrebleu cannot get {test_set}/{pair}: {_one_line(error)}") from error

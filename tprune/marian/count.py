@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of a Marian, from its sizes alone (1 MAC = one multiplication and addition).
+"""Count parameters and multiply-accumulates (MACs) of a Marian from its sizes.
 
 MACs are those of the matrix products for one sentence of `source` and `target` tokens, batch 1, greedy with a cache:
 projections, attention scores and sums, feed-forward networks and the output projection; embeddings and norms are free.
@@ -16,7 +16,7 @@ TOKENS = 16  # of source and of target: a caption-length sentence
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """`params` counts every trained parameter once; `prunable` the elements of the six kinds of matrices."""
+    """`params` counts every trained parameter once, `prunable` the elements of the six prunable matrix types."""
 
     params: int
     prunable: int

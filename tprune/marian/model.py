@@ -1,4 +1,4 @@
-"""A Marian whose layers have their own sizes: heads, Q/K width and V width per head, FFN width, or nothing at all.
+"""A Marian whose layers have individual sizes: heads, Q/K width and V width per head, FFN width; all may be 0.
 
 The module names are HuggingFace Marian's, so weights move between the two without renaming. `import tprune` registers
 the pair with transformers: `AutoModelForSeq2SeqLM.from_pretrained(folder)` and `generate` then work on a pruned folder.
@@ -20,7 +20,7 @@ from tprune.marian.config import LayerSizes, PrunedMarianConfig, SubBlock
 
 
 class PrunedAttention(nn.Module):
-    """Multi-head attention with free head count and separate Q/K and V widths; with no heads it is a constant bias.
+    """Multi-head attention with any head count and separate Q/K and V widths. Without heads it is a constant bias.
 
     Shapes: hidden_states (batch, time, d_model) -> (batch, time, d_model).
     """
@@ -83,7 +83,7 @@ class PrunedAttention(nn.Module):
         return key, value
 
     def _count_tokens(self, hidden: Tensor, cache: Cache | None) -> None:
-        """Keep the cache's length right: transformers reads it off layer 0, which may be the empty one."""
+        """Keep the cache length correct: transformers reads it from layer 0, which may be empty."""
         if cache is None or self.is_cross:
             return
         layers = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
@@ -92,7 +92,7 @@ class PrunedAttention(nn.Module):
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
-    """Return a Linear; a zero size is legal here (an empty sub-block) and torch's warning about it is not repeated."""
+    """Return a Linear; zero sizes (empty sub-blocks) are legal, and torch's warning about them is suppressed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
         return nn.Linear(inputs, outputs)
@@ -115,7 +115,7 @@ class PrunedMarianMTModel(MarianMTModel):
 
     @classmethod
     def from_stock(cls, stock: MarianMTModel) -> PrunedMarianMTModel:
-        """Return the same network with full sizes as a PrunedMarianMTModel; nothing is shared."""
+        """Return a copy of a stock network as a PrunedMarianMTModel with full sizes."""
         values = stock.config.to_dict()
         for key in ("model_type", "architectures", "transformers_version", "encoder_sizes", "decoder_sizes"):
             values.pop(key, None)

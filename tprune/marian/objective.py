@@ -14,7 +14,7 @@ EXCLUDED = -1e4  # logit of probability 0 in float32; a larger one would cancel 
 
 
 def target_logits(model: PrunedMarianMTModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return logits (tokens, vocabulary) and labels (tokens,) of the real target positions only."""
+    """Return logits (tokens, vocabulary) and labels (tokens,) of the target positions that are not padding."""
     hidden = model.model(
         input_ids=batch.source, attention_mask=batch.source_mask, decoder_input_ids=batch.decoder_input, use_cache=False
     ).last_hidden_state
@@ -23,10 +23,10 @@ def target_logits(model: PrunedMarianMTModel, batch: Batch) -> tuple[Tensor, Ten
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy with a smoothed, optionally teacher-mixed target, its gradient p - target made in place.
+    """Mean cross-entropy with a smoothed, optionally teacher-mixed target; the gradient p - target is made in place.
 
-    The vocabulary is the widest tensor of the step; autograd's chain of log-sum-exp, gather and mean walks over it
-    a dozen times, this one five times.
+    The logits are the largest tensor of a step. Autograd's chain of log-sum-exp, gather and mean reads them a dozen
+    times, this function five times.
     """
 
     @staticmethod
@@ -57,7 +57,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float, pad: int, soft: Tensor | None = None) -> Tensor:
-    """Return the mean over tokens (nats) of -sum_v target_v log p_v, a scalar; `<pad>` belongs to neither side.
+    """Return the mean over tokens (nats) of -sum_v target_v log p_v, a scalar; `<pad>` is excluded.
 
     logits (tokens, vocabulary), labels (tokens,); float32 logits lose their `<pad>` column in place. The target is
     (1 - smoothing) on the label and `smoothing` spread evenly; `soft` (tokens, vocabulary), if given, is a teacher's
@@ -75,7 +75,7 @@ def teacher_target(teacher: PrunedMarianMTModel, batch: Batch, share: float) -> 
 
 
 class Objective(nn.Module):
-    """Everything that is differentiated in one step, in one module, so that data-parallel training sees it all."""
+    """The loss of one step as one module, so that data-parallel training wraps all of it."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Objective(nn.Module):
         self.model = model
         self.smoothing = smoothing
         self.distill_share = distill_share
-        self._teacher: list[Any] = [teacher]  # a list, so that the teacher's weights are not parameters of ours
+        self._teacher: list[Any] = [teacher]  # in a list, so that its weights are not parameters of this module
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss to differentiate, a scalar in nats per token."""

@@ -1,4 +1,4 @@
-"""Register the pruned Marian with transformers, without paying for transformers before it is wanted.
+"""Register the pruned Marian with transformers without importing transformers.
 
 `import tprune` must make `AutoModelForSeq2SeqLM` know `pruned_marian`, yet `tprune --help` and a benchmark process must
 not wait seconds for torch. So the configuration class is registered as soon as transformers' auto classes
@@ -17,7 +17,7 @@ AUTO = "transformers.models.auto.modeling_auto"
 
 
 class _Waiting(MetaPathFinder):
-    """Finds exactly one module and registers after it has run."""
+    """A finder for exactly one module, which registers after the module was executed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -31,7 +31,7 @@ class _Waiting(MetaPathFinder):
 
 
 class _ThenRegister(Loader):
-    """The module's own loader, with the registration after it."""
+    """The module's own loader, followed by the registration."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader

@@ -1,7 +1,6 @@
-"""Models of a real size with random weights, for speed alone: `make("opus-mt", length=20)`, and `sources` for it.
+"""Models of realistic size with random weights, to measure speed: `make("opus-mt", length=20)`, and `sources` for it.
 
-No `</s>` is ever chosen and none is forced, in whatever runs these weights: its bias among the final logits is far
-below every other. So each translation has the length that the model is limited to.
+The bias of `</s>` is far below every other logit, and it is never forced. So every translation has the maximum length.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ NO_EOS = -1e4  # bias of </s>: below every other logit, yet not a dropped token 
 
 @dataclass(frozen=True)
 class Size:
-    """The sizes of a Marian that is as deep, wide and many-headed on both sides; `vocabulary` is shared."""
+    """Sizes of a Marian whose encoder and decoder are alike; `vocabulary` is shared."""
 
     d_model: int
     layers: int

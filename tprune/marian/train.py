@@ -1,10 +1,9 @@
-"""The one training loop: length-bucketed token batches, AdamW, bf16 where it is faster, resumable to the same result.
+"""The training loop: length-bucketed token batches, AdamW, bf16 where it is faster, exact resume.
 
     train(model, pairs, Recipe(steps=600), run_dir=Path("run"))
 
-Nothing random survives a step: dropout is seeded from (seed, step), the batch order from (seed, epoch). So a run that
-was killed and resumed from its last state computes exactly what the unbroken run would have. Runs under
-`accelerate launch` on several processes unchanged.
+Dropout is seeded from (seed, step), the batch order from (seed, epoch). So a killed run that resumes from its last
+state gives exactly the result of an uninterrupted run. It also runs under `accelerate launch` on several processes.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Pairs(Protocol):
 
 
 class Press(Protocol):
-    """A penalty applied after the optimiser's step; `memory` is what it must not forget over a resume."""
+    """A penalty applied after the optimiser step; `memory` is saved with the training state."""
 
     memory: dict[str, float]
 
@@ -55,9 +54,9 @@ class Press(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Regulariser:
-    """What is asked of the weights besides the task: a `press` after every step.
+    """A penalty for training: `press` is called after every step.
 
-    Every `LOOK_EVERY` steps the press looks at the optimiser and `adjust(step, strength)` gives the new strength.
+    Every `LOOK_EVERY` steps, `press.look` reads the optimiser and `adjust(step, strength)` returns the new strength.
     """
 
     strength: float
@@ -93,7 +92,7 @@ def train(
     Raises WorkFailed at the first step whose loss is not finite (the last good state stays in `run_dir`), BadInput
     when `run_dir` holds the state of another run.
     """
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())  # its precision is one for a process; ours for a run
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())  # precision is set per step, below
     set_dropout(model, dropout=recipe.dropout, attention=0.0, activation=0.0)
     run, home = _decided_by(model, pairs, recipe, regulariser, teacher), model.device
     objective = Objective(
@@ -149,7 +148,7 @@ def _step(
     accelerator: Accelerator,
     optimiser: torch.optim.Optimizer,
 ) -> float:
-    """Do one optimiser step and return the task loss (nats per token)."""
+    """Run one optimiser step and return the task loss (nats per token)."""
     torch.manual_seed(recipe.seed * 1_000_003 + step * 31 + accelerator.process_index)
     for group in optimiser.param_groups:
         group["lr"] = recipe.lr_at(step)
@@ -166,7 +165,7 @@ def _step(
 
 
 def _attention_kernel(batch: Batch) -> contextlib.AbstractContextManager[None]:
-    """On a CPU the fused attention's backward pass is many times slower than the plain one at sentence lengths."""
+    """Use plain attention on a CPU: the backward pass of fused attention is many times slower at sentence lengths."""
     if batch.source.device.type == "cpu":
         return sdpa_kernel(SDPBackend.MATH)
     return contextlib.nullcontext()
@@ -175,10 +174,10 @@ def _attention_kernel(batch: Batch) -> contextlib.AbstractContextManager[None]:
 def _stream(
     pairs: Pairs, recipe: Recipe, model: PrunedMarianMTModel, accelerator: Accelerator, *, skip: int
 ) -> Iterator[Batch]:
-    """Yield this process's batches from step `skip` on."""
+    """Yield the batches of this process, from step `skip` on."""
     lengths = [(len(s), len(t)) for s, t in zip(pairs.source, pairs.target, strict=True)]
     if not lengths:
-        raise BadInput("there is nothing to train on: the corpus has no pair left")
+        raise BadInput("nothing to train on: the corpus has no sentence pairs")
     world, rank = accelerator.num_processes, accelerator.process_index
     mine = islice(schedule(lengths, tokens=recipe.tokens, seed=recipe.seed), skip * world + rank, None, world)
     pad, start = model.config.pad_token_id, model.config.decoder_start_token_id
@@ -188,7 +187,7 @@ def _stream(
 
 
 def _product(dtype: torch.dtype) -> Callable[[], Tensor]:
-    # nothing random: a seed is set already
+    # no random numbers: the seed is set already
     x, y = torch.ones(512, 256, dtype=dtype), torch.ones(256, 1024, dtype=dtype)
     return lambda: x @ y
 
@@ -200,15 +199,15 @@ def _decided_by(
     regulariser: Regulariser | None,
     teacher: PrunedMarianMTModel | None,
 ) -> dict[str, Any]:
-    """Return everything that decides the result, weights and data by the first 16 hex digits of their SHA-256."""
-    told = asdict(recipe) | {"penalty": regulariser and [regulariser.name, regulariser.strength]}
+    """Return everything that determines the result; weights and data as the first 16 hex digits of their SHA-256."""
+    facts = asdict(recipe) | {"penalty": regulariser and [regulariser.name, regulariser.strength]}
     for what, network in (("start weights", model), ("teacher", teacher)):
         digest = hashlib.sha256()
         for parameter in network.parameters() if network is not None else ():
             digest.update(parameter.detach().cpu().numpy().tobytes())
-        told[what] = digest.hexdigest()[:16] if network is not None else None
+        facts[what] = digest.hexdigest()[:16] if network is not None else None
     data = repr((list(pairs.source), list(pairs.target))).encode()
-    return told | {"data": hashlib.sha256(data).hexdigest()[:16]}
+    return facts | {"data": hashlib.sha256(data).hexdigest()[:16]}
 
 
 def _not_finite(step: int, loss: float, state: Path | None) -> str:

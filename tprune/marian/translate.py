@@ -1,4 +1,4 @@
-"""Batched decoding with HuggingFace `generate`: greedy or beam search, as a stock Marian would be decoded."""
+"""Batched translation with HuggingFace `generate`: greedy or beam search with the checkpoint's settings."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def translate(
     max_length: int | None = None,
     progress: Progress | None = None,
 ) -> Translation:
-    """Translate sentences in batches of like length; the model's train/eval mode is left as it was found.
+    """Translate sentences in batches of similar length. The model's train/eval mode is restored afterwards.
 
-    `max_length` counts target tokens, start and </s> included; None takes the checkpoint's own. A source longer than
-    the model's positions is cut (its </s> kept) and counted. `progress(done, total)` is called after every batch.
+    `max_length` counts target tokens with start and </s>; None takes the checkpoint's. A source longer than the model's
+    positions is cut (its </s> kept) and counted. `progress(done, total)` is called after every batch.
     Raises BadInput when `beams`, `batch_size` or `max_length` is too small.
     """
     if batch_size < 1:
@@ -79,13 +79,13 @@ def generation_settings(model: MarianMTModel, *, beams: int = 1, max_length: int
     positions = model.config.max_position_embeddings
     own = settings.max_new_tokens + 1 if settings.max_new_tokens else settings.max_length
     settings.max_length = min(max_length or own or positions, positions)
-    if settings.max_new_tokens:  # generate() would fill a None in again from the model's own settings
+    if settings.max_new_tokens:  # generate() would replace None by the model's setting
         settings.max_new_tokens = settings.max_length - 1
     settings.num_beams = beams
     settings.do_sample = False
     settings.num_return_sequences = 1
     settings.return_dict_in_generate = False
-    if beams == 1:  # greedy search has no use for these and generate() warns about them
+    if beams == 1:  # greedy search ignores these, and generate() warns about them
         settings.early_stopping = False
         settings.length_penalty = 1.0
     pad = [model.config.pad_token_id]
@@ -104,10 +104,9 @@ def encode(tokenizer: Any, sentences: Sequence[str], *, limit: int) -> tuple[lis
 
 
 def decode(tokenizer: Any, ids: Sequence[Sequence[int]]) -> tuple[str, ...]:
-    """Return the text of target ids, special tokens left out.
+    """Return the text of target ids without special tokens.
 
-    The target's SentencePiece model is asked for by name: since transformers 5 MarianTokenizer would otherwise take the
-    source's when the vocabulary is joint.
+    Since transformers 5, MarianTokenizer uses the source's SentencePiece model for a joint vocabulary by default.
     """
     rows = [list(row) for row in ids]
     if not rows:  # batch_decode takes an empty list for one empty sentence
@@ -116,7 +115,7 @@ def decode(tokenizer: Any, ids: Sequence[Sequence[int]]) -> tuple[str, ...]:
 
 
 def _batches(sources: Sequence[Sequence[int]], size: int, tokens: int) -> Iterator[list[int]]:
-    """Yield lists of indices, longest sentences first, so that the peak of memory comes at once and not at the end."""
+    """Yield lists of indices, longest sentences first, so that peak memory is reached at the start."""
     batch: list[int] = []
     for index in sorted(range(len(sources)), key=lambda i: -len(sources[i])):
         if batch and (len(batch) == size or (len(batch) + 1) * len(sources[batch[0]]) > tokens):

@@ -1,7 +1,7 @@
-"""The output vocabulary as a place to prune: words that the target side of a corpus never uses need no row.
+"""Trim the output vocabulary: drop tokens that the target side of a corpus never uses.
 
-A dropped token is one whose `final_logits_bias` is `NEVER`: it cannot win in any tool that knows Marian, so the trimmed
-model is still an ordinary checkpoint; an export leaves the rows of dropped tokens out of the output matrix.
+A dropped token has the `final_logits_bias` `NEVER`, so that no tool that runs Marian can produce it. The trimmed model
+is still an ordinary checkpoint. An export leaves the rows of dropped tokens out of the output matrix.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from tprune.base.errors import BadInput
 from tprune.marian.checkpoint import Checkpoint
 from tprune.marian.model import PrunedMarianMTModel
 
-NEVER = -1.0e9  # a logit that no real one falls below, yet finite
+NEVER = -1.0e9  # finite, and below any real logit
 
 
 def trim(checkpoint: Checkpoint, targets: Sequence[Sequence[int]]) -> Checkpoint:
-    """Return a copy of `checkpoint` that can only produce the tokens of `targets` (token ids), `</s>` and `<unk>`.
+    """Return a copy of `checkpoint` that produces only tokens in `targets` (token ids), `</s>` and `<unk>`.
 
     Raises BadInput when there are no targets, or one holds an id beyond the vocabulary.
     """

@@ -1,9 +1,9 @@
-"""Line scores + a budget -> a plan: which lines go, under the rule that attention stays a dense batched product.
+"""Turn line scores and a budget into a plan in which attention stays a dense batched product.
 
-One threshold is bisected over the whole model. At a threshold t: a head stays if the mean score of its lines reaches t;
-inside the kept heads of one attention the lines are ranked, and rank by rank (in steps of `round_to`) a width stays if
-its mean score over the heads reaches t; the same for the neurons of a feed-forward network. What has nothing left is
-skipped as a whole. So layers, encoder and decoder find their own ratios, as TPrune's analysis asks for.
+One threshold is bisected over the whole model. At a threshold t, a head stays if the mean score of its lines reaches t.
+Inside the kept heads of one attention the lines are ranked; rank by rank (in steps of `round_to`) a width stays if its
+mean score over the heads reaches t. The same holds for the neurons of a feed-forward network. A sub-block with nothing
+left is skipped as a whole. So layers, encoder and decoder get different ratios, as TPrune's analysis suggests.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def allocate(
         return best
     total = sum(site.lines * site.weights_per_line for site in places)
     everything = torch.cat([scores[site.name].float() for site in places])
-    thresholds = [*everything.sort().values.tolist(), float("inf")]  # at infinity nothing stays: always within budget
-    low, high = 0, len(thresholds) - 1  # the plan at `low` keeps too much or enough, the one at `high` too little
+    thresholds = [*everything.sort().values.tolist(), float("inf")]  # infinity drops everything: always within budget
+    low, high = 0, len(thresholds) - 1  # `low` keeps enough or too much, `high` too little
     d_model = model.config.d_model
     while low <= high:
         middle = (low + high) // 2
@@ -71,7 +71,7 @@ def plan_at(
     round_to: int,
     facts: Mapping[str, object],
 ) -> Plan:
-    """Return the plan that a threshold on the scores gives."""
+    """Return the plan for a threshold on the scores."""
     by_block: dict[str, dict[str, Site]] = {}
     for site in places:
         by_block.setdefault(site.sub_block, {})[site.kind] = site
@@ -121,7 +121,7 @@ def _width(ranked: Tensor, threshold: float, round_to: int) -> int:
 def _add_empty(
     model: PrunedMarianMTModel, attention: dict[str, AttentionPlan], ffn: dict[str, tuple[int, ...]]
 ) -> None:
-    """Sub-blocks that were empty before have no sites; they stay empty."""
+    """Add sub-blocks that were already empty: they have no sites, and stay empty."""
     for side in ("encoder", "decoder"):
         for i, sizes in enumerate(getattr(model.config, f"{side}_sizes")):
             for name in sizes:

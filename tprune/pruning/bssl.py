@@ -1,19 +1,19 @@
-"""BSSL, Block-wise Structured Sparsity Learning: which matrices let their lines die, and what that costs.
+"""BSSL, Block-wise Structured Sparsity Learning: measure how many lines each matrix type can lose, and the cost.
 
-One block type at a time (all its matrices, or all six types), a copy of the model is trained for a few steps on
+For one block type at a time (or all six together), a copy of the model is trained for a few steps on
 
     L_task + strength * sum over lines g of ||w_g||_2
 
-Only the one matrix is penalised, not its partner in the site: that is what makes it an analysis. Adam would move a
-weight by at most its learning rate a step, and no line would die within a short budget, so the group lasso enters by
-its proximal step in Adam's own metric (Yun, Lozano and Yang, NeurIPS 2021), after every optimiser step:
+Only this matrix is penalised, not its partner in the site. Adam moves a weight by at most its learning rate per step,
+so no line would die within a short budget. Therefore the group lasso is applied as its proximal step in Adam's metric
+(Yun, Lozano and Yang, NeurIPS 2021), after every optimiser step:
 
     w_g <- w_g * max(0, 1 - lr * strength / (d_g ||w_g||)),   d_g = root mean square of Adam's second moment
 
-d_g is taken over the weights of line g, so that the step has this closed form. A line thus dies when ||w_g|| * d_g, how
-much there is of it times how much the loss cares, stays below what the strength pays over
-the whole budget, strength * sum of lr. Strengths are given in the unit that pays for the median line of the model, so
-that 1 means the same for every model, learning rate and number of steps. A run with no penalty measures that unit.
+d_g is taken over the weights of line g, so that the step has this closed form. A line dies when ||w_g|| * d_g, its size
+times the sensitivity of the loss to it, stays below strength * sum of lr. Strengths are in a unit at which the median
+line of the model dies, so that 1 means the same for every model, learning rate and number of steps. A run without
+penalty measures that unit.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ MATRICES = {  # block type -> parameter of a sub-block, dim of its lines in the 
     "fc2": ("fc2.weight", 1),
 }
 JOURNAL = "runs.jsonl"
-TINY = 1e-12  # keeps 0/0 finite, far below any weight or gradient that matters
+TINY = 1e-12  # avoids 0/0; far below any relevant weight or gradient
 
 Watch = Callable[[str, int, int, float], None]  # (what runs, steps done, steps in all, task loss)
 
@@ -75,7 +75,7 @@ class Job(NamedTuple):
 
 
 class Target(NamedTuple):
-    """One penalised matrix: its lines lie along `dim`; `scale` is their root mean square norm before the run."""
+    """One penalised matrix with its lines along `dim`; `scale` is their root mean square norm before the run."""
 
     name: str
     weight: nn.Parameter
@@ -92,9 +92,9 @@ def analyse(
     out: Path | str,
     watch: Watch | None = None,
 ) -> Sensitivity:
-    """Run BSSL and write `sensitivity.json` and `heatmap.png` to the folder `out`; the checkpoint stays as it was.
+    """Run BSSL and write `sensitivity.json` and `heatmap.png` to the folder `out`; the checkpoint is not changed.
 
-    Every finished run is a line of `out/runs.jsonl`: a killed analysis continues behind the last one. Raises BadInput
+    Every finished run is a line of `out/runs.jsonl`; a killed analysis resumes after the last one. Raises BadInput
     when `out` holds anything else or runs of other settings, model or data; WorkFailed when training diverges.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -152,13 +152,13 @@ class Shrink:
 
     def __init__(self, places: Sequence[Target]) -> None:
         self.places = places
-        self.memory: dict[str, float] = {}  # one run of an analysis is short and never resumed in its middle
+        self.memory: dict[str, float] = {}  # runs are short and never resumed half-way
         self.optimiser: torch.optim.Optimizer | None = None
         self.paid = 0.0  # the sum of learning rates so far
         self.prices: list[Tensor] = []  # ||w_g|| * d_g before the last shrinking, per target (lines,)
 
     def look(self, optimiser: torch.optim.Optimizer) -> None:
-        """Remember the optimiser: its second moment and learning rate are read at every step."""
+        """Keep the optimiser, whose second moment and learning rate every step reads."""
         self.optimiser = optimiser
 
     @torch.no_grad()
@@ -177,12 +177,12 @@ class Shrink:
                 weight.mul_((1 - group["lr"] * strength / price.clamp_min(TINY)).clamp_min(0).unsqueeze(1 - dim))
 
     def unit(self) -> float:
-        """Return the strength that pays for the median line: median of ||w_g|| * d_g over the sum of learning rates."""
+        """Return the strength at which the median line dies: median of ||w_g|| * d_g over the sum of learning rates."""
         return float(torch.cat(self.prices).median()) / self.paid
 
 
 class _Bench:
-    """Everything the runs share: the model they start from, and the data as tokens."""
+    """What all runs share: the start model, and the data as tokens."""
 
     def __init__(self, checkpoint: Checkpoint, corpus: Corpus, dev: Corpus, settings: AnalysisSettings) -> None:
         longest = checkpoint.model.config.max_position_embeddings
@@ -217,7 +217,7 @@ class _Bench:
         strength: float,
         watch: Callable[[int, int, float], None],
     ) -> float:
-        """Train `model` in place and return the unit of strength as its gradients had it."""
+        """Train `model` in place and return the unit of strength measured from its gradients."""
         settings = self.settings
         recipe = Recipe(
             steps=settings.steps,
@@ -257,7 +257,7 @@ def _block(place: Target, alive: Tensor) -> Block:
 
 @torch.no_grad()
 def _zero(places: Sequence[Target], alive: Sequence[Tensor]) -> bool:
-    """Set the dead lines to zero; return whether that changed anything."""
+    """Set the dead lines to zero; return whether a weight changed."""
     changed = False
     for (_, weight, dim, _), lines in zip(places, alive, strict=True):
         dead = weight.index_select(dim, (~lines).nonzero()[:, 0])
@@ -277,20 +277,20 @@ def _offset(watch: Watch | None, label: str, before: int, total: int) -> Callabl
 
 
 def fingerprint(settings: AnalysisSettings, inputs: dict[str, str]) -> str:
-    """Return 16 hex digits over everything that decides the result."""
+    """Return 16 hex digits that identify everything that determines the result."""
     return hashlib.sha256(json.dumps([asdict(settings), inputs], sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Journal:
-    """The finished runs, one JSON line each, written in one piece; a torn last line is a run that was not finished."""
+    """The finished runs, one JSON line each; an incomplete last line belongs to an unfinished run."""
 
     def __init__(self, path: Path, mark: str) -> None:
         self.path, self.mark = path, mark
 
     def open(self) -> dict[Job, Row]:
-        """Return the runs that are there already, and cut off a torn last line.
+        """Return the finished runs, and remove an incomplete last line.
 
-        Raises BadInput when the folder holds something else, or the runs belong to another analysis.
+        Raises BadInput when the folder has other content, or runs of another analysis.
         """
         if not self.path.is_file():
             check_vacant(self.path.parent).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The picture of an analysis: block type x layer, colour and number are the share of dead lines, a panel a strength."""
+"""Heat map of an analysis: share of dead lines by block type and layer, one panel per strength."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tprune.base import stamp
 from tprune.pruning.sensitivity import Row, Sensitivity
 from tprune.pruning.settings import TYPES
 
-GROUPS = (  # heading, stack, sub-blocks whose matrices stand in its columns
+GROUPS = (  # heading, stack, sub-blocks whose matrices are in its columns
     ("encoder: self-attention, FFN", "encoder", ("self_attn", "ffn")),
     ("decoder: self-attention, FFN", "decoder", ("self_attn", "ffn")),
     ("decoder: cross-attention", "decoder", ("encoder_attn",)),
@@ -24,7 +24,7 @@ Column = tuple[int, int]  # group, layer
 
 
 def draw(found: Sensitivity, path: Path | str) -> None:
-    """Write the heat map as PNG, whole or not at all; nothing when no single block type was analysed."""
+    """Write the heat map as PNG, whole or not at all; does nothing if no single block type was analysed."""
     from matplotlib.figure import Figure  # the object interface: no display, no global state
 
     strengths = sorted({row.strength for row in found.runs()})
@@ -48,7 +48,7 @@ def draw(found: Sensitivity, path: Path | str) -> None:
 
 
 def _columns(found: Sensitivity) -> list[Column]:
-    """Return the (group, layer) pairs that hold any block, in the order they are drawn."""
+    """Return the (group, layer) pairs with a block, in drawing order."""
     seen = set()
     for row in found.runs():
         for block in row.blocks:
@@ -58,7 +58,7 @@ def _columns(found: Sensitivity) -> list[Column]:
 
 
 def _share(row: Row, kind: str, column: Column) -> float:
-    """Return the dead share of the row's block in a column; NaN where there is no such block."""
+    """Return the dead share of the row's block in a column; NaN without such a block."""
     group, layer = column
     _, stack, sub_blocks = GROUPS[group]
     names = {f"{stack}.layers.{layer}.{sub_block}.{kind}" for sub_block in sub_blocks}
@@ -77,7 +77,7 @@ def _panel(axis: Any, shares: list[list[float]]) -> Any:
 
 
 def _label(axis: Any, found: Sensitivity, rows: Mapping[str, Row], types: list[str], columns: list[Column]) -> None:
-    """Name the rows (and at their right end what they cost), the layers, and the groups of columns."""
+    """Label the rows (with their cost at the right), the layers, and the groups of columns."""
     axis.set_yticks(range(len(types)), [NAMES[kind] for kind in types])
     axis.set_xticks(range(len(columns)), [f"L{layer}" for _, layer in columns])
     axis.tick_params(length=0)

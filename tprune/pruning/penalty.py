@@ -1,20 +1,20 @@
-"""A penalty applied beside the optimiser instead of through it, as AdamW applies weight decay, and in Adam's metric.
+"""A penalty that is decoupled from the optimiser, like AdamW's weight decay, and uses Adam's metric.
 
-Adam divides every gradient by its own size. A penalty in the loss would lose what makes it selective: under Structured
-Hoyer Square a line far below the others and one just above them would move at the same speed. So the optimiser sees
-the task alone, and after its step every line is rescaled by a proximal step in the metric of the optimiser (Yun, Lozano
-and Yang, NeurIPS 2021). With d_g the root mean square of Adam's second moment over line g, relative to that over the
+Adam divides every gradient by its own size, so a penalty in the loss would lose its selectivity: under Structured Hoyer
+Square, a line far below the others and one just above them would move at the same speed. Here the optimiser sees only
+the task loss; after its step every line is rescaled by a proximal step in the metric of the optimiser (Yun, Lozano and
+Yang, NeurIPS 2021). With d_g the root mean square of Adam's second moment over line g, relative to that over the
 model, a line's weight is
 
-    m_g = ||w_g|| d_g / median over the model:   how much there is of it, times how much the loss cares
+    m_g = ||w_g|| d_g / median over the model        (its size, times the sensitivity of the loss to it)
 
 and the step for a formula F of these weights, per site, is
 
     m_g <- max(0, m_g - strength * dF/dm_g)        w_g <- w_g * (new m_g / old m_g)
 
 For group lasso (dF/dm = 1) this is soft thresholding of the lines. For SHS with S = sum m and Q = sum m^2,
-dF/dm_g = 2 S/Q (1 - m_g S/Q): lines below Q/S shrink, the weaker the faster, and lines above it are left alone (the
-formula would let them grow, which only rescales a measure that does not depend on scale, and disturbs the network).
+dF/dm_g = 2 S/Q (1 - m_g S/Q): lines below Q/S shrink, weaker ones faster, and lines above it stay unchanged (the
+formula would let them grow, which changes nothing in a scale-free measure but disturbs the network).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Formula = Callable[[Tensor], Tensor]  # squared line weights (lines,) -> scalar
 
 
 class Decoupled:
-    """Callable (strength) -> None that rescales the lines of every site of `model` once, in place."""
+    """A callable (strength) that rescales the lines of every site of `model` once, in place."""
 
     def __init__(
         self, model: PrunedMarianMTModel, formula: Formula, factors: Mapping[str, float] | None = None
@@ -46,7 +46,7 @@ class Decoupled:
         self.memory: dict[str, float] = {}  # "unit": the median of ||w_g|| d_g at the first look; survives a resume
 
     def __call__(self, strength: float) -> None:
-        """Take one step of size `strength`; nothing happens before the first look."""
+        """Take one step of size `strength`; does nothing before the first `look`."""
         if not strength or not self.costs:
             return
         for (site, members), weight in zip(self.places, self.weights(), strict=True):
@@ -59,16 +59,16 @@ class Decoupled:
 
     @torch.no_grad()
     def look(self, optimiser: torch.optim.Optimizer) -> None:
-        """Read d_g of every line from Adam's second moment; before the optimiser's first step there is none."""
+        """Read d_g of every line from Adam's second moment; does nothing before the optimiser's first step."""
         if not optimiser.state or not self.places:
             return
         found = []
         for site, members in self.places:
-            # what the loss never reached (an encoder that no cross-attention reads) has no moments: it costs nothing
+            # weights without gradient (an encoder that no cross-attention reads) have no moments: cost 0
             moments = [(optimiser.state[p].get("exp_avg_sq", torch.zeros_like(p)), dim) for p, dim in members]
             elements = sum(p.numel() for p, _ in members) / site.lines
             found.append((line_sums(moments, torch.clone) / elements).sqrt())
-        mean = float(torch.cat(found).square().mean().sqrt()) or 1.0  # all gradients grow as the loss does: not a cost
+        mean = float(torch.cat(found).square().mean().sqrt()) or 1.0  # the scale of all gradients together is no cost
         self.costs = [cost / mean for cost in found]
         if "unit" not in self.memory:
             self.memory["unit"] = float(torch.cat(self.weights(unit=1.0)).median()) or 1.0
@@ -82,7 +82,7 @@ class Decoupled:
         ]
 
     def scores(self) -> dict[str, Tensor]:
-        """Return m_g by site name: what the cut ranks the lines by."""
+        """Return m_g by site name; the cut ranks the lines by it."""
         return {site.name: weight for (site, _), weight in zip(self.places, self.weights(), strict=True)}
 
     def _slope(self, weight: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""What stays: per sub-block the kept heads and the kept lines of each, checked against itself and against a model.
+"""`Plan`: per sub-block the kept heads and the kept lines of each head.
 
 Torch-free. Inside one attention all kept heads keep the same number of Q/K lines and the same number of V/O lines, so
-that attention stays one dense batched product. A sub-block with nothing kept is empty: its output bias alone remains.
+that attention stays one dense batched product. A sub-block with nothing kept is empty: only its output bias remains.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Plan:
 
     attention: Mapping[str, AttentionPlan]
     ffn: Mapping[str, tuple[int, ...]]
-    facts: Mapping[str, Any] = field(default_factory=dict)  # criterion, keep, round_to, seed: for the reader
+    facts: Mapping[str, Any] = field(default_factory=dict)  # criterion, keep, round_to, seed: for readers
 
     def __post_init__(self) -> None:
         for name, kept in self.ffn.items():
@@ -121,6 +121,6 @@ def _above(name: str, plan: AttentionPlan, shape: tuple[int, ...]) -> list[str]:
 
 def _check_ascending(name: str, indices: tuple[int, ...]) -> None:
     if any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in indices):
-        raise BadInput(f"{name}: {list(indices)} holds something that is not an index >= 0")
+        raise BadInput(f"{name}: {list(indices)} has an element that is not an index >= 0")
     if any(a >= b for a, b in zip(indices, indices[1:], strict=False)):
         raise BadInput(f"{name}: {list(indices)} is not strictly ascending")

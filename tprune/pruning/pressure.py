@@ -1,12 +1,12 @@
-"""How hard a penalty presses: the strength follows the lines that must die, instead of being guessed.
+"""Set the strength of a penalty from the budget.
 
-To keep a share k of the prunable weights, the best line that has to go must shrink to nothing. Its weight m
-(see `tprune.pruning.penalty`) has to fall by m in the steps that are left, so with a penalty that takes about
-`strength` off a line per step the strength is
+To keep a share k of the prunable weights, the best line that must be cut has to shrink to zero. Its weight m (see
+`tprune.pruning.penalty`) must fall by m in the remaining steps. A penalty takes about `strength` off a line per step,
+so the strength is
 
     strength = GAIN * m / (steps left)
 
-looked at anew every few steps: more when the task pushes back, less when the lines die early, none once they are dead.
+It is updated every few steps: higher when the task loss resists, lower when lines die early, zero once they are dead.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tprune.marian.recipe import LOOK_EVERY
 from tprune.pruning.penalty import Decoupled
 
 DEAD = 0.1  # weight below which a line counts as dead: a tenth of the dense model's median line
-GAIN = 1.2  # the task pushes back
+GAIN = 1.2  # more than needed, because the task loss resists
 SETTLE = 0.1  # share of the steps, at the end, by which the lines should be dead
 
 
 @dataclass(frozen=True)
 class Pressure:
-    """Callable (step, strength) -> strength for `train.Regulariser`; depends on the lines and the step alone."""
+    """A callable (step, strength) -> strength for `train.Regulariser`; depends on lines and step only."""
 
     press: Decoupled
     keep: float
@@ -42,7 +42,7 @@ class Pressure:
 
 
 def boundary(weights: Sequence[Tensor], keep: float) -> float:
-    """Return the weight of the worst line that stays when a share `keep` of the lines stays: the next one has to go."""
+    """Return the weight of the weakest kept line when a share `keep` of the lines is kept."""
     ranked = torch.cat(list(weights)).sort().values
     return float(ranked[min(int((1 - keep) * len(ranked)), len(ranked) - 1)])
 

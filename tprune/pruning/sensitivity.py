@@ -1,6 +1,6 @@
-"""What BSSL found: per run and block the share of dead lines and the quality, and what follows from it for SHS.
+"""`Sensitivity`: the result of BSSL. Per run and block the share of dead lines and the quality, and factors for SHS.
 
-Plain values, free of torch, so that reports and the command line can read `sensitivity.json` at no cost.
+Torch-free.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from tprune.base.stamp import SCHEMA, stamp, write_json
 from tprune.pruning.settings import TYPES
 
 KIND = "sensitivity"
-EASY, HARD = ("q", "k", "v"), ("o", "fc1", "fc2")  # what the authors are reported to have found
+EASY, HARD = ("q", "k", "v"), ("o", "fc1", "fc2")  # as reported for the paper
 SITE_KINDS = {"q": "qk", "k": "qk", "v": "vo", "o": "vo"}
 LOW, HIGH = 0.5, 2.0  # a site's strength factor stays in here
-SMOOTHING = 0.01  # added to every ease, so that "hardly anything died" means "no preference"
-CLEAR = 0.05  # a difference of dead shares (or of log prices) below this is called none
+SMOOTHING = 0.01  # added to every ease: hardly any dead lines means no preference
+CLEAR = 0.05  # smaller differences of dead shares (or log prices) count as none
 REPORTED = (
     "Reported for the paper (secondary source): W_Q, W_K and W_V become sparse to some extent, W_O, FFN1 and FFN2 "
     "hardly do; layers, and encoder and decoder, need different ratios; lines are columns of W_Q, W_K, W_V, FFN1 and "
@@ -36,9 +36,9 @@ REPORTED = (
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One matrix after a run, e.g. `decoder.layers.2.encoder_attn.v`: its lines, and how many of them are dead.
+    """One matrix after a run, such as `decoder.layers.2.encoder_attn.v`: its number of lines, and of dead lines.
 
-    `norm` is the root mean square of its line norms as a share of what it was before the run.
+    `norm` is the root mean square of its line norms, relative to before the run.
     """
 
     name: str
@@ -69,9 +69,9 @@ class Block:
 class Row:
     """One run. `block_type` is `dense` (no training), `none` (training without penalty), one of TYPES, or `all`.
 
-    The penalty's strength was `strength * unit`; `unit` is what lets the model's median line die within the budget.
+    The strength of the penalty was `strength * unit`; at `unit` the model's median line dies within the budget.
     Losses are nats per target token on dev: as trained, and with the dead lines set to zero. `bleu` is greedy, with the
-    dead lines set to zero; None when it was not asked for.
+    dead lines set to zero; None if not measured.
     """
 
     block_type: str
@@ -90,7 +90,7 @@ class Row:
         return sum(block.dead for block in self.blocks) / lines if lines else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row as plain values; `dead_share` is written for readers, not read back."""
+        """Return the row as plain values; `dead_share` is for readers and is not read back."""
         return {**asdict(self), "dead_share": round(self.dead_share, 6)}
 
     @classmethod
@@ -111,7 +111,7 @@ class Sensitivity:
     rows: tuple[Row, ...]
     settings: Mapping[str, Any]
     model: Mapping[str, Any]  # id, name
-    inputs: Mapping[str, str]  # what it was made from: name -> id
+    inputs: Mapping[str, str]  # name -> id of model and data
 
     def __post_init__(self) -> None:
         if [row.block_type for row in self.rows[:2]] != ["dense", "none"]:
@@ -147,7 +147,7 @@ class Sensitivity:
         return [row for row in self.rows[2:] if row.direction == direction and row.block_type in wanted]
 
     def damage(self, row: Row) -> float:
-        """Return what the penalty cost: dev loss with dead lines zeroed, over that of the unpenalised run (nats)."""
+        """Return the cost of the penalty in nats: dev loss with dead lines zeroed minus that of the unpenalised run."""
         return row.dev_loss_zeroed - self.unpenalised.dev_loss
 
     def strengths(self) -> dict[str, float]:
@@ -171,7 +171,7 @@ class Sensitivity:
         return _normalised({site: fmean(eases) + SMOOTHING for site, eases in by_site.items()})
 
     def agreement(self) -> list[str]:
-        """Return what the paper's authors are reported to have found, and sentence by sentence whether ours agrees."""
+        """Return the findings reported for the paper, and for each whether this analysis agrees."""
         return [
             REPORTED,
             *_compare_types(self),
@@ -181,7 +181,7 @@ class Sensitivity:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the document of `sensitivity.json`: stamp, model, settings, rows, and what was derived from them."""
+        """Return the document of `sensitivity.json`: stamp, model, settings, rows and derived values."""
         return {
             **stamp(KIND, self.inputs),
             "model": dict(self.model),
@@ -193,7 +193,7 @@ class Sensitivity:
 
     @classmethod
     def from_json(cls, document: Any, where: str = "document") -> Sensitivity:
-        """Return what `to_json` described; the derived parts are computed again. Raises BadInput for anything else."""
+        """Return the analysis in a document of `to_json`; derived values are recomputed. Raises BadInput otherwise."""
         kind = document.get("kind") if isinstance(document, dict) else None
         if kind != KIND:
             raise BadInput(f"{where} is not a {KIND} file but {kind!r}; `tprune analyse` writes sensitivity.json")
@@ -210,7 +210,7 @@ class Sensitivity:
 
     @classmethod
     def read(cls, path: Path | str) -> Sensitivity:
-        """Return the analysis in a `sensitivity.json`, or in a folder that holds one. Raises BadInput."""
+        """Read a `sensitivity.json`, or that of a folder. Raises BadInput."""
         path = Path(path)
         path = path / "sensitivity.json" if path.is_dir() else path
         try:
@@ -249,7 +249,7 @@ def _quality(row: Row) -> str:
 
 
 def _normalised(eases: Mapping[str, float]) -> dict[str, float]:
-    """Return clip(c * ease) with the c, found by bisection, that makes the mean 1; it exists as LOW < 1 < HIGH."""
+    """Return clip(c * ease) with the c, by bisection, that makes the mean 1; it exists because LOW < 1 < HIGH."""
     if not eases:
         return {}
     low, high = LOW / max(eases.values()), HIGH / min(eases.values())  # all at LOW; all at HIGH
@@ -261,7 +261,7 @@ def _normalised(eases: Mapping[str, float]) -> dict[str, float]:
 
 
 def _compare_types(found: Sensitivity) -> list[str]:
-    """Q, K, V against O and the feed-forward networks: dead share, and what a dead line cost."""
+    """Compare Q, K and V with O and the feed-forward networks: dead share, and cost of a dead line."""
     by_type = {t: found.runs(types=[t]) for t in TYPES if found.runs(types=[t])}
     easy, hard = found.runs(types=EASY), found.runs(types=HARD)
     if not easy or not hard:
@@ -286,7 +286,7 @@ def _price(found: Sensitivity, rows: list[Row]) -> float:
 
 
 def _compare_layers(found: Sensitivity) -> list[str]:
-    """How far the blocks of one type lie apart."""
+    """Compare the blocks of one type over the layers."""
     spreads = []
     for kind in {row.block_type: None for row in found.runs()}:
         shares = _by_block(found.runs(types=[kind]))
@@ -302,7 +302,7 @@ def _compare_layers(found: Sensitivity) -> list[str]:
 
 
 def _compare_sides(found: Sensitivity) -> list[str]:
-    """Encoder against decoder, per block type."""
+    """Compare encoder and decoder, per block type."""
     gaps = {}
     for kind in {row.block_type: None for row in found.runs()}:
         shares = _by_block(found.runs(types=[kind]))
@@ -317,7 +317,7 @@ def _compare_sides(found: Sensitivity) -> list[str]:
 
 
 def _compare_directions(found: Sensitivity) -> list[str]:
-    """The paper's direction against the opposite one, on the runs that both have."""
+    """Compare the paper's direction with the opposite one, on the runs that both have."""
     others = {(row.block_type, row.strength): row for row in found.runs(direction="opposite")}
     both = [(row, others[key]) for row in found.runs() if (key := (row.block_type, row.strength)) in others]
     if not both:

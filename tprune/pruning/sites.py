@@ -1,7 +1,7 @@
-"""The places of a Marian where lines can be cut, and which weights a line of each place owns.
+"""Sites: the places of a Marian where lines can be cut, and the weights that belong to a line of each.
 
 With torch's `nn.Linear.weight` of shape (out, in), TPrune's columns of W_Q, W_K, W_V, fc1 are dim 0 and its rows of
-W_O, fc2 are dim 1. Lines that only make sense together are one line here (a *site* couples them):
+W_O, fc2 are dim 1. Lines that can only be cut together are one line here (a *site* couples them):
 
 * `qk`:  row i of W_Q with row i of W_K (they meet only in the score sum), biases included
 * `vo`:  row i of W_V with column i of W_O
@@ -60,7 +60,7 @@ class Site:
 
     @property
     def weights_per_line(self) -> int:
-        """Matrix elements that go when one line goes (biases not counted): 2 d_model at every site."""
+        """Matrix elements of one line, without biases: 2 d_model at every site."""
         return 2 * self.d_model
 
 

@@ -1,7 +1,7 @@
-"""Make the matrices small: `cut` by a plan, `mask` as the reference that must give the same outputs, `expand` back.
+"""Cut a model by a plan (`cut`), make the masked reference with the same outputs (`mask`), and undo a cut (`expand`).
 
-Each walks sub-block by sub-block. Cutting is exact: a masked line has zero weights and zero bias in Q, K and V, so its
-scores and values are zero; activation(0) meets a zero column of fc2.
+Cutting is exact: a masked line has zero weights and zero bias in Q, K and V, so its scores and values are zero, and
+activation(0) is multiplied by a zero column of fc2.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def shapes(model: PrunedMarianMTModel) -> dict[str, tuple[int, ...]]:
 
 
 def cut(model: PrunedMarianMTModel, plan: Plan) -> PrunedMarianMTModel:
-    """Return a new, smaller model that holds only the planned lines; `model` is left as it was."""
+    """Return a new, smaller model with only the planned lines; `model` is not changed."""
     plan.check_against(shapes(model))
     config = PrunedMarianConfig(**_plain(model.config))
     config.encoder_sizes = _planned_sizes(plan, "encoder", config.encoder_layers)
@@ -148,7 +148,7 @@ def _expand_attention(small: PrunedAttention, full: Any, head_dim: int) -> None:
 
 
 def _flat(heads: Sequence[int], lines: Sequence[Sequence[int]], width: int) -> list[int]:
-    """Indices inside heads -> indices of the whole projection."""
+    """Convert indices inside heads to indices of the whole projection."""
     return [head * width + i for head, of_head in zip(heads, lines, strict=True) for i in of_head]
 
 
@@ -174,7 +174,7 @@ def _zero(layer: nn.Linear, lines: Sequence[int], *, rows: bool) -> None:
 
 
 def _spread(small: nn.Linear, full: nn.Linear, lines: Sequence[int], *, rows: bool) -> None:
-    """Write the small layer's lines to the places `lines` of the full one; everything else becomes zero."""
+    """Copy the lines of the small layer to positions `lines` of the full one, and zero the rest."""
     index = torch.tensor(list(lines), dtype=torch.long)
     weight, bias = small.weight.to(full.weight), small.bias.to(full.bias)
     full.weight.zero_()

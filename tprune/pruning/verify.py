@@ -1,7 +1,7 @@
-"""Prove that cutting changed nothing but the size: a cut model against the big one with zeros in its place.
+"""Verify that a cut model computes the same as the full-size model with zeros in the place of cut lines.
 
-The reference runs HuggingFace's own Marian, so it shares no line of attention or surgery with the cut model. Inputs are
-random token ids with padding in the batch: an identity must hold for every input.
+The reference is HuggingFace's own Marian, so it shares no attention or surgery code with the cut model. Inputs are
+random token ids with padding: the identity must hold for every input.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tprune.marian.config import stock_sizes
 from tprune.marian.model import PrunedMarianMTModel
 from tprune.pruning.surgery import expand
 
-TOLERANCE = 1e-8  # largest logit difference, in float64: an identity, free of an ill-conditioned model's rounding
+TOLERANCE = 1e-8  # largest logit difference, in float64, where rounding is negligible even if ill-conditioned
 SENTENCES, SOURCE, TARGET = 8, 24, 24  # batch and lengths (tokens) of the trial
 
 
@@ -86,7 +86,7 @@ def require(verdict: Verdict, what: str) -> None:
 
 
 def _trial(model: PrunedMarianMTModel, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Random source ids, their mask (shorter and shorter rows) and random decoder input."""
+    """Return random source ids, their mask (rows of decreasing length) and random decoder input."""
     generator = torch.Generator().manual_seed(seed)
     positions = model.config.max_position_embeddings
     source_length, target_length = min(SOURCE, positions), min(TARGET, positions)
