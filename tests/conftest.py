@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import json
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -30,20 +32,30 @@ pytest_plugins = ("tests.double.fixtures", "tests.support.fake_fleet")
 # interrupted would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+logging.getLogger("torch.__trace").propagate = True  # or pytest listens to it, and torch writes out every graph
+gc.set_threshold(50_000, 20, 20)  # larger portions: exports make millions of objects that stay
 torch.set_num_threads(1)  # tiny matrices gain nothing from a second
 # How long an example takes on a busy machine says nothing about what it shows.
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")
 
 
+def pytest_configure() -> None:
+    """Let torch read its table of ONNX translations once a process; it does so for every graph, which takes 0.3 s."""
+    with contextlib.suppress(ImportError, AttributeError, KeyError):  # of private names
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        read = ONNXRegistry.__dict__["from_torchlib"].__func__
+        ONNXRegistry.from_torchlib = classmethod(cache(read))
+
+
 def pytest_collection_finish() -> None:
     """Spare the garbage collector the imported modules and the tests: looking through them costs a fifth of an export.
 
-    What a test leaves behind is collected as before, in larger portions.
+    What a test leaves behind is collected as before.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
 
 
 VOCABULARY = 112

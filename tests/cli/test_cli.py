@@ -342,7 +342,7 @@ def test_a_disk_that_is_full_while_saving(here: Path) -> None:
         assert {path.name for path in disk.iterdir()} == {"filler"}
 
 
-LONG = ("--steps", "7", "--finetune-steps", "150", "--round-to", "2", "--threads", "1")
+LONG = ("--steps", "7", "--finetune-steps", "250", "--round-to", "2", "--threads", "1")
 KILLED_WHILE_SAVING = """
 import os
 from tprune.cli import main as cli

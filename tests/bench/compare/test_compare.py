@@ -79,10 +79,9 @@ def test_everybody_gets_the_same_sentences_and_one_row(here):
     raw = [json.loads(line) for line in (here / "compare.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(line["name"], line["block"]) for line in raw[:4]] == [(name, 0) for name in rows]
     assert (here / "compare.md").read_text(encoding="utf-8").count("| ct2-int8 |") == 2
-    again = tprune("compare", "dense", "ours", *SHORT, "--rivals", "ctranslate2")
+    again = tprune("compare", "dense", "ours", *SHORT, "--rivals", "hf,ctranslate2")
     assert again.code == 0 and "roofline of ours: a step reads" in again.out
-    raw = [json.loads(line) for line in (here / "compare.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [line["name"] for line in raw] == 2 * ["ct2-fp32", "ct2-int8", "ours"]  # nothing of the first call
+    assert len((here / "compare.jsonl").read_text(encoding="utf-8").splitlines()) == len(raw)
 
 
 @pytest.mark.usefixtures("quick")

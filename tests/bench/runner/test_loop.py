@@ -25,7 +25,7 @@ IDS = [[5, 9, 40, 0], [7, 0], [8, 9, 10, 33, 12, 0]]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny_config, tiny_tokenizer_folder) -> Path:
-    model = randomised(PrunedMarianMTModel.from_stock(MarianMTModel(tiny_config())))
+    model = randomised(PrunedMarianMTModel.from_stock(MarianMTModel(tiny_config(encoder_layers=1, decoder_layers=1))))
     model.generation_config.max_length = 20
     out = tmp_path_factory.mktemp("artefact") / "tiny"
     to_onnx(Source(model, MarianTokenizer.from_pretrained(tiny_tokenizer_folder)), out, sentences=SENTENCES[:2])

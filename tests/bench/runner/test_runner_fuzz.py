@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from tests.support.exports import export
 from tests.support.native import build
 from tprune.bench.runner.contract import SOURCE, host_environment
 
@@ -39,10 +39,8 @@ def programs() -> Path:
     return build("asan", "tprune-fuzz").parent
 
 
-def test_no_case_crashes_or_hangs(
-    fuzz: ModuleType, programs: Path, tiny_config, tiny_tokenizer_folder: Path, tmp_path: Path, monkeypatch
-) -> None:
-    artefact = export("onnxruntime", tiny_config(), tiny_tokenizer_folder, tmp_path / "artefact")
+def test_no_case_crashes_or_hangs(fuzz: ModuleType, programs: Path, tiny_artefact, tmp_path: Path, monkeypatch) -> None:
+    artefact = shutil.copytree(tiny_artefact("onnxruntime"), tmp_path / "artefact")
     monkeypatch.setenv("TPRUNE_ORT_LIBRARY", host_environment("onnxruntime")["TPRUNE_ORT_LIBRARY"])
     monkeypatch.setattr(fuzz, "HANG", 300.0)  # on a busy machine a healthy case may take seconds
     outcome = fuzz.fuzz(COUNT, build=programs, artefact=artefact)

@@ -16,7 +16,6 @@ from transformers import MarianMTModel, MarianTokenizer
 from tests.conftest import SENTENCES, randomised
 from tests.export.test_export import Source, make
 from tests.support.command import wait_for
-from tests.support.exports import export
 from tests.support.native import CPUS, Runner, build, copy_artefact, sentences
 from tprune.bench.runner.contract import host_environment, read_run, write_ids
 from tprune.export.marian.open import open_translator
@@ -91,12 +90,12 @@ def test_pruned_tokens(runner: Runner, tiny_config, tokenizer, tmp_path: Path, v
     check_tokens(runner, tmp_path / "artefact")
 
 
-def test_executorch_tokens(tiny_config, tiny_tokenizer_folder, tmp_path: Path) -> None:
+def test_executorch_tokens(tiny_artefact, tmp_path: Path) -> None:
     wheel = pytest.importorskip("executorch").__path__[0]
     program = build("host", "tprune-et", f"-DEXECUTORCH_ROOT={wheel}")
     assert program.stat().st_size < 300_000
     runner = Runner(program, tmp_path, environment=host_environment("executorch"))
-    artefact = export("executorch", tiny_config(), tiny_tokenizer_folder, tmp_path / "artefact")
+    artefact = tiny_artefact("executorch")
     opened, given = open_translator(artefact), sentences(112, 12)
     called = runner.translate(artefact, given, "--passes", 2, "--profile")
     assert called.ids == [opened.greedy(ids).ids for ids in given]

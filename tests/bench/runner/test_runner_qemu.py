@@ -51,8 +51,8 @@ def bundle(runtime: str) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def artefact(runtime: str, tiny_config, tiny_tokenizer_folder: Path, tmp_path_factory) -> Path:
-    return export(runtime, tiny_config(), tiny_tokenizer_folder, tmp_path_factory.mktemp(runtime) / "artefact")
+def artefact(runtime: str, tiny_artefact) -> Path:
+    return tiny_artefact(runtime)
 
 
 @pytest.fixture
@@ -72,7 +72,8 @@ def test_tokens(runner: Runner, artefact: Path) -> None:
 
 
 def test_int8_tokens(runner: Runner, runtime: str, tiny_config, tiny_tokenizer_folder: Path, tmp_path: Path) -> None:
-    artefact = export(runtime, tiny_config(), tiny_tokenizer_folder, tmp_path / "int8", int8=COMPONENTS)
+    config = tiny_config(encoder_layers=1, decoder_layers=1)
+    artefact = export(runtime, config, tiny_tokenizer_folder, tmp_path / "int8", int8=COMPONENTS)
     opened, given = open_translator(artefact), sentences(112, 4, longest=8)
     assert runner.translate(artefact, given).ids == [opened.greedy(ids).ids for ids in given]
 
