@@ -129,8 +129,8 @@ def _drawing(groups: Sequence[Sequence[Row]], width: float, height: float, kind:
     for row in rows:
         (speedup, score), gain, criterion = position(row), row.gain, row.criterion or "unknown"
         ends = (x(gain.low), x(gain.high)) if gain else (x(speedup), x(speedup))
-        marks.append(Mark(x(speedup), y(score), *ends, criterion, *styles[criterion], lines(row), table.tags(row)))
-    fronts = [([(x(at[0]), y(at[1])) for at in map(position, front(own))], table.tags(own[0])) for own in groups]
+        marks.append(Mark(x(speedup), y(score), *ends, criterion, *styles[criterion], lines(row), row.tags))
+    fronts = [([(x(at[0]), y(at[1])) for at in map(position, front(own))], own[0].tags) for own in groups]
     dense = [row.bleu for row in groups[0] if row.dense and row.bleu is not None]
     least, most = (1 - loss / 100 for loss in CLAIM[2:])
     claim = (x(CLAIM[0]), x(CLAIM[1]), y(dense[0] * least), y(dense[0] * most)) if dense else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tprune.bench.measure.conditions import BUSY_CPUS
@@ -23,10 +24,21 @@ LENGTH = 0.1  # relative difference in output length that is worth a finding
 BUSY = 0.95  # least share of the wall time that a single-threaded run should have had a CPU
 
 
-def verdict(rows: Sequence[Row]) -> list[str]:
-    """Return two sentences for each device that was timed: which model to take, and what it costs."""
-    devices = list(dict.fromkeys(row.device for row in rows if row.median_ms is not None))
-    return [_verdict(labelled(row for row in rows if row.device == device)) for device in devices]
+@dataclass(frozen=True)
+class Summary:
+    """The sentences at the top of a report; `verdict` has two sentences for each device that was timed."""
+
+    verdict: tuple[str, ...]
+    warnings: tuple[str, ...]
+    findings: tuple[str, ...]
+
+
+def summary(rows: Sequence[Row]) -> Summary:
+    """Return the sentences about these rows."""
+    timed = [row for row in rows if row.functional is None]
+    devices = list(dict.fromkeys(row.device for row in timed if row.median_ms is not None))
+    verdicts = [_verdict(labelled(row for row in timed if row.device == device)) for device in devices]
+    return Summary(tuple(verdicts), tuple(_warnings(rows)), tuple(_findings(timed) if rows else ()))
 
 
 def recommended(rows: Sequence[Row]) -> Row | None:
@@ -73,7 +85,7 @@ def _verdict(rows: Sequence[Row]) -> str:
     return f"{first} Its {score} ({metric.change_text(row)} against the dense {metric.model}{p}{doubt})."
 
 
-def findings(rows: Sequence[Row]) -> list[str]:
+def _findings(rows: Sequence[Row]) -> list[str]:
     """Return the findings, most important first; each rests on rows that were measured."""
     return [
         *_best_by_device(rows),
@@ -88,7 +100,7 @@ def findings(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def warnings(rows: Sequence[Row]) -> list[str]:
+def _warnings(rows: Sequence[Row]) -> list[str]:
     """Return one sentence for each kind of failure, with the rows it affects; the reasons are among the notes."""
     failed: dict[str, list[str]] = {}
     for row in rows:

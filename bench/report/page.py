@@ -22,6 +22,7 @@ from tprune.base import stamp
 from tprune.bench.report import palette
 from tprune.bench.report.figures import Chart
 from tprune.bench.report.palette import LIGHT, Look
+from tprune.bench.report.row import FILTERS
 from tprune.bench.report.table import Table
 
 Words = Sequence[tuple[str, bool]]  # pieces of a sentence, and whether each differs from the other side
@@ -69,7 +70,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report; `filters` are name -> values that rows can be filtered by."""
+    """A whole report; `made` says when and on what."""
 
     title: str
     made: str
@@ -77,7 +78,15 @@ class Page:
     findings: Sequence[str]
     sections: Sequence[Section]
     verdict: Sequence[str] = ()
-    filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def filters(self) -> dict[str, list[str]]:
+        """What rows can be filtered by: name -> values, where there are several."""
+        rows = [row for one in self.sections if one.table for row in one.table.rows]
+        found: dict[str, dict[str, None]] = {name: {} for name in FILTERS}
+        for name, value in (tag for row in rows for tag in getattr(row, "tags", {}).items()):
+            found[name][value] = None
+        return {name: list(values) for name, values in found.items() if len(values) > 1}
 
     @property
     def pictures(self) -> list[Picture]:

@@ -8,7 +8,7 @@ import json
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -18,7 +18,7 @@ from tprune.bench.report.metrics import METRICS, Metric
 from tprune.bench.report.row import Row, Sweep, counted, numbered
 
 BLANK = "–"
-FILTERS = ("device", "runtime", "precision")
+EMULATED = "functional only: emulated devices"
 SPEEDUP = "speed-up (95\u00a0%)"
 
 
@@ -56,14 +56,12 @@ def column(heading: str, name: str, write: Callable[[Any], str] | None = None, *
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns; `style` gives a row's look ("dense", "bad" or nothing), `tags` what a page filters by."""
+    """Rows under columns. Rows may have a `look` ("dense", "bad" or nothing) and `tags` that a page filters by."""
 
     columns: Sequence[Column]
     rows: Sequence[Any]
     title: str = ""
     caption: str = ""
-    style: Callable[[Any], str] = field(default=lambda row: "")
-    tags: Callable[[Any], Mapping[str, str]] = field(default=lambda row: {})
 
     def without_blanks(self, *, brief: bool = False) -> Table:
         """Return the table without columns that are blank in every row; with `brief` only what fits a terminal."""
@@ -102,7 +100,7 @@ class Table:
             else:
                 table.add_column(one.heading, overflow="fold")
         for row, cells in zip(self.rows, self.cells(), strict=True):
-            table.add_row(*cells, style="red" if self.style(row) == "bad" else "")
+            table.add_row(*cells, style="red" if getattr(row, "look", "") == "bad" else "")
         return table
 
 
@@ -254,16 +252,6 @@ DETAILS = (
 )  # fmt: skip
 
 
-def style(row: Row) -> str:
-    """Return the look of a row: "bad" for failed records, "dense" for the uncompressed model."""
-    return "bad" if not row.trusted else "dense" if row.dense else ""
-
-
-def tags(row: Row) -> dict[str, str]:
-    """Return what a page filters rows and marks by."""
-    return {key: str(value) for key in FILTERS if (value := getattr(row, key)) is not None}
-
-
 def of_rows(rows: Sequence[Row], title: str = "") -> Table:
     """Return the table of rows; its caption says what the rows share."""
     usual = context(rows)
@@ -271,7 +259,7 @@ def of_rows(rows: Sequence[Row], title: str = "") -> Table:
     name = Column("model", lambda row: names[id(row)], number=False, brief=True)
     shared = "; ".join(f"{heading} {text}" for heading, text in usual.items())
     caption = f"All rows, unless the row says otherwise: {shared}." if shared else ""
-    return Table([name, *COLUMNS], rows, title, caption, style, tags).without_blanks()
+    return Table([name, *COLUMNS], rows, title, caption).without_blanks()
 
 
 def context(rows: Sequence[Row]) -> dict[str, str]:
@@ -308,5 +296,10 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     measured = [row for row in rows if row.functional is None]
     emulated = [row for row in rows if row.functional is not None]
     found = [of_rows(own, name) for name, own in groups(measured).items()]
-    functional = Table(FUNCTIONAL, emulated, "functional only: emulated devices", style=style)
+    functional = Table(FUNCTIONAL, emulated, EMULATED)
     return [*found, functional.without_blanks()] if emulated else found
+
+
+def details(rows: Sequence[Row]) -> Table:
+    """Return the table of what lies behind the times."""
+    return Table(DETAILS, [row for row in rows if row.details], "details").without_blanks()
