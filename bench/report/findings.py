@@ -71,11 +71,11 @@ def _verdict(rows: Sequence[Row]) -> str:
     gain = _over_dense(row)
     assert gain is not None
     dense = next((one for one in rows if one.dense and one.precision == "fp32" and one.runtime == row.runtime), None)
-    size = ""
+    size, fp32 = "", "fp32 " if row.details and row.details.over_fp32 else ""
     if dense is not None and dense.bytes and row.bytes:
         change = 100 * (1 - row.bytes / dense.bytes)
         size = f"{abs(change):.0f} % {'smaller' if change >= 0 else 'larger'} and "
-    fast = f"{gain.ratio:.2f} times as fast as the dense {metric.model} {where}"
+    fast = f"{gain.ratio:.2f} times as fast as the dense {fp32}{metric.model} {where}"
     first = f"Take {row.label}: it is {size}{fast} (95 % interval {gain.low:.2f}–{gain.high:.2f})."
     p = f", p = {row.p_value:.2g}" if row.p_value is not None else ""
     doubt = ""

@@ -10,12 +10,9 @@ import base64
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from rich.console import Group
 
 from tprune.base import stamp
@@ -23,7 +20,7 @@ from tprune.bench.report import palette
 from tprune.bench.report.figures import Chart
 from tprune.bench.report.palette import LIGHT, Look
 from tprune.bench.report.row import FILTERS
-from tprune.bench.report.table import Table
+from tprune.bench.report.table import Table, templates
 
 Words = Sequence[tuple[str, bool]]  # pieces of a sentence, and whether each differs from the other side
 
@@ -95,11 +92,11 @@ class Page:
 
     def html(self) -> str:
         """Return the page as HTML."""
-        return _templates().get_template("page.html.j2").render(page=self, looks=palette.OTHER_LOOKS, light=LIGHT)
+        return templates().get_template("page.html.j2").render(page=self, looks=palette.OTHER_LOOKS, light=LIGHT)
 
     def markdown(self) -> str:
         """Return the page as Markdown; its figures are PNG files beside it."""
-        text = _templates().get_template("page.md.j2").render(page=self)
+        text = templates().get_template("page.md.j2").render(page=self)
         return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -130,8 +127,7 @@ class Report(Mapping[str, Any]):
 
     def _repr_html_(self) -> str:
         """Return the tables for a notebook."""
-        macros: Any = _templates().get_template("table.html.j2").module
-        return "".join(str(macros.table(one)) for one in self.tables)
+        return "".join(one._repr_html_() for one in self.tables)
 
     def terminal(self) -> Group:
         """Return the tables for a terminal of 80 characters."""
@@ -153,18 +149,3 @@ def made(document: Mapping[str, Any], *facts: str) -> str:
     """Return the line under the title: when, `facts`, and the version."""
     when = document["created"].replace("T", " ").replace("+00:00", " UTC")
     return " · ".join([when, *facts, f"tprune {document['versions'].get('tprune', 'from source')}"])
-
-
-@cache
-def _templates() -> Environment:
-    folder = Path(__file__).parent
-    templates = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=lambda name: name is None or ".html" in name,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("page.css", "page.js"):
-        templates.globals[name.replace(".", "_")] = Markup((folder / name).read_text(encoding="utf-8"))
-    return templates

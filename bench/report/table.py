@@ -9,9 +9,13 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from operator import attrgetter, itemgetter
+from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from rich import table as rich_table
 
 from tprune.bench.report.metrics import METRICS, Metric
@@ -46,6 +50,22 @@ class Column:
         """Return the number that a page sorts the row by, or nothing where the text of the cell does."""
         value = self.value(row)
         return f"{value:.10g}" if isinstance(value, (int, float)) else ""
+
+
+@cache
+def templates() -> Environment:
+    """Return the templates of pages; what goes into HTML is escaped."""
+    folder = Path(__file__).parent
+    found = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=lambda name: name is None or ".html" in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("page.css", "page.js"):
+        found.globals[name.replace(".", "_")] = Markup((folder / name).read_text(encoding="utf-8"))
+    return found
 
 
 def column(heading: str, name: str, write: Callable[[Any], str] | None = None, **options: Any) -> Column:
@@ -89,6 +109,11 @@ class Table:
             values = [one.value(row) for one in self.columns]
             writer.writerow([json.dumps(value) if isinstance(value, dict) else value for value in values])
         return text.getvalue()
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        macros: Any = templates().get_template("table.html.j2").module
+        return str(macros.table(self))
 
     def terminal(self) -> rich_table.Table:
         """Return the table for a terminal: where space is short, names are folded and numbers are not."""

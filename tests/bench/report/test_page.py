@@ -68,7 +68,7 @@ def test_the_verdict_comes_first_and_nothing_is_fetched(browser, page):
     browser.open(page)
     second, first = browser.texts(".verdict")
     assert first.startswith("Take shs-50, int8: it is 85 % smaller and 2.1")
-    assert f"times as fast as the dense model on {DEVICE} (95 % interval " in first
+    assert f"times as fast as the dense fp32 model on {DEVICE} (95 % interval " in first
     assert "Its BLEU is 39.70 (−0.7 % against the dense model, p = 0.012, a significant difference)." in first
     assert second.startswith("Take shs-50: it is") and PHONE["model"] in second
     assert browser.errors == [] and browser.requests == [page.resolve().as_uri()]

@@ -36,6 +36,7 @@ def test_a_table_is_the_same_everywhere():
     screen = Console(width=40, file=io.StringIO())
     screen.print(table.without_blanks(brief=True).terminal())
     assert "a|b" in screen.file.getvalue() and "BLEU" not in screen.file.getvalue()
+    assert '<td class="number" data-sort="1234.5">1,234.5</td>' in table._repr_html_()
     assert [one.sort_key(ROWS[0]) for one in table.columns] == ["", "1234.5"]
 
 
