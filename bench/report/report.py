@@ -26,8 +26,8 @@ from tprune.bench.report.row import FIELDS, Row, counted
 
 FUNCTIONAL = "Functional only: emulated devices"
 FUNCTIONAL_ONLY = (
-    "These runs prove that the artefacts and the runner work there, and they give the outputs. An emulator's times say "
-    "nothing about a phone, so this report has none of them."
+    "These runs show that the artefacts and the runner work on these devices, and what they output. An emulator's "
+    "times say nothing about a phone, so this report leaves them out."
 )
 SIMULATED = "Simulated, not measured: ESCALATE beside other accelerators"
 SIMULATED_HEADINGS = (
