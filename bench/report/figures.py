@@ -17,15 +17,6 @@ from tprune.bench.report.palette import LIGHT, Look
 from tprune.bench.report.row import Row, counted
 
 CLAIM = (1.16, 1.92, 0.0, 8.0)  # speed-up from, to; BLEU loss in percent from, to (TPrune's abstract)
-SHAPES = {  # matplotlib's marker -> SVG path around 0, 0
-    "o": "M-5.2 0a5.2 5.2 0 1 0 10.4 0a5.2 5.2 0 1 0-10.4 0z",
-    "s": "M-4.8-4.8h9.6v9.6h-9.6z",
-    "^": "M0-6L5.8 4.6H-5.8z",
-    "D": "M0-6.4L6.4 0L0 6.4L-6.4 0z",
-    "X": "M-5.8-3L-3-5.8L0-2.8L3-5.8L5.8-3L2.8 0L5.8 3L3 5.8L0 2.8L-3 5.8L-5.8 3L-2.8 0z",
-    "P": "M-2-6h4v4h4v4h-4v4h-4v-4h-4v-4h4z",
-    "*": "M0-9L2.3-3H8.6L3.6 1L5.4 7.2L0 3.6L-5.4 7.2L-3.6 1L-8.6-3H-2.3z",
-}
 LETTER, LINE = 6.4, 14.0  # estimated size of a label's letters, in pixels
 PLACES = ((9, -8), (9, 14), (-9, -8), (-9, 14), (0, -13), (0, 20), (13, 4), (-13, 4))  # of a label beside its mark
 SIZES = ((860.0, 440.0, "wide"), (360.0, 360.0, "narrow"))  # for the widths of a page
@@ -75,7 +66,6 @@ class Chart:
     y_title: str
     legend: Mapping[str, tuple[str, str]]
     caption: str
-    shapes = SHAPES
 
 
 def points(rows: Sequence[Row]) -> list[Row]:
@@ -129,8 +119,8 @@ def _drawing(groups: Sequence[Sequence[Row]], width: float, height: float, kind:
     for row in rows:
         (speedup, score), gain, criterion = position(row), row.gain, row.criterion or "unknown"
         ends = (x(gain.low), x(gain.high)) if gain else (x(speedup), x(speedup))
-        marks.append(Mark(x(speedup), y(score), *ends, criterion, *styles[criterion], lines(row), table.tags(row)))
-    fronts = [([(x(at[0]), y(at[1])) for at in map(position, front(own))], table.tags(own[0])) for own in groups]
+        marks.append(Mark(x(speedup), y(score), *ends, criterion, *styles[criterion], lines(row), row.tags))
+    fronts = [([(x(at[0]), y(at[1])) for at in map(position, front(own))], own[0].tags) for own in groups]
     dense = [row.bleu for row in groups[0] if row.dense and row.bleu is not None]
     least, most = (1 - loss / 100 for loss in CLAIM[2:])
     claim = (x(CLAIM[0]), x(CLAIM[1]), y(dense[0] * least), y(dense[0] * most)) if dense else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tprune.bench.measure.conditions import BUSY_CPUS
@@ -23,10 +24,21 @@ LENGTH = 0.1  # relative difference in output length that is worth a finding
 BUSY = 0.95  # least share of the wall time that a single-threaded run should have had a CPU
 
 
-def verdict(rows: Sequence[Row]) -> list[str]:
-    """Return two sentences for each device that was timed: which model to take, and what it costs."""
-    devices = list(dict.fromkeys(row.device for row in rows if row.median_ms is not None))
-    return [_verdict(labelled(row for row in rows if row.device == device)) for device in devices]
+@dataclass(frozen=True)
+class Summary:
+    """The sentences at the top of a report; `verdict` has two sentences for each device that was timed."""
+
+    verdict: tuple[str, ...]
+    warnings: tuple[str, ...]
+    findings: tuple[str, ...]
+
+
+def summary(rows: Sequence[Row]) -> Summary:
+    """Return the sentences about these rows."""
+    timed = [row for row in rows if row.functional is None]
+    devices = list(dict.fromkeys(row.device for row in timed if row.median_ms is not None))
+    verdicts = [_verdict(labelled(row for row in timed if row.device == device)) for device in devices]
+    return Summary(tuple(verdicts), tuple(_warnings(rows)), tuple(_findings(timed) if rows else ()))
 
 
 def recommended(rows: Sequence[Row]) -> Row | None:
@@ -59,11 +71,11 @@ def _verdict(rows: Sequence[Row]) -> str:
     gain = _over_dense(row)
     assert gain is not None
     dense = next((one for one in rows if one.dense and one.precision == "fp32" and one.runtime == row.runtime), None)
-    size = ""
+    size, fp32 = "", "fp32 " if row.details and row.details.over_fp32 else ""
     if dense is not None and dense.bytes and row.bytes:
         change = 100 * (1 - row.bytes / dense.bytes)
         size = f"{abs(change):.0f} % {'smaller' if change >= 0 else 'larger'} and "
-    fast = f"{gain.ratio:.2f} times as fast as the dense {metric.model} {where}"
+    fast = f"{gain.ratio:.2f} times as fast as the dense {fp32}{metric.model} {where}"
     first = f"Take {row.label}: it is {size}{fast} (95 % interval {gain.low:.2f}–{gain.high:.2f})."
     p = f", p = {row.p_value:.2g}" if row.p_value is not None else ""
     doubt = ""
@@ -73,7 +85,7 @@ def _verdict(rows: Sequence[Row]) -> str:
     return f"{first} Its {score} ({metric.change_text(row)} against the dense {metric.model}{p}{doubt})."
 
 
-def findings(rows: Sequence[Row]) -> list[str]:
+def _findings(rows: Sequence[Row]) -> list[str]:
     """Return the findings, most important first; each rests on rows that were measured."""
     return [
         *_best_by_device(rows),
@@ -88,7 +100,7 @@ def findings(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def warnings(rows: Sequence[Row]) -> list[str]:
+def _warnings(rows: Sequence[Row]) -> list[str]:
     """Return one sentence for each kind of failure, with the rows it affects; the reasons are among the notes."""
     failed: dict[str, list[str]] = {}
     for row in rows:

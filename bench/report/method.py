@@ -26,9 +26,18 @@ RATIO = (
 )
 
 
-def shared(found: Evidence, *, compared: bool) -> dict[str, str]:
-    """Return what holds for all runs, heading -> text; a text lists every value where there are several."""
-    records = _timed(found)
+def measured(found: Evidence, *, compared: bool) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Return what holds for all runs, heading -> text, and the same for each device by its name."""
+    timed = [item for item in found.records if item.complete and item.samples_ns]
+    devices: dict[str, list[Record]] = {}
+    for place, name in device_names(found).items():
+        if own := [item for item in timed if place_name(item.device) == place]:
+            devices[name] = own
+    return _shared(found, timed, compared=compared), {name: _device(own) for name, own in devices.items()}
+
+
+def _shared(found: Evidence, records: Sequence[Record], *, compared: bool) -> dict[str, str]:
+    """Return what holds for all runs; a text lists every value where there are several."""
     facts: dict[str, list[Any]] = {
         "blocks": [item.blocks for item in records],
         "sentences": [len(item.output_ids) for item in records if item.task == TRANSLATION],
@@ -52,20 +61,6 @@ def shared(found: Evidence, *, compared: bool) -> dict[str, str]:
             python=", and Python" if any(item.loop == "python" for item in records) else "",
         )
     return texts
-
-
-def devices(found: Evidence) -> dict[str, dict[str, str]]:
-    """Return device name -> its facts and the conditions during measurement."""
-    names = device_names(found)
-    return {
-        name: _device([item for item in _timed(found) if place_name(item.device) == place])
-        for place, name in names.items()
-        if any(place_name(item.device) == place for item in _timed(found))
-    }
-
-
-def _timed(found: Evidence) -> list[Record]:
-    return [item for item in found.records if item.complete and item.samples_ns]
 
 
 def _device(records: Sequence[Record]) -> dict[str, str]:

@@ -10,19 +10,17 @@ import base64
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from rich.console import Group
 
 from tprune.base import stamp
 from tprune.bench.report import palette
 from tprune.bench.report.figures import Chart
 from tprune.bench.report.palette import LIGHT, Look
-from tprune.bench.report.table import Table
+from tprune.bench.report.row import FILTERS
+from tprune.bench.report.table import Table, templates
 
 Words = Sequence[tuple[str, bool]]  # pieces of a sentence, and whether each differs from the other side
 
@@ -69,7 +67,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report; `filters` are name -> values that rows can be filtered by."""
+    """A whole report; `made` says when and on what."""
 
     title: str
     made: str
@@ -77,7 +75,15 @@ class Page:
     findings: Sequence[str]
     sections: Sequence[Section]
     verdict: Sequence[str] = ()
-    filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def filters(self) -> dict[str, list[str]]:
+        """What rows can be filtered by: name -> values, where there are several."""
+        rows = [row for one in self.sections if one.table for row in one.table.rows]
+        found: dict[str, dict[str, None]] = {name: {} for name in FILTERS}
+        for name, value in (tag for row in rows for tag in getattr(row, "tags", {}).items()):
+            found[name][value] = None
+        return {name: list(values) for name, values in found.items() if len(values) > 1}
 
     @property
     def pictures(self) -> list[Picture]:
@@ -86,11 +92,11 @@ class Page:
 
     def html(self) -> str:
         """Return the page as HTML."""
-        return _templates().get_template("page.html.j2").render(page=self, looks=palette.OTHER_LOOKS, light=LIGHT)
+        return templates().get_template("page.html.j2").render(page=self, looks=palette.OTHER_LOOKS, light=LIGHT)
 
     def markdown(self) -> str:
         """Return the page as Markdown; its figures are PNG files beside it."""
-        text = _templates().get_template("page.md.j2").render(page=self)
+        text = templates().get_template("page.md.j2").render(page=self)
         return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -121,8 +127,7 @@ class Report(Mapping[str, Any]):
 
     def _repr_html_(self) -> str:
         """Return the tables for a notebook."""
-        macros: Any = _templates().get_template("table.html.j2").module
-        return "".join(str(macros.table(one)) for one in self.tables)
+        return "".join(one._repr_html_() for one in self.tables)
 
     def terminal(self) -> Group:
         """Return the tables for a terminal of 80 characters."""
@@ -144,18 +149,3 @@ def made(document: Mapping[str, Any], *facts: str) -> str:
     """Return the line under the title: when, `facts`, and the version."""
     when = document["created"].replace("T", " ").replace("+00:00", " UTC")
     return " · ".join([when, *facts, f"tprune {document['versions'].get('tprune', 'from source')}"])
-
-
-@cache
-def _templates() -> Environment:
-    folder = Path(__file__).parent
-    templates = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=lambda name: name is None or ".html" in name,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("page.css", "page.js"):
-        templates.globals[name.replace(".", "_")] = Markup((folder / name).read_text(encoding="utf-8"))
-    return templates

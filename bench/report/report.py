@@ -16,18 +16,18 @@ from typing import Any
 from tprune.base import stamp
 from tprune.base.errors import BadInput
 from tprune.bench.accel.targets import Line
-from tprune.bench.report import evidence, figures, metrics, table
-from tprune.bench.report import findings as sentences
-from tprune.bench.report import method as methods
-from tprune.bench.report.evidence import Evidence
+from tprune.bench.report import figures, method, metrics, table
+from tprune.bench.report.evidence import Evidence, collect
+from tprune.bench.report.findings import recommended
+from tprune.bench.report.findings import summary as summarise
 from tprune.bench.report.join import dense_qualities, join
 from tprune.bench.report.page import Page, Picture, Report, Section, Translation, Words, made, write
-from tprune.bench.report.row import FIELDS, Row, counted, labelled
+from tprune.bench.report.row import FIELDS, Row, counted
 
 FUNCTIONAL = "Functional only: emulated devices"
 FUNCTIONAL_ONLY = (
-    "These runs prove that the artefacts and the runner work there, and they give the outputs. An emulator's times say "
-    "nothing about a phone, so this report has none of them."
+    "These runs show that the artefacts and the runner work on these devices, and what they output. An emulator's "
+    "times say nothing about a phone, so this report leaves them out."
 )
 SIMULATED = "Simulated, not measured: ESCALATE beside other accelerators"
 SIMULATED_HEADINGS = (
@@ -49,37 +49,34 @@ def report(runs: Sequence[Path | str], out: Path | str, *, split: str | None = N
     if not runs:
         raise BadInput("nothing to report on: name at least one folder or file")
     stamp.check_vacant(out)
-    found = evidence.collect(runs, split=split)
+    found = collect(runs, split=split)
     rows = join(found)
     document = _document(found, rows)
-    csv = table.csv_text(document["rows"], FIELDS)
-    write(_page(found, rows, document), out, document, csv)
+    write(_page(found, rows, document), out, document, table.csv_text(document["rows"], FIELDS))
     return Report(Path(out), rows, document, table.tables(rows))
 
 
 def _document(found: Evidence, rows: Sequence[Row]) -> dict[str, Any]:
-    timed = labelled(row for row in rows if row.functional is None)
+    """Return report.json."""
+    summary = summarise(rows)
+    timed = [row for row in rows if row.functional is None]
     inputs = {f"artefact {item.artefact}": item.session for item in found.records}
-    inputs |= {
-        f"quality {one.model.name} beams {one.beams} {one.precision}": str(one.model.id) for one in found.qualities
-    }
+    for one in found.qualities:
+        inputs[f"quality {one.model.name} beams {one.beams} {one.precision}"] = str(one.model.id)
     inputs |= {f"simulation {name}": made_from for one in found.simulations for name, made_from in one.inputs}
-    simulated = [line for one in found.simulations for line in one.summary]
+    measured, devices = method.measured(found, compared=any(row.speedup is not None for row in timed))
     return {
         **stamp.stamp("report", inputs),
-        "verdict": sentences.verdict(timed),
-        "warnings": [*sentences.warnings(rows), *(text for one in found.simulations for text in one.warnings)],
-        "findings": [
-            *(sentences.findings(timed) if rows else ()),
-            *(text for one in found.simulations for text in one.findings),
-        ],
+        "verdict": list(summary.verdict),
+        "warnings": [*summary.warnings, *(text for one in found.simulations for text in one.warnings)],
+        "findings": [*summary.findings, *(text for one in found.simulations for text in one.findings)],
         "rows": [row.document() for row in timed],
         "functional": [row.functional_document() for row in rows if row.functional is not None],
         "notes": [*(f"{row.label}: {note}." for row in rows for note in row.notes), *found.remarks],
-        "measured": methods.shared(found, compared=any(row.speedup is not None for row in timed)),
-        "devices": methods.devices(found),
+        "measured": measured,
+        "devices": devices,
         "details": [{"name": row.label, **asdict(row.details)} for row in timed if row.details],
-        "simulated": [{**asdict(line), "ratio": line.ratio} for line in simulated],
+        "simulated": [{**asdict(line), "ratio": line.ratio} for one in found.simulations for line in one.summary],
         "commands": _commands(found),
     }
 
@@ -97,40 +94,29 @@ def _commands(found: Evidence) -> list[str]:
 
 
 def _page(found: Evidence, rows: Sequence[Row], document: dict[str, Any]) -> Page:
-    timed = labelled(row for row in rows if row.functional is None)
-    emulated = [row for row in rows if row.functional is not None]
-    devices = ", ".join(dict.fromkeys(row.device for row in rows if row.device)) or "no device"
+    timed = [row for row in rows if row.functional is None]
+    lines = [line for one in found.simulations for line in one.summary]
     sections = [*_figure(timed)]
-    for own in table.tables(timed):
-        heading = f"Table: {own.title}" if own.title else "Table"
-        sections.append(Section(heading, table=own, under=own.caption))
-    if emulated:
-        sections.append(Section(FUNCTIONAL, FUNCTIONAL_ONLY, table=table.tables(emulated)[0]))
-    sections += _translations(found, timed)
-    if document["notes"]:
-        sections.append(Section("What is missing, and why", items=document["notes"]))
-    if behind := [row for row in timed if row.details]:
-        details = table.Table(table.DETAILS, behind, "details", tags=table.tags).without_blanks()
-        sections.append(Section("Where the time goes", table=details))
-    if found.simulations:
-        sections.append(simulated(SIMULATED, [line for one in found.simulations for line in one.summary]))
-    if document["measured"]:
-        sections.append(Section("How it was measured", facts=document["measured"]))
-    sections += [Section(name, facts=facts, level=3) for name, facts in document["devices"].items()]
-    sections.append(Section("Commands", code="\n".join(document["commands"])))
-    values = {
-        name: list(dict.fromkeys(tags[name] for row in timed if name in (tags := table.tags(row))))
-        for name in table.FILTERS
-    }
-    return Page(
-        metrics.of(rows).title if rows else SIMULATED,
-        made(document, devices),
-        document["warnings"],
-        document["findings"],
-        sections,
-        document["verdict"],
-        {name: found for name, found in values.items() if len(found) > 1},
-    )
+    for row_table in table.tables(rows):
+        if row_table.title == table.EMULATED:
+            sections.append(Section(FUNCTIONAL, FUNCTIONAL_ONLY, table=row_table))
+        else:
+            heading = f"Table: {row_table.title}" if row_table.title else "Table"
+            sections.append(Section(heading, table=row_table, under=row_table.caption))
+    details = table.details(timed)
+    sections += [
+        *_translations(found, timed),
+        *([Section("What is missing, and why", items=document["notes"])] if document["notes"] else []),
+        *([Section("Where the time goes", table=details)] if details.rows else []),
+        *([simulated(SIMULATED, lines)] if lines else []),
+        *([Section("How it was measured", facts=document["measured"])] if document["measured"] else []),
+        *(Section(name, facts=facts, level=3) for name, facts in document["devices"].items()),
+        Section("Commands", code="\n".join(document["commands"])),
+    ]
+    devices = ", ".join(dict.fromkeys(row.device for row in rows if row.device)) or "no device"
+    title = metrics.of(rows).title if rows else SIMULATED
+    heads = (document["warnings"], document["findings"])
+    return Page(title, made(document, devices), *heads, sections, document["verdict"])
 
 
 def _figure(rows: Sequence[Row]) -> list[Section]:
@@ -160,7 +146,7 @@ def _figure(rows: Sequence[Row]) -> list[Section]:
 def _translations(found: Evidence, rows: Sequence[Row]) -> list[Section]:
     """Return the sentences that the recommended model translates most unlike the dense one, or else the fastest."""
     pruned = sorted((row for row in rows if not row.dense), key=lambda row: -(row.speedup or 0))
-    for row in filter(None, [sentences.recommended(rows), *pruned]):
+    for row in filter(None, [recommended(rows), *pruned]):
         for quality in found.qualities:
             same = (quality.model.name, quality.precision, quality.beams) == (row.name, row.precision, row.beams)
             dense = dense_qualities(found, quality) if same and not quality.dense_fp32 else []

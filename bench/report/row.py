@@ -11,6 +11,7 @@ from tprune.bench.report import metrics
 from tprune.bench.report.metrics import Metric
 
 CRITERIA = ("dense", "shs", "group-lasso", "magnitude", "taylor", "random")  # the order in which a report lists them
+FILTERS = ("device", "runtime", "precision")  # what a page can be filtered by
 
 
 def counted(number: int | None, noun: str) -> str:
@@ -142,6 +143,16 @@ class Row:
     def trusted(self) -> bool:
         """Whether no record behind this row failed."""
         return self.verdict in {None, "VALID", "EMULATED"}
+
+    @property
+    def look(self) -> str:
+        """The style of the row in a table: "bad" for failed records, "dense" for the uncompressed model."""
+        return "bad" if not self.trusted else "dense" if self.dense else ""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What a page filters tables and figures by."""
+        return {name: str(value) for name in FILTERS if (value := getattr(self, name)) is not None}
 
     @property
     def gain(self) -> Speedup | None:

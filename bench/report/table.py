@@ -8,17 +8,21 @@ import json
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cache
 from operator import attrgetter, itemgetter
+from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from rich import table as rich_table
 
 from tprune.bench.report.metrics import METRICS, Metric
 from tprune.bench.report.row import Row, Sweep, counted, numbered
 
 BLANK = "–"
-FILTERS = ("device", "runtime", "precision")
+EMULATED = "functional only: emulated devices"
 SPEEDUP = "speed-up (95\u00a0%)"
 
 
@@ -48,6 +52,22 @@ class Column:
         return f"{value:.10g}" if isinstance(value, (int, float)) else ""
 
 
+@cache
+def templates() -> Environment:
+    """Return the templates of pages; what goes into HTML is escaped."""
+    folder = Path(__file__).parent
+    found = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=lambda name: name is None or ".html" in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("page.css", "page.js"):
+        found.globals[name.replace(".", "_")] = Markup((folder / name).read_text(encoding="utf-8"))
+    return found
+
+
 def column(heading: str, name: str, write: Callable[[Any], str] | None = None, **options: Any) -> Column:
     """Return the column of one attribute of the rows; `write` takes the value of the attribute."""
     value = attrgetter(name)
@@ -56,14 +76,12 @@ def column(heading: str, name: str, write: Callable[[Any], str] | None = None, *
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns; `style` gives a row's look ("dense", "bad" or nothing), `tags` what a page filters by."""
+    """Rows under columns. Rows may have a `look` ("dense", "bad" or nothing) and `tags` that a page filters by."""
 
     columns: Sequence[Column]
     rows: Sequence[Any]
     title: str = ""
     caption: str = ""
-    style: Callable[[Any], str] = field(default=lambda row: "")
-    tags: Callable[[Any], Mapping[str, str]] = field(default=lambda row: {})
 
     def without_blanks(self, *, brief: bool = False) -> Table:
         """Return the table without columns that are blank in every row; with `brief` only what fits a terminal."""
@@ -92,6 +110,11 @@ class Table:
             writer.writerow([json.dumps(value) if isinstance(value, dict) else value for value in values])
         return text.getvalue()
 
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        macros: Any = templates().get_template("table.html.j2").module
+        return str(macros.table(self))
+
     def terminal(self) -> rich_table.Table:
         """Return the table for a terminal: where space is short, names are folded and numbers are not."""
         table = rich_table.Table(title=self.title or None, caption=self.caption or None)
@@ -102,7 +125,7 @@ class Table:
             else:
                 table.add_column(one.heading, overflow="fold")
         for row, cells in zip(self.rows, self.cells(), strict=True):
-            table.add_row(*cells, style="red" if self.style(row) == "bad" else "")
+            table.add_row(*cells, style="red" if getattr(row, "look", "") == "bad" else "")
         return table
 
 
@@ -254,16 +277,6 @@ DETAILS = (
 )  # fmt: skip
 
 
-def style(row: Row) -> str:
-    """Return the look of a row: "bad" for failed records, "dense" for the uncompressed model."""
-    return "bad" if not row.trusted else "dense" if row.dense else ""
-
-
-def tags(row: Row) -> dict[str, str]:
-    """Return what a page filters rows and marks by."""
-    return {key: str(value) for key in FILTERS if (value := getattr(row, key)) is not None}
-
-
 def of_rows(rows: Sequence[Row], title: str = "") -> Table:
     """Return the table of rows; its caption says what the rows share."""
     usual = context(rows)
@@ -271,7 +284,7 @@ def of_rows(rows: Sequence[Row], title: str = "") -> Table:
     name = Column("model", lambda row: names[id(row)], number=False, brief=True)
     shared = "; ".join(f"{heading} {text}" for heading, text in usual.items())
     caption = f"All rows, unless the row says otherwise: {shared}." if shared else ""
-    return Table([name, *COLUMNS], rows, title, caption, style, tags).without_blanks()
+    return Table([name, *COLUMNS], rows, title, caption).without_blanks()
 
 
 def context(rows: Sequence[Row]) -> dict[str, str]:
@@ -308,5 +321,10 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     measured = [row for row in rows if row.functional is None]
     emulated = [row for row in rows if row.functional is not None]
     found = [of_rows(own, name) for name, own in groups(measured).items()]
-    functional = Table(FUNCTIONAL, emulated, "functional only: emulated devices", style=style)
+    functional = Table(FUNCTIONAL, emulated, EMULATED)
     return [*found, functional.without_blanks()] if emulated else found
+
+
+def details(rows: Sequence[Row]) -> Table:
+    """Return the table of what lies behind the times."""
+    return Table(DETAILS, [row for row in rows if row.details], "details").without_blanks()

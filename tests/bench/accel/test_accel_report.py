@@ -17,7 +17,6 @@ from tests.support.accel_layers import conv
 from tests.support.command import contents, tprune
 from tprune.bench.accel import networks, workload
 from tprune.bench.accel.layer import Operand, Workload
-from tprune.bench.report import results
 
 FIELDS = "network source design cycles utilisation energy_pj dram_bytes latency_ms compression accuracy target command"
 LAYERS = (conv("first", inputs=3, coefficients=None), conv("second", inputs=32), conv("third", inputs=32, kernel=1))
@@ -69,7 +68,7 @@ def test_rows_have_the_agreed_fields(written):
     }
     assert [row["target"] for row in rows] == [325, None, None, None, None] * 2
     assert rows[0]["command"].startswith("tprune simulate ")
-    assert results.read(written / "rows.json") == rows
+    assert json.loads((written / "rows.json").read_text(encoding="utf-8"))["rows"] == rows
     with (written / "out" / "report.csv").open(encoding="utf-8", newline="") as file:
         assert [float(row["cycles"]) for row in csv.DictReader(file)] == [row["cycles"] for row in rows]
 

@@ -54,7 +54,7 @@ def a_browser() -> Iterator[Browser]:
 
 def rows(browser: Browser) -> list[str]:
     """Return the first cells of the rows that are displayed, of the tables of models."""
-    return browser.texts("section:has(.dense) tbody tr[data-runtime] th")
+    return browser.texts("section:has(.under) tbody tr[data-runtime] th")
 
 
 def choose(browser: Browser, name: str, value: str) -> None:
@@ -68,7 +68,7 @@ def test_the_verdict_comes_first_and_nothing_is_fetched(browser, page):
     browser.open(page)
     second, first = browser.texts(".verdict")
     assert first.startswith("Take shs-50, int8: it is 85 % smaller and 2.1")
-    assert f"times as fast as the dense model on {DEVICE} (95 % interval " in first
+    assert f"times as fast as the dense fp32 model on {DEVICE} (95 % interval " in first
     assert "Its BLEU is 39.70 (−0.7 % against the dense model, p = 0.012, a significant difference)." in first
     assert second.startswith("Take shs-50: it is") and PHONE["model"] in second
     assert browser.errors == [] and browser.requests == [page.resolve().as_uri()]
@@ -129,7 +129,7 @@ def test_filters_hide_rows_marks_and_empty_tables(browser, page):
 
 def test_headings_sort_their_table_and_blanks_stay_last(browser, page):
     browser.open(page)
-    table = f"section:has(tr.dense[data-device='{DEVICE}'])"
+    table = f"section:has(.under):has(tr.dense[data-device='{DEVICE}'])"
     place = browser.texts(f"{table} thead th").index("p") + 1
     cells = f"{table} tbody td:nth-child({place})"
     browser.value(f'document.querySelector("{table} thead th:nth-child({place}) button").focus()')
