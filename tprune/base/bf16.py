@@ -1,4 +1,4 @@
-"""Whether this machine computes faster in bf16: told by a GPU, measured on a CPU."""
+"""Decide whether bf16 is faster on this machine: queried on a GPU, measured on a CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 TURNS = 20
 
-Work = Callable[[torch.dtype], Callable[[], object]]  # what is to be timed, made ready in a data type
+Work = Callable[[torch.dtype], Callable[[], object]]  # prepares the work to time in a data type
 
 
 @functools.cache

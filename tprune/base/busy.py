@@ -1,4 +1,4 @@
-"""How many CPUs other programs keep busy, from /proc/stat; None where the system does not say."""
+"""Measure how many CPUs other programs keep busy, from /proc/stat; None without it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tprune.base import processor
 
 @dataclass
 class Others:
-    """What other programs do on the CPUs of this process, from one look to the next."""
+    """The CPU use of other programs on the CPUs of this process, between two looks."""
 
     began: tuple[float, float] | None = None  # (seconds on the clock, CPU seconds that were not ours)
 
     def look(self) -> float | None:
-        """Return how many CPUs other programs kept busy since the look before; None at the first and without /proc."""
+        """Return how many CPUs other programs kept busy since the last look; None the first time or without /proc."""
         before, self.began = self.began, _foreign()
         if before is None or self.began is None or self.began[0] <= before[0]:
             return None
@@ -47,7 +47,7 @@ def _foreign() -> tuple[float, float] | None:
 
 
 def busy_seconds(stat: str, cpus: set[int], ticks: int) -> float | None:
-    """Return the seconds in which `cpus` were not idle, from the text of /proc/stat; None where it does not say."""
+    """Return the seconds in which `cpus` were not idle, from the text of /proc/stat; None if it has no numbers."""
     told = {
         words[0]: [int(word) for word in words[1:9]]
         for line in stat.splitlines()

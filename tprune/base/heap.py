@@ -1,4 +1,4 @@
-"""How the C library keeps memory that training gives back: for the next step, which wants the same blocks again."""
+"""Let the C library keep freed memory: every training step allocates the same blocks again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP do what Ctrl-C does: unwind, put things back, and end in one line."""
+"""Handle SIGTERM and SIGHUP like Ctrl-C: unwind, clean up, and end with one line."""
 
 from __future__ import annotations
 

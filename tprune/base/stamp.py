@@ -44,12 +44,12 @@ def stamp(kind: str, inputs: Mapping[str, str] | None = None) -> dict[str, Any]:
 
 
 def argv() -> list[str]:
-    """Return the command that this process was called by, the program without its folder."""
+    """Return the command line of this process, without the folder of the program."""
     return [Path(sys.argv[0]).name, *sys.argv[1:]]
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a result; those not installed are left out."""
+    """Return the versions of Python and of the installed packages that affect results."""
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -117,7 +117,7 @@ def check_vacant(out: Path | str) -> Path:
 
 @contextlib.contextmanager
 def new_folder(out: Path | str) -> Iterator[Path]:
-    """Yield a temporary folder beside `out`; it becomes `out` when the block ends well and vanishes when it does not.
+    """Yield a temporary folder beside `out`; rename it to `out` if the block succeeds, and remove it otherwise.
 
     Raises BadInput when `out` exists and is not empty.
     """
@@ -141,7 +141,7 @@ def new_folder(out: Path | str) -> Iterator[Path]:
 
 
 def _remove_abandoned(out: Path) -> None:
-    """Remove what a killed process left of an earlier try to write `out`; the lock tells it from a live one."""
+    """Remove leftovers of killed processes that tried to write `out`; live processes hold a lock."""
     for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
         with contextlib.suppress(OSError):
             handle = os.open(left, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""A training state on disk, one safetensors file that is replaced whole: weights, buffers, the optimiser's moments.
+"""A training state on disk: weights, buffers and optimiser moments in one safetensors file that is replaced whole.
 
 No pickle. The file is written beside itself and renamed, so a kill leaves the previous state readable.
 """
@@ -24,7 +24,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer", "step")  # Adam's two, SG
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: steps done, the penalty's strength, the losses so far (step, task loss), its press's memory."""
+    """Progress of a run: steps done, strength of the penalty, losses so far (step, task loss), memory of the press."""
 
     step: int
     strength: float
@@ -66,7 +66,7 @@ def save_state(
 def load_state(
     path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *, run: Mapping[str, Any]
 ) -> Progress | None:
-    """Load the state into model and optimiser and return how far it was; None when there is no state yet.
+    """Load the state into model and optimiser and return its progress; None if there is no state yet.
 
     Raises BadInput when the state is damaged or belongs to another run.
     """
@@ -112,13 +112,13 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:
-    """The running statistics of batch norms, say: what is no parameter and yet part of the model."""
+    """Return the buffers of the model, such as running statistics of batch norms."""
     kept = model.state_dict(keep_vars=True)
     return {name: buffer for name, buffer in model.named_buffers() if name in kept}
 
 
 def _moments(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """The optimiser's moments; none for what the loss never reached (an unused embedding, an unread encoder)."""
+    """Return the optimiser's moments; parameters without gradients (an unused embedding) have none."""
     state = optimiser.state.get(parameter, {})
     return {moment: state[moment] for moment in MOMENTS if moment in state}
 
