@@ -22,13 +22,13 @@ from tprune.export.et.graphs import EncoderMethod, StepMethod, method_ports
 from tprune.export.et.runtime import check_installed
 from tprune.export.graphs import images as cnn_graphs
 from tprune.export.graphs.ports import Borders, Port
-from tprune.export.graphs.precision import Precision, named
+from tprune.export.graphs.precision import MAX_BLEU_DROP, PARITY, Precision, named
 from tprune.export.images import classifier as image_runtime
 from tprune.export.images import publish as image_artefact
 from tprune.export.images.int8 import Int8
 from tprune.export.images.manifest import FILES, GRAPH, ImageManifest
 from tprune.export.manifest import PROGRAM, Delegation, Manifest
-from tprune.export.marian.gate import PARITY, Watch, gated
+from tprune.export.marian.gate import Watch, gated
 from tprune.export.marian.publish import Judge, Programs, limits_of, publish
 from tprune.export.quiet import quiet
 
@@ -49,7 +49,7 @@ def to_executorch(
     threads: int = 1,
     precision: str | Precision = "fp32",
     dev: Corpus | None = None,
-    max_bleu_drop: float = 0.5,
+    max_bleu_drop: float = MAX_BLEU_DROP,
     judge: Judge | None = None,
     watch: Watch | None = None,
 ) -> Manifest:

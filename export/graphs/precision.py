@@ -12,6 +12,11 @@ COMPONENTS = ("encoder", "decoder", "output", "embedding")
 """Matrices of the encoder layers (with the cross keys and values), of the decoder layers and of the output projection,
 and the embedding tables."""
 
+MAX_BLEU_DROP = 0.5
+"""Default of the quality gate: largest BLEU loss of an int8 export, in per cent of the fp32 export's BLEU."""
+PARITY = 50
+"""Default number of sentences that an export is compared with PyTorch on."""
+
 
 @dataclass(frozen=True)
 class Precision:

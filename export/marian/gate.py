@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.base.stamp import check_vacant
 from tprune.export import targets
-from tprune.export.graphs.precision import FP32, INT8, Precision
+from tprune.export.graphs.precision import FP32, INT8, MAX_BLEU_DROP, PARITY, Precision
 from tprune.export.manifest import Int8Cost, Manifest
 from tprune.export.marian.publish import Judge
 from tprune.export.marian.quality import translate
@@ -30,8 +30,6 @@ from tprune.marian.translate import decode
 
 if TYPE_CHECKING:
     from tprune.marian.checkpoint import Checkpoint
-
-PARITY = 50  # sentences that are compared with PyTorch by default
 
 Watch = Callable[[str, int, int], None]
 """watch(artefact being translated, sentences done, total sentences)"""
@@ -60,7 +58,7 @@ class Gate:
     """
 
     dev: Corpus
-    max_bleu_drop: float = 0.5
+    max_bleu_drop: float = MAX_BLEU_DROP
     wanted: Precision = INT8
 
     def __post_init__(self) -> None:

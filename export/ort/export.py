@@ -23,14 +23,14 @@ from tprune.export import targets
 from tprune.export.graphs import images as cnn_graphs
 from tprune.export.graphs.marian import EncoderGraph, StepGraph, ports
 from tprune.export.graphs.ports import Borders, Port
-from tprune.export.graphs.precision import Precision, named
+from tprune.export.graphs.precision import MAX_BLEU_DROP, PARITY, Precision, named
 from tprune.export.graphs.sub_blocks import FloatProduct, FloatTable, Kernels
 from tprune.export.images import int8 as image_int8
 from tprune.export.images import publish as image_artefact
 from tprune.export.images.int8 import Int8
 from tprune.export.images.manifest import FILES, GRAPH, ImageManifest
 from tprune.export.manifest import GRAPHS, SHARED, Manifest
-from tprune.export.marian.gate import PARITY, Watch, gated
+from tprune.export.marian.gate import Watch, gated
 from tprune.export.marian.publish import Judge, Programs, publish
 from tprune.export.ort import saturation
 from tprune.export.ort.int8 import BlockTable, RowProduct, RowsProduct
@@ -55,7 +55,7 @@ def to_onnx(
     threads: int = 1,
     precision: str | Precision = "fp32",
     dev: Corpus | None = None,
-    max_bleu_drop: float = 0.5,
+    max_bleu_drop: float = MAX_BLEU_DROP,
     judge: Judge | None = None,
     watch: Watch | None = None,
 ) -> Manifest:

@@ -345,7 +345,8 @@ def test_a_disk_that_is_full_while_saving(here: Path) -> None:
 LONG = ("--steps", "7", "--finetune-steps", "150", "--round-to", "2", "--threads", "1")
 KILLED_WHILE_SAVING = """
 import os
-from tprune import checkpoint, cli
+from tprune.cli import main as cli
+from tprune.marian import checkpoint
 checkpoint.write_json = lambda *_: os.kill(os.getpid(), 9)
 cli.main()
 """

@@ -7,7 +7,8 @@ import pytest
 from transformers import MarianMTModel, MarianTokenizer
 
 from tprune.base.errors import BadInput
-from tprune.demo.build import MAX_TOKENS, SPLITS, VOCABULARY, build, journey, make_corpora, make_model, share_done
+from tprune.demo.build import MAX_TOKENS, SPLITS, VOCABULARY, build, make_corpora, make_model
+from tprune.demo.journey import journey, share_done
 from tprune.demo.phrases import (
     ADJECTIVES,
     THINGS,

@@ -1,10 +1,12 @@
-"""The two ways a command can end badly: the call was wrong, or the work failed.
+"""The two expected kinds of failure, a wrong call and failed work, and checks of flags.
 
-Only these two are turned into one line and an exit code by the command line; anything else is a bug and keeps its
+The command line prints these two as one line and sets an exit code. Any other exception is a bug and keeps its
 traceback.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class BadInput(ValueError):
@@ -16,4 +18,23 @@ class WorkFailed(RuntimeError):
 
 
 class Caution(UserWarning):
-    """What does not stop the work, but decides what its result is worth; the command line shows it as one line."""
+    """A warning about the value of a result. The work goes on; the command line prints one line."""
+
+
+def only_one(flags: Mapping[str, object]) -> None:
+    """Raise BadInput when more than one of the flags is given."""
+    given = [name for name, value in flags.items() if value is not None]
+    if len(given) > 1:
+        raise BadInput(f"{' and '.join(given)} exclude each other: give one of {', '.join(flags)}")
+
+
+def only_for(what: str, flags: Mapping[str, object]) -> None:
+    """Raise BadInput when a flag is given that has a meaning for `what` alone."""
+    if given := [name for name, value in flags.items() if value is not None]:
+        raise BadInput(f"{' and '.join(given)}: only for {what}")
+
+
+def one_of(flag: str, value: str, legal: tuple[str, ...]) -> None:
+    """Raise BadInput unless the flag's value is legal."""
+    if value not in legal:
+        raise BadInput(f"{flag} {value!r}: must be {' or '.join(legal)}")

@@ -1,26 +1,32 @@
-"""The verbs that measure: evaluate, export, bench, report. Each parses, calls the library and shows the result."""
+"""The verbs that export and measure: evaluate, export, bench, report."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from tprune.base import stamp
-from tprune.base.errors import BadInput
-from tprune.base.threads import use_threads
+from tprune.bench.measure.settings import Settings
 from tprune.cli import terminal
-from tprune.cli.options import Data, Dry, Json, Limit, Model, Out, Source, Target, TargetCpu, Threads
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tprune.bench.measure.inputs import Inputs
-    from tprune.bench.measure.record import Record
-    from tprune.marian.corpus import Corpus
+from tprune.cli.options import (
+    Beams,
+    Blocks,
+    Data,
+    Dry,
+    Json,
+    Limit,
+    Model,
+    Out,
+    Source,
+    Target,
+    TargetCpu,
+    Threads,
+    Warmup,
+)
+from tprune.export.graphs.precision import COMPONENTS, MAX_BLEU_DROP, PARITY
+from tprune.verbs.inputs import Text
 
 
 def evaluate(
@@ -34,7 +40,7 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(help="Split to score: test, or what the records were measured on.")
     ] = None,
-    beams: Annotated[int, typer.Option(help="1 is greedy.", min=1)] = 1,
+    beams: Beams = 1,
     baseline: Annotated[Path | None, typer.Option(help="quality.json of the model to compare with.")] = None,
     artefact: Annotated[Path | None, typer.Option(help="Of records: the artefact whose translations to score.")] = None,
     device: Annotated[str | None, typer.Option(help="Of records: the device, where there are several.")] = None,
@@ -48,36 +54,16 @@ def evaluate(
 ) -> None:
     """Translate a test set; BLEU and chrF with their signatures, and the p-value against a baseline.
 
-    RECORDS of `tprune bench` are not translated again: what the device itself said is scored.
+    RECORDS of `tprune bench` are not translated again: the device's own translations are scored.
     """
-    from tprune.marian import corpus as texts
-    from tprune.marian.quality import evaluate as measure
+    from tprune.verbs import evaluate as verb
 
-    if out and out.is_dir():
-        raise BadInput(f"--out {str(out)!r} is a folder; name a file, for example {str(out / 'quality.json')!r}")
-    use_threads(threads)
-    load: Any = partial(texts.load, data, source=source, target=target)
-    options: Any = {"beams": beams, "baseline": baseline}
-    exported = (Path(model) / "manifest.json").is_file()
-    if not exported:
-        terminal.only_for("an exported artefact", {"--batch-size": batch_size})
-    if Path(model).suffix == ".jsonl":
-        quality = _of_records(Path(model), load, artefact, device, split, limit, options)
-    else:
-        terminal.only_for("records.jsonl", {"--artefact": artefact, "--device": device})
-        corpus = load(split=split or "test", limit=limit)
-        with terminal.bar() as show:
-            options["progress"] = lambda done, n: show("translate", done, n, "")
-            if exported:
-                from tprune.export.marian.quality import evaluate as of_artefact
-
-                quality = of_artefact(Path(model), corpus, threads=threads, batch_size=batch_size, **options)
-            else:
-                from tprune.marian.checkpoint import load as load_checkpoint
-
-                quality = measure(load_checkpoint(model), corpus, **options)
-    if out:
-        stamp.write_json(out, quality)
+    text = Text(data, source, target, limit=limit)
+    with terminal.bar() as show:
+        quality = verb.evaluate(
+            model, text, split=split, beams=beams, baseline=baseline, artefact=artefact, device=device, out=out,
+            batch_size=batch_size, threads=threads, watch=show,
+        )  # fmt: skip
     lines = [
         f"BLEU {quality['bleu']:.2f}  {quality['signature']}",
         f"chrF {quality['chrf']:.2f}  {quality['chrf_signature']}",
@@ -89,9 +75,10 @@ def evaluate(
     if versus := quality["baseline"]:
         search = "" if versus["beams"] == quality["beams"] else f" with {versus['beams']} beams"
         lines.append(f"baseline {versus['name']}{search}: BLEU {versus['bleu']:.2f}, p = {versus['p_value']:.4f}")
-    if said := quality.get("device"):
-        emulated = ", emulated" if said["emulated"] else ""
-        lines.append(f"of what {said['model']} ({said['abi']}{emulated}) said, {quality['sentences']} sentences")
+    if device_facts := quality.get("device"):
+        emulated = ", emulated" if device_facts["emulated"] else ""
+        place = f"{device_facts['model']} ({device_facts['abi']}{emulated})"
+        lines.append(f"translated on {place}, {quality['sentences']} sentences")
     terminal.answer(quality, as_json=json, lines=lines)
 
 
@@ -108,61 +95,28 @@ def export(
     max_bleu_drop: Annotated[
         float | None,
         typer.Option(
-            help="Of int8: largest BLEU loss on --split, in per cent of fp32's. What costs more stays fp32; 0.5."
+            help="Of int8: largest BLEU loss on --split, in per cent of fp32's. What costs more stays fp32; "
+            f"{MAX_BLEU_DROP}."
         ),
     ] = None,
     target_cpu: TargetCpu = None,
     source: Source = "en",
     target: Target = "de",
     split: str = "val",
-    limit: Annotated[int, typer.Option(help="Sentences of the parity check.", min=1)] = 50,
+    limit: Annotated[int, typer.Option(help="Sentences of the parity check.", min=1)] = PARITY,
     trim_vocabulary: Annotated[
         str | None, typer.Option(help="Leave out the tokens that the target side of this split never uses.")
     ] = None,
     threads: Threads = 1,
     json: Json = False,
 ) -> None:
-    """Export a checkpoint; the artefact appears only if it translates token for token like PyTorch (fp32), or with
-    hardly less BLEU (int8)."""
-    from tprune.export import targets
-    from tprune.export.graphs.precision import COMPONENTS
-    from tprune.marian import corpus as texts
-    from tprune.marian.checkpoint import load
-    from tprune.marian.vocabulary import trim
+    """Export a checkpoint, checked to translate like PyTorch token for token (fp32) or with little BLEU loss (int8)."""
+    from tprune.verbs import export as verb
 
-    terminal.one_of("--to", to, ("onnx", "executorch"))
-    terminal.one_of("--precision", precision, ("fp32", "int8"))
-    if precision == "fp32":
-        terminal.only_for("--precision int8", {"--keep-float": keep_float, "--max-bleu-drop": max_bleu_drop})
-    targets.check(target_cpu, to=to, precision=precision)
-    if to == "onnx":
-        from tprune.export.ort.export import to_onnx as write
-    else:
-        from tprune.export.et.export import to_executorch as write
-    stamp.check_vacant(out)
-    sides: Any = {"source": source, "target": target}
-    if precision == "int8":
-        from tprune.export.graphs.precision import INT8
-        from tprune.export.marian.gate import Gate, quantize
-
-        kept = [name.strip() for name in (keep_float or "").split(",") if name.strip()]
-        if keep_float is not None and not kept:
-            raise BadInput("--keep-float names no component; an export has encoder, decoder, output, embedding")
-        wanted = replace(INT8.without(kept), target_cpu=target_cpu or targets.ALL)
-        gate = Gate(texts.load(data, split=split, **sides), 0.5 if max_bleu_drop is None else max_bleu_drop, wanted)
-    else:
-        sentences = texts.load(data, split=split, limit=limit, **sides).source
-    checkpoint = load(model)
-    if trim_vocabulary:
-        words = texts.load(data, split=trim_vocabulary, **sides)
-        limit_ids = checkpoint.model.config.max_position_embeddings
-        checkpoint = trim(checkpoint, texts.tokenise(words, checkpoint.tokenizer, limit_ids).target)
-    if precision == "int8":
-        with terminal.bar() as show:
-            told: Any = {"parity": limit, "threads": threads, "watch": lambda name, done, n: show(name, done, n, "")}
-            manifest = quantize(checkpoint, out, write, gate, **told)
-    else:
-        manifest = write(checkpoint, out, sentences=sentences, threads=threads)
+    settings = verb.Settings(to, precision, keep_float, max_bleu_drop, target_cpu, limit, threads)
+    text = Text(data, source, target, split)
+    with terminal.bar() as show:
+        manifest = verb.export(model, text, out, settings, vocabulary=trim_vocabulary, watch=show)
     size = sum(entry.bytes for entry in manifest.files.values())
     parity = manifest.parity
     lines = [
@@ -195,17 +149,19 @@ def bench(
     out: Annotated[Path, typer.Option(help="records.jsonl to write or to continue.")] = Path("records.jsonl"),
     source: Source = "en",
     target: Target = "de",
-    split: str = "test",
-    blocks: Annotated[int, typer.Option(help="Passes over all sentences or images, artefacts interleaved.", min=1)] = 5,
-    warmup: Annotated[int, typer.Option(help="Sentences or images thrown away before each pass.", min=0)] = 10,
+    split: str = Settings.split,
+    blocks: Blocks = Settings.blocks,
+    warmup: Warmup = Settings.warmup,
     warmup_ms: Annotated[
         int | None, typer.Option(help="Milliseconds of warm-up at least: 0, on phones 500.", min=0)
     ] = None,
-    mode: Annotated[str, typer.Option(help="warm, cold, spaced (rests between sentences) or sustained.")] = "warm",
+    mode: Annotated[
+        str, typer.Option(help="warm, cold, spaced (rests between sentences) or sustained.")
+    ] = Settings.mode,
     minutes: Annotated[
         float | None, typer.Option(help="Of the mode sustained: how long each artefact runs, instead of --blocks.")
     ] = None,
-    beams: Annotated[int, typer.Option(help="1 is greedy.", min=1)] = 1,
+    beams: Beams = Settings.beams,
     cpus: Annotated[
         str | None, typer.Option(help="CPUs to pin the runner to, such as 4,6-7; on phones also all, or big (default).")
     ] = None,
@@ -221,64 +177,32 @@ def bench(
     dry_run: Dry = False,
 ) -> None:
     """Measure artefacts side by side: batch 1, real sentences or images, interleaved blocks, raw samples kept."""
-    from tprune.bench.measure import artefact, host, inputs
-    from tprune.bench.measure.settings import Settings, parse_cpus, parse_threads, sweep
-    from tprune.bench.phone import fleet as session
-    from tprune.bench.phone.station import WARMUP_MS, Handling
+    from tprune.verbs import bench as verb
 
-    measure: Callable[..., list[Record]]
-    least = warmup_ms if warmup_ms is not None else 0 if on == "host" else WARMUP_MS
-    chosen: dict[str, Any] = {"mode": mode, "minutes": minutes, "beams": beams, "split": split, "limit": limit}
-    settings = Settings(blocks=blocks, warmup=warmup, warmup_ms=least, **chosen)
-    numbers = parse_threads(threads)
-    if on == "host":
-        phones = {"--adb": adb, "--keep-awake": keep_awake, "--fixed-performance": fixed_performance, "--clean": clean}
-        terminal.only_for("--on adb", {flag: value or None for flag, value in phones.items()})
-        settings = replace(settings, cpus=None if cpus is None else parse_cpus(cpus))
-        measure = host.run
-    else:
-        serials = session.serials(on)
-        if clean:
-            cleaned = session.clean(serials, adb)
-            return terminal.answer(
-                {"cleaned": cleaned}, as_json=json, lines=[f"nothing of ours is left on {', '.join(cleaned)}"]
-            )
-        pinned = cpus or "big"
-        handling = Handling(pinned if pinned in {"big", "all"} else parse_cpus(pinned), keep_awake, fixed_performance)
-        measure = partial(session.run, serials=serials, handling=handling, adb=adb)
-    if not artefacts or data is None:
-        lacks = "--data is missing" if artefacts else "no artefact is named"
-        raise BadInput(f"nothing to measure, {lacks}: tprune bench ARTEFACT... --data DATA")
-    if inputs.common_task([artefact.read(folder) for folder in artefacts]) == "images":
-        from tprune.base import pixels
-
-        given: Inputs = pixels.load(data, split=split, limit=limit)
-    else:
-        given = _sentences(artefacts[0], data, split=split, source=source, target=target, limit=limit)
-    asked = sweep(settings, numbers)
-    if dry_run:
-        plan = {"dry_run": True, "artefacts": list(map(str, artefacts)), **inputs.told(given)}
-        plan |= {**asdict(settings), "threads": list(numbers)}
-        names, long = ", ".join(map(str, artefacts)), f"{blocks} blocks" if minutes is None else f"{minutes:g} minutes"
-        told = f"would measure {names}: {len(given)} {inputs.name(given)}s, {long}, threads {threads}, {mode}, on {on}"
-        return terminal.answer(plan, as_json=json, lines=[told])
+    place = verb.Place(on, cpus, adb, keep_awake, fixed_performance)
+    least = place.warmup_ms if warmup_ms is None else warmup_ms
+    settings = Settings(
+        blocks=blocks, warmup=warmup, warmup_ms=least, mode=mode, minutes=minutes, beams=beams, split=split, limit=limit
+    )
+    if clean:
+        cleaned = verb.clean(place)
+        line = f"nothing of ours is left on {', '.join(cleaned)}"
+        return terminal.answer({"cleaned": cleaned}, as_json=json, lines=[line])
+    text = None if data is None else Text(data, source, target, split, limit)
+    folders = artefacts or []
     with terminal.bar() as show:
-        progress: Any = partial(show, "bench") if on == "host" else show
-        records = measure(artefacts, given, out=out, settings=asked, progress=progress)
-    quality = "" if inputs.task(given) == "images" else " QUALITY.json..."  # images are scored by what was answered
-    lines = [f"wrote {len(records)} records to {out}; next: tprune report {out}{quality} --out report"]
-    if any(found.loop == "python" for found in records):
-        lines.append("measured by a loop in Python, because no C++ compiler is here to build the runner: tprune doctor")
-    lines += session.remarks(records)
-    terminal.answer({"out": str(out), "records": len(records)}, as_json=json, lines=lines)
-
-
-def _sentences(folder: Path, data: str, **options: Any) -> Inputs:
-    from tprune.bench.measure import tokens
-    from tprune.marian import corpus as texts
-
-    encode = tokens.read(folder).encode
-    return [encode(sentence) for sentence in texts.load(data, **options).source]
+        made = verb.bench(folders, text, out, settings, place=place, threads=threads, dry_run=dry_run, watch=show)
+    if dry_run:
+        names, long = list(map(str, folders)), f"{blocks} blocks" if minutes is None else f"{minutes:g} minutes"
+        plan = {"dry_run": True, "artefacts": names, **made.facts, **asdict(made.settings)}
+        plan["threads"] = list(map(int, threads.split(",")))
+        line = (
+            f"would measure {', '.join(names)}: {made.count} {made.noun}s, {long}, threads {threads}, {mode}, on {on}"
+        )
+        return terminal.answer(plan, as_json=json, lines=[line])
+    quality = "" if made.noun == "image" else " QUALITY.json..."  # records of images hold the accuracy themselves
+    line = f"wrote {len(made.records)} records to {out}; next: tprune report {out}{quality} --out report"
+    terminal.answer({"out": str(out), "records": len(made.records)}, as_json=json, lines=[line, *made.remarks])
 
 
 def report(
@@ -294,36 +218,9 @@ def report(
     json: Json = False,
 ) -> None:
     """Join quality and records into report.html, .md, .csv, .json and the Pareto figure."""
-    from tprune.bench.report import report as reports
-    from tprune.bench.report import results as rows
     from tprune.bench.report import table
+    from tprune.verbs import report as verb
 
-    document = reports.report(runs, out, split=split)
-    if results:
-        rows.write(results, document["rows"], inputs=document["inputs"])
+    document = verb.report(runs, out, split=split, results=results)
     lines = [*document["warnings"], *document["findings"], f"report: {out / 'report.html'}"]
     terminal.answer(document, as_json=json, table=table.terminal(document), lines=lines)
-
-
-def _of_records(
-    path: Path,
-    load: Callable[..., Corpus],
-    artefact: Path | None,
-    device: str | None,
-    split: str | None,
-    limit: int | None,
-    options: dict[str, Any],
-) -> dict[str, Any]:
-    """Score what a device said; the records know which sentences those were."""
-    from tprune.bench.measure import outputs
-    from tprune.export.marian.quality import of_output
-
-    if artefact is None:
-        raise BadInput("--artefact is missing: name the folder of the artefact whose translations are to be scored")
-    said = outputs.read(path, artefact, device=device, beams=options["beams"])
-    for flag, asked, measured in (("--split", split, said.split), ("--limit", limit, said.limit)):
-        if asked not in {None, measured}:
-            raise BadInput(f"{flag} {asked}: the records were measured with {measured}; leave it out")
-    corpus = load(split=said.split, limit=said.limit)
-    said.check_sources(corpus.source)
-    return of_output(artefact, said.ids, corpus, device=said.device, whole=load(split=said.split), **options)

@@ -15,7 +15,7 @@ Model = Annotated[
 Data = Annotated[str, typer.Option(help="Parallel text: folder, file, hub id or sacrebleu:SET/PAIR.", metavar="DATA")]
 Out = Annotated[Path, typer.Option(help="New folder for the result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Dry = Annotated[bool, typer.Option("--dry-run", help="Check the call, say what would be done, do nothing.")]
+Dry = Annotated[bool, typer.Option("--dry-run", help="Check the call and print what would be done.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**32 - 1)]
 Threads = Annotated[int, typer.Option(help="CPU threads.", min=1, max=4096)]
 Limit = Annotated[int | None, typer.Option(help="Use only the first N sentences.", min=1)]
@@ -27,9 +27,12 @@ Batch = Annotated[int, typer.Option(help="Images a step.")]
 TargetCpu = Annotated[
     str | None,
     typer.Option(
-        help="Of int8 for onnx: all (default), or only processors whose 8-bit sums are exact: vnni (x86) or arm. "
-        "Those take weights of a full 8 bits; x86 without VNNI would cut their sums off.",
+        help="Of int8 for onnx: all (default), or processors with exact 8-bit sums only: vnni (x86) or arm. "
+        "Weights then have the full 8 bits; sums would saturate on x86 without VNNI.",
         show_default=False,
     ),
 ]
-DevSplit = Annotated[str, typer.Option(help="Split that every choice is made on.")]
+Blocks = Annotated[int, typer.Option(help="Passes over all sentences or images, artefacts interleaved.", min=1)]
+Warmup = Annotated[int, typer.Option(help="Sentences or images discarded before each pass.", min=0)]
+Beams = Annotated[int, typer.Option(help="1 is greedy.", min=1)]
+DevSplit = Annotated[str, typer.Option(help="Split that all choices are made on.")]

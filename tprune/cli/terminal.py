@@ -1,4 +1,4 @@
-"""What the command line shows a person: progress bars, tables and one-line errors on stderr, one JSON on stdout."""
+"""What the command line prints: progress bars and one-line errors on stderr, tables or one JSON object on stdout."""
 
 from __future__ import annotations
 
@@ -8,33 +8,46 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import SafetensorError
 
 from tprune.base import busy, processor
-from tprune.base.errors import BadInput, Caution, WorkFailed
+from tprune.base.errors import BadInput, Caution, WorkFailed, one_of, only_for
 from tprune.base.signals import as_interrupts
 
-talk = Console(stderr=True)
-LOG_EVERY = 10.0  # seconds from one line of progress to the next, where there is no terminal
-# A wrong call, in click's words. Newer typers bring their own copy of click; only its leaves have public names.
+if TYPE_CHECKING:  # rich costs a third of the time that --help takes: it is loaded when something is printed
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress
+
+__all__ = ["one_of", "only_for"]
+LOG_EVERY = 10.0  # seconds between two lines of progress without a terminal
+# click's class of wrong calls. Newer typers bring their own copy of click, in which only subclasses are public.
 UsageError: Any = typer.BadParameter.__bases__[0]
-WIDE = 120  # characters of a line that goes to a file or another program
+WIDE = 120  # characters per line of a table that goes to a file or another program
 INTERRUPTED = 130  # what a newer typer returns for Ctrl-C instead of raising
+
+
+def console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """Return a console for stdout or stderr."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, width=width)
+
+
+def say(line: str, style: str | None = None) -> None:
+    """Print one line on stderr as it is."""
+    console(stderr=True).print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def answer(
     document: Mapping[str, Any], *, as_json: bool, lines: Sequence[str] = (), table: RenderableType | None = None
 ) -> None:
-    """Give a verb's result: one JSON object on stdout with `--json`, else a table and `lines` for a person."""
+    """Print a verb's result: with `--json` one JSON object, else a table and `lines`."""
     if as_json:
         sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
         return
-    screen = Console() if sys.stdout.isatty() else Console(width=WIDE)
+    screen = console(width=None if sys.stdout.isatty() else WIDE)
     if table is not None:
         screen.print(table)
     for line in lines:
@@ -42,12 +55,12 @@ def answer(
 
 
 def warn(message: str) -> None:
-    """Say on stderr what does not stop the work, but decides what its result is worth."""
-    talk.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    """Print a warning about the value of the result on stderr."""
+    say(message, "yellow")
 
 
 class Log:
-    """Progress in plain lines: one every `LOG_EVERY` seconds at most, none for what is over sooner."""
+    """Progress in plain lines, at most one every `LOG_EVERY` seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -55,11 +68,11 @@ class Log:
         self.restart()
 
     def restart(self) -> None:
-        """Forget the tasks: others of the same names follow."""
+        """Forget all tasks; new ones of the same names may follow."""
         self._task, self._began = "", self._clock()
 
     def line(self, task: str, done: int, total: int, note: str = "") -> str | None:
-        """Return the line to print now, None where none is due."""
+        """Return the line to print now, or None."""
         now = self._clock()
         if self._task and task != self._task:
             self._began = now  # one task follows the other
@@ -76,9 +89,9 @@ _log: Log | None = None
 
 @contextlib.contextmanager
 def logged() -> Iterator[None]:
-    """In the block, print progress as plain lines where stderr is no terminal."""
+    """In the block, print progress as plain lines if stderr is not a terminal."""
     global _log  # noqa: PLW0603 - one process has one stderr
-    _log = None if talk.is_terminal else Log()
+    _log = None if console(stderr=True).is_terminal else Log()
     try:
         yield
     finally:
@@ -86,7 +99,7 @@ def logged() -> Iterator[None]:
 
 
 def duration(seconds: float) -> str:
-    """Return a time for a person: `about 50 s`, `about 3 min`."""
+    """Return a rounded time: `about 50 s`, `about 3 min`."""
     return f"about {max(5, 5 * round(seconds / 5))} s" if seconds < 100 else f"about {round(seconds / 60)} min"
 
 
@@ -96,7 +109,7 @@ def warn_if_busy() -> None:
     if taken is not None and allowed - taken < usable / 2:
         warn(
             f"other programs keep {taken:.1f} of {allowed} CPUs busy: this takes several times as long as on a quiet "
-            "machine, and speeds that are measured now are worth little"
+            "machine, and measured speeds are unreliable"
         )
 
 
@@ -105,13 +118,15 @@ def bar() -> Iterator[Callable[[str, int, int, str], None]]:
     """Yield `show(task, done, total, note)`: one progress line a task on a terminal, else lines if `logged`."""
     if _log:
         _log.restart()
-    columns = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=talk, disable=not talk.is_terminal) as progress:
+    with contextlib.ExitStack() as stack:
+        progress: Progress | None = None
         tasks: dict[str, Any] = {}
 
         def show(task: str, done: int, total: int, note: str = "") -> None:
+            nonlocal progress
             if _log and (line := _log.line(task, done, total, note)):
-                talk.print(line, highlight=False, markup=False, soft_wrap=True)
+                say(line)
+            progress = progress or stack.enter_context(_progress())
             if task not in tasks:
                 tasks[task] = progress.add_task(task, total=total, note=note)
             progress.update(tasks[task], completed=done, total=total, note=note)
@@ -119,9 +134,17 @@ def bar() -> Iterator[Callable[[str, int, int, str], None]]:
         yield show
 
 
+def _progress() -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    screen = console(stderr=True)
+    return Progress(*columns, TextColumn("{task.fields[note]}"), console=screen, disable=not screen.is_terminal)
+
+
 @contextlib.contextmanager
 def cautions() -> Iterator[None]:
-    """In the block, let `warnings.warn(..., Caution)` of the library be one line on stderr, as `warn` writes it."""
+    """In the block, print `warnings.warn(..., Caution)` as one line on stderr."""
     others = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
@@ -138,7 +161,7 @@ def cautions() -> Iterator[None]:
 
 
 def run(app: Callable[..., object]) -> None:
-    """Run the command line; every failure that is not a bug is one line on stderr and an exit code."""
+    """Run the command line. Every failure except a bug is printed as one line on stderr with an exit code."""
     try:
         with cautions(), as_interrupts():
             call(app)
@@ -155,36 +178,23 @@ def run(app: Callable[..., object]) -> None:
         fail(1, str(error))
     except OSError as error:
         fail(1, f"{error.strerror or error} ({error.filename})" if error.filename else str(error))
-    except SafetensorError as error:  # a disk that is full, as safetensors says it
+    except _safetensor_error() as error:  # such as a full disk
         fail(1, str(error))
 
 
+def _safetensor_error() -> type[Exception]:
+    from safetensors import SafetensorError
+
+    return SafetensorError
+
+
 def call(app: Callable[..., object], *args: object) -> None:
-    """Run one call of the command line and let its exceptions through, KeyboardInterrupt among them."""
+    """Run one call of the command line and let all exceptions through, KeyboardInterrupt included."""
     if app(*args, standalone_mode=False) == INTERRUPTED:
         raise KeyboardInterrupt
 
 
 def fail(code: int, message: str) -> None:
-    """Leave with an exit code and one line on stderr."""
+    """Exit with a code and one line on stderr."""
     sys.stderr.write(f"tprune: {' '.join(message.split())}\n")
     raise SystemExit(code)
-
-
-def only_one(flags: dict[str, float | None]) -> None:
-    """Raise BadInput when more than one of the flags is given."""
-    given = [name for name, value in flags.items() if value is not None]
-    if len(given) > 1:
-        raise BadInput(f"{' and '.join(given)} exclude each other: give one of {', '.join(flags)}")
-
-
-def only_for(what: str, flags: dict[str, object]) -> None:
-    """Raise BadInput when a flag is given that means something for `what` alone."""
-    if given := [name for name, value in flags.items() if value is not None]:
-        raise BadInput(f"{' and '.join(given)}: only for {what}")
-
-
-def one_of(flag: str, value: str, legal: tuple[str, ...]) -> None:
-    """Raise BadInput unless the flag's value is legal."""
-    if value not in legal:
-        raise BadInput(f"{flag} {value!r}: must be {' or '.join(legal)}")

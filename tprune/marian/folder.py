@@ -23,6 +23,12 @@ def locate(source: str | Path) -> tuple[Path, dict[str, Any]]:
     return folder, _read_config(folder)
 
 
+def check(source: str | Path) -> None:
+    """Raise BadInput unless `source` is the folder of a Marian, or may be a hub id; nothing is downloaded."""
+    if not _names_hub(source):
+        _read_config(Path(source))
+
+
 def _names_hub(source: str | Path) -> bool:
     """Return whether `source` is a hub id rather than a local folder; BadInput when it is neither."""
     if Path(source).is_dir():

@@ -11,14 +11,14 @@ import random
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-
-import sentencepiece
-import torch
-from transformers import MarianConfig, MarianMTModel, MarianTokenizer
+from typing import TYPE_CHECKING
 
 from tprune.base.stamp import write_json
-from tprune.marian.checkpoint import Checkpoint
-from tprune.marian.model import PrunedMarianMTModel
+
+if TYPE_CHECKING:
+    from transformers import MarianTokenizer
+
+    from tprune.marian.checkpoint import Checkpoint
 
 NEVER = -1e4  # bias far below any logit, without overflow in any precision
 
@@ -40,6 +40,12 @@ SIZES = {"opus-mt": Size(d_model=512, layers=6, heads=8, ffn=2048, vocabulary=58
 
 def make(name: str, *, length: int, seed: int = 0) -> Checkpoint:
     """Return a random Marian of one of `SIZES` that translates everything into `length` tokens."""
+    import torch
+    from transformers import MarianConfig, MarianMTModel
+
+    from tprune.marian.checkpoint import Checkpoint
+    from tprune.marian.model import PrunedMarianMTModel
+
     size = SIZES[name]
     pad = size.vocabulary - 1
     config = MarianConfig(
@@ -79,6 +85,9 @@ def sources(count: int, length: int, vocabulary: int, *, seed: int = 0) -> list[
 
 def _tokenizer(vocabulary: int) -> MarianTokenizer:
     """Return a tokenizer with `</s>` 0, `<unk>` 1, made-up words and `<pad>` last; it never sees real text."""
+    import sentencepiece
+    from transformers import MarianTokenizer
+
     trained = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["a b c"]),

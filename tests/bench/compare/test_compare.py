@@ -21,11 +21,11 @@ from tprune.bench.compare import rows as compare
 from tprune.bench.compare import table as compare_table
 from tprune.bench.compare.rivals import RIVALS
 from tprune.bench.compare.roofline import Roofline
-from tprune.cli import compare as cli_compare
 from tprune.export.ort.export import to_onnx
 from tprune.marian import synthetic
 from tprune.marian.checkpoint import load
 from tprune.marian.synthetic import Size
+from tprune.verbs.compare import Work
 
 TINY = Size(d_model=32, layers=1, heads=2, ffn=64, vocabulary=96, positions=32)
 
@@ -154,7 +154,7 @@ def test_a_system_that_fails_is_named_and_the_others_are_still_compared(here):
 
 
 def test_translations_of_another_length_than_asked_for_fail():
-    work = cli_compare.Work(None, [], None, 3, {})
+    work = Work(None, [], None, 3, {})
     work.check({"a": [[1, 2, 3]]}, {"a": "ct2"})
     with pytest.raises(Exception, match=r"ct2 gave \[2, 3\] tokens where every system must give 3"):
         work.check({"a": [[1, 2, 3], [1, 2]]}, {"a": "ct2"})

@@ -1,0 +1,62 @@
+"""Help and refusals are cheap: what is slow to load stays out, and a wrong call is refused before torch is loaded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.startup import REFUSED
+
+RUN = """
+import sys
+from tprune.cli.main import main
+code = 0
+try:
+    main()
+except SystemExit as end:
+    code = end.code or 0
+print(code, *sorted({{{names}}} & set(sys.modules)))
+"""
+SLOW = ("torch", "transformers", "datasets", "onnxruntime", "sacrebleu", "accelerate")
+UNUSED = ("rich", "numpy", "matplotlib", "safetensors", "num2words")  # by what only parses and prints plain lines
+
+
+def loaded(call: tuple[str, ...], names: tuple[str, ...], folder: Path) -> tuple[int, list[str], str]:
+    """Return the exit code of a call, which modules it loaded, and what it printed on stderr."""
+    code = RUN.format(names=", ".join(map(repr, names)))
+    done = subprocess.run([sys.executable, "-c", code, *call], cwd=folder, capture_output=True, text=True, check=False)
+    ended, *found = done.stdout.splitlines()[-1].split()
+    return int(ended), found, done.stderr
+
+
+@pytest.mark.parametrize("call", REFUSED, ids=lambda call: " ".join(call[:1] + call[-2:])[:40])
+def test_a_wrong_call_is_refused_before_anything_slow_is_loaded(tmp_path: Path, call: tuple[str, ...]):
+    code, found, err = loaded(call, SLOW, tmp_path)
+    assert (code, found) == (2, []), err
+    assert err.startswith("tprune: ") and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("call", [("--help",), ("--version",), ("prune", "--help"), ("verify", "nosuch")])
+def test_help_and_plain_refusals_load_what_they_need_only(tmp_path: Path, call: tuple[str, ...]):
+    code, found, err = loaded(call, (*SLOW, *UNUSED), tmp_path)
+    assert (code, found) == (2 if call[0] == "verify" else 0, []), err
+
+
+def test_the_version_is_one_line():
+    done = subprocess.run([sys.executable, "-m", "tprune", "--version"], capture_output=True, text=True, check=True)
+    name, number = done.stdout.split()
+    assert (name, done.stderr) == ("tprune", "") and number[0].isdigit()
+
+
+def test_completion_for_bash_lists_the_verbs():
+    asked = {"_TPRUNE_COMPLETE": "complete_bash", "COMP_WORDS": "tprune e", "COMP_CWORD": "1"}
+    code = "import sys; sys.argv[0] = 'tprune'; from tprune.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["expand", "evaluate", "export"], done.stderr

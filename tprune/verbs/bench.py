@@ -1,0 +1,134 @@
+"""Measure artefacts side by side, on this host or on phones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tprune.base.errors import BadInput, only_for
+from tprune.bench.measure.settings import Settings, parse_cpus, parse_threads, sweep
+from tprune.verbs.inputs import Text, Watch, silent
+
+if TYPE_CHECKING:
+    from tprune.bench.measure.record import Record
+
+HOST = "host"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to measure: `on` host, adb or adb:SERIAL[,SERIAL...], pinned to `cpus`. The other fields are for phones."""
+
+    on: str = HOST
+    cpus: str | None = None
+    adb: str | None = None
+    keep_awake: bool = False
+    fixed_performance: bool = False
+
+    @property
+    def warmup_ms(self) -> int:
+        """Milliseconds of warm-up by default."""
+        if self.on == HOST:
+            return Settings.warmup_ms
+        from tprune.bench.phone.station import WARMUP_MS
+
+        return WARMUP_MS
+
+    def serials(self, *, clean: bool = False) -> tuple[str, ...]:
+        """Return the phones that are named; () for the only phone, and for this host.
+
+        Raises BadInput for a place that does not exist, and for flags of phones on this host.
+        """
+        if self.on == HOST:
+            phones = {"--adb": self.adb, "--keep-awake": self.keep_awake}
+            phones |= {"--fixed-performance": self.fixed_performance, "--clean": clean}
+            only_for("--on adb", {flag: value or None for flag, value in phones.items()})
+            return ()
+        from tprune.bench.phone import fleet
+
+        return fleet.serials(self.on)
+
+    def method(self, watch: Watch) -> Callable[..., list[Record]]:
+        """Return the function that measures here."""
+        serials = self.serials()
+        if self.on == HOST:
+            from tprune.bench.measure import host
+
+            return partial(host.run, progress=partial(watch, "bench"))
+        from tprune.bench.phone import fleet
+        from tprune.bench.phone.station import Handling
+
+        pinned = self.cpus or "big"
+        cpus = pinned if pinned in {"big", "all"} else parse_cpus(pinned)
+        handling = Handling(cpus, self.keep_awake, self.fixed_performance)
+        return partial(fleet.run, serials=serials, handling=handling, adb=self.adb, progress=watch)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was measured, or would be: `noun` names an input, `facts` are what a record says of the inputs."""
+
+    noun: str
+    count: int
+    facts: dict[str, Any]
+    settings: Settings
+    records: Sequence[Record]
+    remarks: Sequence[str]
+
+
+def bench(
+    artefacts: Sequence[Path],
+    text: Text | None,
+    out: Path,
+    settings: Settings,
+    *,
+    place: Place = Place(),
+    threads: str = "1",
+    dry_run: bool = False,
+    watch: Watch = silent,
+) -> Benchmark:
+    """Measure `artefacts` with `threads` (a number, or several such as "1,2,4") and write records to `out`.
+
+    The inputs are `text`, whose `data` names images if the artefacts classify those. A dry run only checks the call.
+    """
+    from tprune.bench.measure import artefact, inputs
+    from tprune.bench.phone import fleet
+
+    numbers, measure = parse_threads(threads), place.method(watch)
+    if place.on == HOST and place.cpus is not None:
+        settings = replace(settings, cpus=parse_cpus(place.cpus))
+    if not artefacts or text is None:
+        lacks = "--data is missing" if artefacts else "no artefact is named"
+        raise BadInput(f"nothing to measure, {lacks}: tprune bench ARTEFACT... --data DATA")
+    images = inputs.common_task([artefact.read(folder) for folder in artefacts]) == "images"
+    given = _images(text) if images else _sentences(artefacts[0], text)
+    records = () if dry_run else measure(artefacts, given, out=out, settings=sweep(settings, numbers))
+    remarks = list(fleet.remarks(records))
+    if any(record.loop == "python" for record in records):
+        remarks.insert(0, "measured by a loop in Python: no C++ compiler to build the runner, see tprune doctor")
+    return Benchmark(inputs.name(given), len(given), inputs.told(given), settings, records, remarks)
+
+
+def clean(place: Place) -> list[str]:
+    """Remove what benchmarks left on the phones of `place`, and return their serials."""
+    serials = place.serials(clean=True)
+    from tprune.bench.phone import fleet
+
+    return fleet.clean(serials, place.adb)
+
+
+def _images(text: Text) -> Any:
+    from tprune.base import pixels
+
+    return pixels.load(text.data, split=text.split, limit=text.limit)
+
+
+def _sentences(folder: Path, text: Text) -> Any:
+    from tprune.bench.measure import tokens
+
+    corpus = text.load()
+    encode = tokens.read(folder).encode
+    return [encode(sentence) for sentence in corpus.source]
