@@ -20,13 +20,9 @@ print(json.dumps(run(Path(sys.argv[1]))))
 """
 
 
-def shapes(notebook: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
-    """Return every code cell with the kinds of its outputs; numbers differ from run to run."""
-    return [
-        ("".join(cell["source"]), [sorted(output.get("data", {"stream": ""})) for output in cell["outputs"]])
-        for cell in notebook["cells"]
-        if cell["cell_type"] == "code"
-    ]
+def shown(notebook: dict[str, Any]) -> list[int]:
+    """Return the number of outputs of every code cell; their content differs from run to run."""
+    return [len(cell["outputs"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
 @pytest.mark.slow
@@ -34,5 +30,5 @@ def test_the_tour_runs() -> None:
     done = subprocess.run([sys.executable, "-c", RUN, str(TOUR)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     stored, fresh = json.loads(TOUR.read_text(encoding="utf-8")), json.loads(done.stdout)
-    assert shapes(stored) == shapes(fresh)
-    assert all(outputs for _, outputs in shapes(stored)), "a cell shows nothing"
+    assert shown(stored) == shown(fresh), "store the outputs: python -m tests.support.notebook docs/tour.ipynb"
+    assert all(shown(stored)), "a cell shows nothing"
