@@ -1,4 +1,4 @@
-"""`with quiet():` what exporters and quantisers note on themselves and on packages not needed here is not shown."""
+"""`with quiet():` suppresses log messages and warnings of exporters and quantisers."""
 
 from __future__ import annotations
 

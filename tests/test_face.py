@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import tprune
+from tests.support import runs
 
 ROOT = Path(__file__).resolve().parents[1]
 FACES = {"tprune": "tprune", "tprune.export": "export", "tprune.bench": "bench"}
@@ -146,3 +147,20 @@ def test_a_strict_type_checker_sees_real_types(tmp_path: Path) -> None:
 def test_an_unknown_keyword_is_refused_with_the_legal_ones(call, legal: str) -> None:
     with pytest.raises(TypeError, match=rf"unexpected keyword '\w+'; legal are {legal}"):
         call()
+
+
+def test_results_are_one_line_and_a_small_table() -> None:
+    half = runs.model("half <b>", "shs", 0.5)
+    quality = tprune.Quality(runs.quality(half, 39.0))
+    assert repr(quality) == (
+        "Quality('half <b>': BLEU 39.00, chrF 61.50 on 1,000 sentences of test_2016_flickr; dense 39.74, p = 0.0120)"
+    )
+    assert (quality.bleu, quality.chrf, quality.p_value) == (39.0, 61.5, 0.012)
+    html = quality._repr_html_()
+    assert html.startswith("<table>") and "half &lt;b&gt;" in html and "<b>" not in html
+    assert repr(runs.timed(half, 0, [5, 15])).endswith("1 thread, block 0: VALID, median 15.00 ms)")
+    simulated = tprune.simulate("resnet18-32", designs=("escalate", "eyeriss"))
+    assert "\n" not in repr(simulated) and [row.design for row in simulated.rows] == ["escalate", "eyeriss"]
+    assert simulated._repr_html_().count("<tr>") == 3
+    with pytest.raises(tprune.BadInput, match="fidelity 'rough': must be auto or exact or statistical"):
+        tprune.simulate("resnet18-32", fidelity="rough")

@@ -1,13 +1,13 @@
-"""The modules that become the methods of an ExecuTorch program: batch 1, in forms that XNNPACK takes and is quick at.
+"""The modules that become the methods of an ExecuTorch program: batch 1, in a form that is fast with XNNPACK.
 
-What the shapes and orders are for (measured on an x86 server, where an operator costs 0.1 to 0.3 microseconds whatever
-its size, a call of XNNPACK 0.2 more, and 65,536 weights 3 microseconds as fp32 and 0.9 as int8):
+Reasons for shapes and orders (measured on an x86 server, where an operator costs 0.1 to 0.3 microseconds at any size, a
+call of XNNPACK 0.2 more, and 65,536 weights 3 microseconds as fp32 and 0.9 as int8):
 
-- The cache is the caller's: a step takes the rows so far and returns the new one, so nothing is copied back. Time comes
-  before heads, which lets a caller with room for the longest sentence pass a prefix of it: work grows with the sentence
-  and not with the limit. A penalty hides what lies beyond the position.
-- Keys are transposed before they are multiplied: XNNPACK packs the second operand anyway.
-- Layer norm stays `native_layer_norm`, an optimised kernel of 0.3 microseconds: in delegated operators it has eight.
+- The caller owns the cache: a step takes the rows so far and returns the new one, so nothing is copied back. Time comes
+  before heads, so that a caller with room for the longest sentence can pass a prefix: work grows with the sentence and
+  not with the limit. A penalty masks rows beyond the position.
+- Keys are transposed before the product: XNNPACK packs the second operand anyway.
+- Layer norm stays `native_layer_norm`, an optimised kernel of 0.3 microseconds; delegated, it would be eight operators.
 - Q, K and V are three products: as one, they would have to be sliced apart. As int8 they share one quantised input.
 
 An empty sub-block is its output bias, which vanishes into the layer norm (or the position table) before it.
@@ -68,7 +68,7 @@ class EncoderMethod(nn.Module):
             self.register_buffer("numbers", torch.argsort(order)[:, None])
         self.table = Table(table, int8="embedding" in precision.int8)
         self.width = encoder.config.d_model
-        # fp32: the biases of all blocks are folded into it, so that its rows span more than 8 bits resolve
+        # fp32: the biases of all blocks are folded into it, so its range is too wide for 8 bits
         self.positions = Table(position_table(encoder) + _fold_biases(blocks), int8=False)
         self.register_buffer("places", torch.arange(self.positions.rows.shape[0])[None])
         crosses = [layer.encoder_attn for layer in model.model.decoder.layers if head_count(layer.encoder_attn)]
@@ -119,17 +119,17 @@ class StepMethod(nn.Module):
         ]
         self.blocks: Any = nn.ModuleList(blocks)
         kept = torch.tensor(kept_ids(model))
-        order = table_order(model)  # the whole of it, as the encoder has it: its first rows are the kept ones
+        order = table_order(model)  # the whole table, as in the encoder: its first rows are the kept ones
         table = scaled_table(decoder)[kept if order is None else order]
         self.table = Table(table, int8="embedding" in precision.int8)
         self.positions = Table(position_table(decoder) + _fold_biases(blocks), int8="embedding" in precision.int8)
-        # Column i is row i - 1 of the cache, which exists when that is less than the position; column 0 is the new row.
+        # Column i is row i - 1 of the cache, valid if less than the position; column 0 is the new row.
         self.register_buffer("places", -NEVER * torch.arange(limits.target)[:, None])
         self.register_buffer("columns", -NEVER * torch.arange(limits.target + 1)[None])
         bias = model.final_logits_bias.detach()[0]
         matrix = model.lm_head.weight.detach()
         if blocks and model.lm_head.weight is decoder.embed_tokens.weight:
-            # The scaled table again, so that the program holds it once; the last norm takes the scale off.
+            # Use the scaled table again, so that it is stored once; the last norm divides by the scale.
             matrix = scaled_table(decoder)
             with torch.no_grad():
                 blocks[-1].norm.weight /= embed_scale(decoder)
@@ -175,7 +175,7 @@ def method_ports(model: MarianMTModel, limits: Limits) -> dict[str, tuple[tuple[
 
 
 class _Empty(nn.Module):
-    """What is left of a sub-block without lines: the norm, and an output bias that `_fold_biases` moves away."""
+    """An empty sub-block: its norm, and an output bias that `_fold_biases` moves away."""
 
     has_state = False
 
@@ -271,7 +271,7 @@ def _attend(q: Tensor, keys: Tensor, values: Tensor, penalty: Tensor | None = No
 
 
 def _split(states: Tensor, heads: int) -> Tensor:
-    """(time, heads * width) -> (time, heads, width); -1 is time, because XNNPACK lets only one size be found out."""
+    """(time, heads * width) -> (time, heads, width); -1 is time, because XNNPACK allows one inferred size."""
     return states.view(-1, heads, states.shape[1] // heads)
 
 
@@ -290,7 +290,7 @@ def _scaled(projection: nn.Linear, factor: float) -> nn.Linear:
 
 
 def _fold_biases(blocks: Sequence[Part]) -> Tensor:
-    """Move the output biases of empty sub-blocks to where their input comes from; return the first one's, or zero."""
+    """Move the output biases of empty sub-blocks to the layer before; return the first one, or zero."""
     with torch.no_grad():
         for before, block in zip(blocks, blocks[1:], strict=False):
             if isinstance(block, _Empty):

@@ -1,4 +1,4 @@
-"""The module that is exported of an image network: pixels from 0 to 1 in, logits out, nothing but plain layers inside.
+"""The exported module of an image network: pixels from 0 to 1 in, logits out, plain layers only.
 
 Both back ends export the same one. Convolutions that training keeps as factors are multiplied out, batch norms are
 folded into the convolutions before them, and what the network wants of its pixels (mean, deviation) is the first thing
@@ -42,7 +42,7 @@ class ClassifierGraph(nn.Module):
 
 
 class Rounded(nn.Module):
-    """What an `EightBit` does after training, with its scale and its level for 0 as constants."""
+    """An `EightBit` layer after training, with constant scale and zero point."""
 
     scale: Tensor
     zero: Tensor
@@ -68,7 +68,7 @@ def ports(network: Network) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
 
 
 def plain(module: nn.Module) -> nn.Module:
-    """Return a copy in eval mode whose layers are torch's own, and `Rounded`: factors are multiplied out."""
+    """Return a copy in eval mode with torch's own layers and `Rounded` only; factors are multiplied out."""
     copied = copy.deepcopy(module).eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     for path, layer in list(copied.named_modules()):
         if isinstance(layer, (SvdConv2d, BasisConv2d)):
@@ -90,7 +90,7 @@ def _composed(layer: SvdConv2d | BasisConv2d) -> nn.Conv2d:
 
 @torch.no_grad()
 def fold_norms(module: nn.Module) -> nn.Module:
-    """Return a module of the same function without batch norms; `module` is in eval mode and is used up.
+    """Return a module of the same function without batch norms; `module` must be in eval mode and is consumed.
 
     norm(conv(x)) = (s W) * x + s b + t with s = weight / sqrt(var + eps), t = bias - s mean. A norm that follows no
     convolution of its own becomes a 1 x 1 convolution of every channel by itself. A module whose calls depend on what

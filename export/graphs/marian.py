@@ -1,4 +1,4 @@
-"""The modules that are exported: a Marian as two graphs with flat tensors in and out, shared by both back ends.
+"""The exported modules: a Marian as two graphs with flat tensors as inputs and outputs.
 
 `EncoderGraph` turns a source into the keys and values that every decoder layer attends to; `StepGraph` turns one target
 token into the logits of the next. Both work on hidden states of shape (tokens, d_model): with one token a sentence the
@@ -128,12 +128,12 @@ class StepGraph(nn.Module):
         ]
         self.blocks: Any = nn.ModuleList(blocks)  # iterating a ModuleList gives plain Modules to the type checker
         self.crosses = any(head_count(layer.encoder_attn) for layer in decoder.layers)
-        kept = torch.tensor(kept_ids(model))  # what is never produced is never read either
+        kept = torch.tensor(kept_ids(model))  # a token that is never produced is never an input
         self.deep = kernels.deep
         self.table = kernels.table(scaled_table(decoder)[kept])
         self.positions = kernels.table(position_table(decoder) + fold_biases(blocks))
         if blocks and model.lm_head.weight is decoder.embed_tokens.weight and kernels.output is kernels.table:
-            self.output = self.table  # stored once, scaled; the last norm takes the scale off again
+            self.output = self.table  # stored once, scaled; the last norm divides by the scale
             blocks[-1].norm.scale(1.0 / embed_scale(decoder))
         else:
             self.output = kernels.output(model.lm_head.weight.detach()[kept])

@@ -1,4 +1,4 @@
-"""A Marian's parts as every export looks at them, HF's own or its pruned twin's."""
+"""Access to the parts of a Marian, HF's own or the pruned one, for exports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from tprune.marian.vocabulary import kept_ids
 
 Part = Any
-"""A module of HF's Marian or of its pruned twin; torch's types would call its attributes `Tensor | Module`."""
+"""A module of either Marian; torch's types declare its attributes as `Tensor | Module`."""
 
 
 def scaled_table(side: Part) -> Tensor:
@@ -19,7 +19,7 @@ def scaled_table(side: Part) -> Tensor:
 
 
 def embed_scale(side: Part) -> float:
-    """sqrt(d_model) or 1, from the configuration: a field that survives any wrapping of the embedding."""
+    """Return the embedding scale, sqrt(d_model) or 1, from the configuration."""
     return math.sqrt(side.config.d_model) if side.config.scale_embedding else 1.0
 
 
@@ -32,7 +32,7 @@ def head_count(attention: Part) -> int:
 
 
 def state_widths(attention: Part) -> list[tuple[str, int, int]]:
-    """("key" or "value", heads, width of one head); nothing when there are no heads."""
+    """Yield ("key" or "value", heads, width of one head); nothing without heads."""
     heads = head_count(attention)
     parts = (("key", attention.k_proj), ("value", attention.v_proj)) if heads else ()
     return [(name, heads, projection.out_features // heads) for name, projection in parts]

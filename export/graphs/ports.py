@@ -1,4 +1,4 @@
-"""`Port`: a tensor that crosses a graph's border, as the modules that are exported describe it."""
+"""`Port`: an input or output of an exported graph."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Port:
-    """One tensor that crosses a graph's border: its name, numpy dtype and shape (a string is a dynamic size)."""
+    """An input or output of a graph: name, numpy dtype and shape (a string is a dynamic size)."""
 
     name: str
     dtype: str

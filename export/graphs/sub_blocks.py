@@ -1,4 +1,4 @@
-"""What the exported graphs are built of: sub-blocks, and the kernels that a back end puts into them."""
+"""Building blocks of the exported graphs: sub-blocks, and the kernels that a back end provides for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Recall = Callable[..., "tuple[Tensor, Tensor, Tensor]"]
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, *, heads: int, mask: Tensor | None = None) -> Tensor:
-    """Attend with plain torch operators; the scale is in `q` already, `mask` is added to the scores.
+    """Attend with plain torch operators; `q` is already scaled, `mask` is added to the scores.
 
     Three dimensions mean (batch, time, heads * width) and give the same back; four mean (batch, heads, time, width).
     """
@@ -38,7 +38,7 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, *, heads: int, mask: Tensor
 def plain_recall(
     joint: Tensor, keys: Tensor, values: Tensor, position: Tensor, *, heads: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Put one token's keys and values into a cache, and attend to all of it up to that token.
+    """Append one token's keys and values to a cache, and attend to the cache up to that token.
 
     `joint` (batch, 1, 3 * heads * width) holds Q (with the softmax scale), K and V of the token at `position` (1); the
     caches are (batch, heads, room, width), of which rows beyond `position` are not looked at. Returns the output
@@ -52,7 +52,7 @@ def plain_recall(
 
 
 class FloatProduct(nn.Module):
-    """states (tokens, in) @ weight (in, out) + addend; the addend is the bias (out), or given (tokens, out)."""
+    """states (tokens, in) @ weight (in, out) + addend: the bias (out), or the argument (tokens, out)."""
 
     weight: Tensor
     bias: Tensor
@@ -68,7 +68,7 @@ class FloatProduct(nn.Module):
 
 
 class FloatTable(nn.Module):
-    """A table (rows, d_model) that tokens are looked up in, and that states may be projected on."""
+    """A table (rows, d_model) for embedding and output projection."""
 
     weight: Tensor
 
@@ -87,7 +87,7 @@ class FloatTable(nn.Module):
 
 @dataclass(frozen=True)
 class Kernels:
-    """What a graph is made of. `product(weight (in, out), bias (out) or None)` multiplies in the layers,
+    """The kernels of a graph. `product(weight (in, out), bias (out) or None)` multiplies in the layers,
     `table(weight (rows, d_model))` is looked up in, `output` of the same kind projects on the vocabulary.
 
     `deep`: states between the sub-blocks are (batch, time, d_model), not (batch * time, d_model).
@@ -125,7 +125,7 @@ class Norm(nn.Module):
 
 
 class SubBlock(nn.Module):
-    """hidden -> norm(hidden + inner(hidden) @ weight_out), with the output bias left to `fold_biases`."""
+    """hidden -> norm(hidden + inner(hidden) @ weight_out), without the output bias, which `fold_biases` moves."""
 
     has_state = False
 
@@ -141,13 +141,13 @@ class SubBlock(nn.Module):
             self.weight_out = last[0].T
 
     def take_bias(self) -> Tensor:
-        """Make the sub-block expect hidden + out_bias, and return out_bias (d_model), float64."""
+        """Prepare the sub-block for inputs hidden + out_bias, and return out_bias (d_model), float64."""
         if not self.empty:
             self.bias_in = (self.bias_in.double() - self.out_bias @ self.weight_in.double()).to(self.bias_in.dtype)
         return self.out_bias
 
     def pack(self) -> None:
-        """Put the weights into products, when all folding is done."""
+        """Create the products from the weights, after all folding."""
         if not self.empty:
             self.first = self.kernels.product(self.weight_in, self.bias_in)
             self.last = self.kernels.product(self.weight_out, None)
@@ -177,7 +177,7 @@ class Attention(SubBlock):
 
 
 class SelfStep(SubBlock):
-    """The decoder's self-attention for one token, with a cache that it extends in place.
+    """The decoder's self-attention for one token, which extends its cache in place.
 
     Keys and values of a head are made equally wide, the narrower filled up with zeros: see `cache_width`.
     """
@@ -192,7 +192,7 @@ class SelfStep(SubBlock):
     def step(
         self, hidden: Tensor, position: Tensor, mask: Tensor | None, *state: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """`state` are keys and values (batch, heads, room, width)."""
+        """Take keys and values (batch, heads, room, width) as `state`."""
         if self.empty:
             return self.norm(hidden), ()
         deep, joint = self.kernels.deep, self.first(hidden)
@@ -201,7 +201,7 @@ class SelfStep(SubBlock):
 
 
 class CrossStep(SubBlock):
-    """The decoder's attention of one token to keys and values of the source, which exist already."""
+    """The decoder's cross-attention of one token to given keys and values of the source."""
 
     def __init__(self, attention: Part, norm: nn.LayerNorm, kernels: Kernels) -> None:
         super().__init__(_projections(attention)[:1], affine(attention.out_proj), norm, kernels)
@@ -211,7 +211,7 @@ class CrossStep(SubBlock):
     def step(
         self, hidden: Tensor, position: Tensor, mask: Tensor | None, *state: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """`state` are keys (batch, heads, source, Q/K width) and values (batch, heads, source, V width)."""
+        """Take keys (batch, heads, source, Q/K width) and values (batch, heads, source, V width) as `state`."""
         if self.empty:
             return self.norm(hidden), ()
         keys, values = state
@@ -229,25 +229,25 @@ class FeedForward(SubBlock):
         self.activation = layer.activation_fn
 
     def encode(self, hidden: Tensor, mask: Tensor | None, shape: tuple[int, int]) -> Tensor:
-        """Every token for itself."""
+        """Apply the network to every token."""
         return self.norm(hidden) if self.empty else self._out(self.activation(self.first(hidden)), hidden)
 
     def step(
         self, hidden: Tensor, position: Tensor, mask: Tensor | None, *state: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The same for one token."""
+        """Apply the network to one token."""
         return self.encode(hidden, None, (1, 1)), ()
 
 
 def fold_biases(blocks: Sequence[SubBlock]) -> Tensor:
-    """Move every output bias to where its residual comes from; return the first one's, for the position table."""
+    """Move every output bias to the layer its residual comes from; return the first one, for the position table."""
     for before, block in zip(blocks, blocks[1:], strict=False):
         before.norm.bias = (before.norm.bias.double() + block.take_bias()).to(before.norm.bias.dtype)
     return blocks[0].take_bias().float() if blocks else torch.zeros(())
 
 
 def affine(linear: nn.Linear) -> Affine:
-    """Weight and bias of a layer."""
+    """Return weight and bias of a layer."""
     return linear.weight.detach(), linear.bias.detach()
 
 
@@ -262,7 +262,7 @@ def cache_width(attention: Part) -> int:
 
 
 def _projections(attention: Part) -> list[Affine]:
-    """Q (with the softmax scale), K and V; nothing without heads."""
+    """Return Q (with the softmax scale), K and V; nothing without heads."""
     if not head_count(attention):
         return []
     weight, bias = affine(attention.q_proj)
@@ -271,7 +271,7 @@ def _projections(attention: Part) -> list[Affine]:
 
 
 def _widened(lines: Tensor, heads: int, width: int) -> Tensor:
-    """Fill (heads * own width, ...) up with zeros to (heads * width, ...)."""
+    """Pad (heads * own width, ...) with zeros to (heads * width, ...)."""
     if len(lines) == heads * width:
         return lines
     split = lines.unflatten(0, (heads, -1))

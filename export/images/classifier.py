@@ -1,4 +1,4 @@
-"""The artefact of an image network opened in Python: `open("artefacts/resnet20").logits(pixels)`.
+"""Open the artefact of an image network in Python: `open("artefacts/resnet20").logits(pixels)`.
 
 The reference for parity; what measures is the runner in C++.
 """
@@ -30,7 +30,7 @@ def inputs(pixels: Bytes) -> Iterator[Floats]:
 
 
 class Classifier:
-    """An open graph from one image to its logits. Not safe for use from several threads at once."""
+    """An open graph from one image to its logits. Not thread-safe."""
 
     def __init__(self, folder: Path, manifest: ImageManifest, run: Callable[[Floats], Floats]) -> None:
         self.manifest = manifest

@@ -47,7 +47,7 @@ def onnx_model(fp32: Path, int8: Path, how: Int8) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
-        """What the quantiser asks for the next input."""
+        """Return the next calibration input, or None at the end."""
 
         def __init__(self) -> None:
             self.rows = inputs(how.calibration)

@@ -1,4 +1,4 @@
-"""Does the artefact of an image network answer like the PyTorch module it came from: same classes, and how close?"""
+"""Compare the artefact of an image network with its PyTorch module: classes and logits."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tprune.export.images.classifier import Bytes, Floats
 from tprune.export.images.manifest import ImageCost, ImageParity
 
 TOLERANCE = 1.0e-4
-"""Largest difference of a logit, in shares of the largest one, that fp32 arithmetic in another order explains."""
+"""Largest logit difference, as a share of the largest logit, that fp32 arithmetic in another order explains."""
 ROUNDED_TOLERANCE = 2.0e-2
-"""The same where layers round their inputs to 8 bits: a last bit may tip a value over to the next of 256 levels."""
+"""The same for layers with 8-bit inputs: a difference in the last bit may change one of 256 levels."""
 
 
 @torch.no_grad()
@@ -35,13 +35,13 @@ def answers(network: Network, pixels: Bytes) -> Floats:
 
 
 def tolerance(network: Network) -> float:
-    """Return by how much a logit may differ, as a share of the largest one."""
+    """Return the legal difference of a logit, as a share of the largest one."""
     rounds = any(isinstance(layer, EightBit) for layer in network.module.modules())
     return ROUNDED_TOLERANCE if rounds else TOLERANCE
 
 
 def compare(wanted: Floats, found: Floats, source: str, legal: float) -> ImageParity:
-    """Return how two back ends' logits (images, classes) of images from `source` compare.
+    """Compare the logits (images, classes) of two back ends on images from `source`.
 
     Raises WorkFailed unless every image has the same class and every logit is within `legal`, a share of the largest.
     """
@@ -57,7 +57,7 @@ def compare(wanted: Floats, found: Floats, source: str, legal: float) -> ImagePa
 
 
 def weigh(wanted: Floats, found: Floats, held: Pixels, most: float) -> tuple[ImageParity, ImageCost]:
-    """Return how an int8 artefact's logits (images, classes) compare with PyTorch's in fp32, and what they cost.
+    """Compare the logits (images, classes) of an int8 artefact with PyTorch in fp32; return parity and cost.
 
     Raises WorkFailed when accuracy on `held` falls by more than `most` percentage points, and when it is no better than
     chance before: such labels tell nothing.

@@ -13,11 +13,14 @@ import pytest
 from tests.support.artefacts import write_manifest
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.base.stamp import new_folder
+from tprune.export.et.export import to_executorch
 from tprune.export.graphs.precision import COMPONENTS, INT8, Precision
 from tprune.export.manifest import FileEntry, Manifest
 from tprune.export.marian import gate as module
+from tprune.export.marian import publish as publishing
 from tprune.export.marian.gate import Gate, quantize
 from tprune.export.marian.publish import Judge
+from tprune.export.ort.export import to_onnx
 from tprune.marian.corpus import Corpus
 
 WORDS = [f"w{i}" for i in range(40)]
@@ -129,3 +132,47 @@ def test_refuses_a_folder_that_is_taken(tmp_path: Path, exporter: Exporter) -> N
     with pytest.raises(BadInput, match="exists and is not empty"):
         quantize(CHECKPOINT, tmp_path / "out", exporter, Gate(DEV))
     assert exporter.asked == []
+
+
+def test_python_asks_for_the_gate_too(tmp_path: Path) -> None:
+    for export in (to_onnx, to_executorch):
+        with pytest.raises(BadInput, match="precision int8 needs dev=CORPUS"):
+            export(CHECKPOINT, tmp_path / "out", sentences=LINES, precision="int8")
+        with pytest.raises(BadInput, match="precision 'int4': must be fp32 or int8"):
+            export(CHECKPOINT, tmp_path / "out", sentences=LINES, precision="int4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_to_onnx_passes_the_gate(tmp_path: Path, exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `quantize` calls it: every attempt with a judge, the last one to the folder that was asked for."""
+    quantised: dict[str, Any] = {}
+    monkeypatch.setattr(module, "quantize", lambda *args, **options: quantised.update(options, args=args))
+    to_onnx(CHECKPOINT, tmp_path / "out", precision="int8", dev=DEV, max_bleu_drop=3.0)
+    checkpoint, out, export, gate = quantised["args"]
+    assert (checkpoint, out, export) == (CHECKPOINT, tmp_path / "out", to_onnx)
+    assert gate == Gate(DEV, 3.0, INT8)
+    assert quantised["sentences"] == LINES
+
+
+def test_an_int8_artefact_is_not_published_without_a_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "_manifest", lambda *_: Manifest.read(tmp_path / "made"))
+    monkeypatch.setattr(publishing.parity, "compare", lambda *_, **__: SimpleNamespace(passed=False))
+    (tmp_path / "made").mkdir()
+    write_manifest(tmp_path / "made", {"encoder.onnx": FileEntry("0" * 64, 1)}, "onnxruntime")
+    programs = publishing.Programs("onnxruntime", (), {}, INT8)
+    with pytest.raises(BadInput, match="an int8 artefact needs a judge"):
+        publishing.publish(
+            SimpleNamespace(tokenizer=Tokenizer(), model=None, name="x"),
+            tmp_path / "out",
+            lambda _: programs,
+            sentences=["a"],
+        )
+    assert not (tmp_path / "out").exists()
+
+
+class Tokenizer:
+    def save_pretrained(self, folder: Path) -> None:
+        pass
+
+    def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
+        return {"input_ids": [0]}

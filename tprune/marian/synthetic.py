@@ -39,7 +39,7 @@ SIZES = {"opus-mt": Size(d_model=512, layers=6, heads=8, ffn=2048, vocabulary=58
 
 
 def make(name: str, *, length: int, seed: int = 0) -> Checkpoint:
-    """Return a random Marian of a size of `SIZES` that translates everything into `length` tokens."""
+    """Return a random Marian of one of `SIZES` that translates everything into `length` tokens."""
     import torch
     from transformers import MarianConfig, MarianMTModel
 
@@ -84,7 +84,7 @@ def sources(count: int, length: int, vocabulary: int, *, seed: int = 0) -> list[
 
 
 def _tokenizer(vocabulary: int) -> MarianTokenizer:
-    """Return a tokenizer that knows `</s>` 0, `<unk>` 1, made-up words and `<pad>` last; it is given no text."""
+    """Return a tokenizer with `</s>` 0, `<unk>` 1, made-up words and `<pad>` last; it never sees real text."""
     import sentencepiece
     from transformers import MarianTokenizer
 
