@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +28,9 @@ from tprune.cli.options import (
 from tprune.export import runtimes
 from tprune.export.graphs.precision import COMPONENTS, MAX_BLEU_DROP, PARITY
 from tprune.verbs.inputs import Text
+
+if TYPE_CHECKING:
+    from tprune.verbs.bench import Benchmark
 
 
 def evaluate(
@@ -195,17 +198,20 @@ def bench(
     with terminal.bar() as show:
         made = verb.bench(folders, text, out, settings, place=place, threads=threads, dry_run=dry_run, watch=show)
     if dry_run:
-        names, long = list(map(str, folders)), f"{blocks} blocks" if minutes is None else f"{minutes:g} minutes"
-        plan = {"dry_run": True, "artefacts": names, **made.facts, **asdict(made.settings)}
-        plan["threads"] = list(map(int, threads.split(",")))
-        line = (
-            f"would measure {', '.join(names)}: {made.count} {made.task.noun}s, {long}, "
-            f"threads {threads}, {mode}, on {on}"
-        )
-        return terminal.answer(plan, as_json=json, lines=[line])
+        return _would_measure(made, list(map(str, folders)), threads, on, json)
     quality = "" if made.task.labelled else " QUALITY.json..."  # records of labelled inputs hold the quality themselves
     line = f"wrote {len(made.records)} records to {out}; next: tprune report {out}{quality} --out report"
     terminal.answer({"out": str(out), "records": len(made.records)}, as_json=json, lines=[line, *made.remarks])
+
+
+def _would_measure(made: Benchmark, names: list[str], threads: str, on: str, json: bool) -> None:
+    """Print the plan of a dry run."""
+    own = made.settings
+    long = f"{own.blocks} blocks" if own.minutes is None else f"{own.minutes:g} minutes"
+    plan = {"dry_run": True, "artefacts": names, **made.facts, **asdict(own)}
+    plan["threads"] = list(map(int, threads.split(",")))
+    what = f"{made.count} {made.task.noun}s, {long}, threads {threads}, {own.mode}, on {on}"
+    terminal.answer(plan, as_json=json, lines=[f"would measure {', '.join(names)}: {what}"])
 
 
 def report(
