@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from transformers.utils import logging
 
 import tprune.verbs
 from tests.support.command import write_data, write_model
@@ -36,6 +37,7 @@ def a_place(tiny_config, tiny_tokenizer_folder: Path, tmp_path_factory) -> Path:
 
 
 def test_from_pruning_to_quality_without_a_word(place: Path, capfd) -> None:
+    logging.disable_progress_bar()  # transformers' own; the command line switches it off in the environment
     seen: list[str] = []
 
     def watch(task: str, done: int, total: int, note: str) -> None:
