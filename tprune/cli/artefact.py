@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,9 @@ from tprune.cli.options import (
 )
 from tprune.export.graphs.precision import COMPONENTS, MAX_BLEU_DROP, PARITY
 from tprune.verbs.inputs import Text
+
+if TYPE_CHECKING:
+    from tprune.verbs.bench import Benchmark
 
 
 def evaluate(
@@ -194,16 +197,20 @@ def bench(
     with terminal.bar() as show:
         made = verb.bench(folders, text, out, settings, place=place, threads=threads, dry_run=dry_run, watch=show)
     if dry_run:
-        names, long = list(map(str, folders)), f"{blocks} blocks" if minutes is None else f"{minutes:g} minutes"
-        plan = {"dry_run": True, "artefacts": names, **made.facts, **asdict(made.settings)}
-        plan["threads"] = list(map(int, threads.split(",")))
-        line = (
-            f"would measure {', '.join(names)}: {made.count} {made.noun}s, {long}, threads {threads}, {mode}, on {on}"
-        )
-        return terminal.answer(plan, as_json=json, lines=[line])
+        return terminal.answer(*_plan(made, list(map(str, folders)), threads, on), as_json=json)
     quality = "" if made.noun == "image" else " QUALITY.json..."  # records of images hold the accuracy themselves
     line = f"wrote {len(made.records)} records to {out}; next: tprune report {out}{quality} --out report"
     terminal.answer({"out": str(out), "records": len(made.records)}, as_json=json, lines=[line, *made.remarks])
+
+
+def _plan(made: Benchmark, names: list[str], threads: str, on: str) -> tuple[dict[str, Any], list[str]]:
+    """Return what a benchmark would do, as a JSON object and as lines."""
+    settings = made.settings
+    long = f"{settings.blocks} blocks" if settings.minutes is None else f"{settings.minutes:g} minutes"
+    inputs = f"{made.count} {made.noun}s, {long}, threads {threads}, {settings.mode}, on {on}"
+    plan = {"dry_run": True, "artefacts": names, **made.facts, **asdict(settings)}
+    plan["threads"] = list(map(int, threads.split(",")))
+    return plan, [f"would measure {', '.join(names)}: {inputs}"]
 
 
 def report(
