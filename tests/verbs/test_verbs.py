@@ -6,15 +6,18 @@ import ast
 from pathlib import Path
 
 import pytest
+from transformers.utils import logging
 
 import tprune.verbs
+from tests.support import command
 from tests.support.command import write_data, write_model
 from tprune.base.errors import BadInput
+from tprune.bench.measure.settings import Settings as BenchSettings
 from tprune.cli.main import app
 from tprune.marian.checkpoint import Checkpoint
 from tprune.marian.quality import Quality
 from tprune.pruning.settings import AnalysisSettings, Settings
-from tprune.verbs.bench import Place
+from tprune.verbs.bench import Place, bench
 from tprune.verbs.evaluate import evaluate
 from tprune.verbs.expand import expand
 from tprune.verbs.export import Settings as ExportSettings
@@ -36,6 +39,7 @@ def a_place(tiny_config, tiny_tokenizer_folder: Path, tmp_path_factory) -> Path:
 
 
 def test_from_pruning_to_quality_without_a_word(place: Path, capfd) -> None:
+    logging.disable_progress_bar()  # transformers' own; the command line switches it off in the environment
     seen: list[str] = []
 
     def watch(task: str, done: int, total: int, note: str) -> None:
@@ -53,10 +57,15 @@ def test_from_pruning_to_quality_without_a_word(place: Path, capfd) -> None:
     assert manifest.parity.sentences == 2
     found = evaluate(str(place / "onnx"), text, threads=1, out=place / "quality.json", watch=watch)
     assert isinstance(found, Quality) and (place / "quality.json").is_file()
+    planned = bench([place / "onnx"], text, place / "records.jsonl", BenchSettings(), dry_run=True)
+    assert (planned.count, planned.noun, list(planned.records)) == (6, "sentence", [])
     taught = translate(model, Text(text.data, split="train", limit=2), place / "taught", keep=["val"], threads=1)
     assert taught.sentences + taught.empty == 2
     assert set(seen) == {"fine-tune", "translate"}
     assert capfd.readouterr() == ("", "")
+    call = ("bench", place / "onnx", "--data", place / "data", "--threads", "1,2", "--dry-run")
+    assert command.tprune(*call, "--json").json["threads"] == [1, 2]
+    assert "6 sentences, 5 blocks, threads 1,2, warm, on host\n" in command.tprune(*call).out
 
 
 def test_a_dry_run_checks_the_call_and_returns_nothing(place: Path) -> None:

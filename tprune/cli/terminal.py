@@ -41,7 +41,7 @@ def say(line: str, style: str | None = None) -> None:
 
 
 def answer(
-    document: Mapping[str, Any], *, as_json: bool, lines: Sequence[str] = (), table: RenderableType | None = None
+    document: Mapping[str, Any], lines: Sequence[str] = (), *, as_json: bool, table: RenderableType | None = None
 ) -> None:
     """Print a verb's result: with `--json` one JSON object, else a table and `lines`."""
     if as_json:

@@ -93,16 +93,16 @@ def _compared(
         _check_tokens(subjects, work)
         bandwidth = roofline.read_bandwidth(settings.threads)
         records, failed = _measured(subjects, work, asked, out, settings, watch)
-        said = comparison.translations(records)
+        translations = comparison.translations(records)
         bandwidth = max(bandwidth, roofline.read_bandwidth(settings.threads))
         bound = partial(roofline.Roofline, bandwidth=bandwidth, cache_bytes=roofline.cache_bytes())
         rooflines = {
             subject.id: bound(roofline.step_bytes(subject.folder))
             for subject in subjects
-            if subject.runtime == "onnxruntime" and subject.id in said  # a damaged one is named in `failed`
+            if subject.runtime == "onnxruntime" and subject.id in translations  # a damaged one is named in `failed`
         }
-    work.check(said, {subject.id: subject.name for subject in subjects})
-    scores = _scores(work, said, comparison.reference(records))
+    work.check(translations, {subject.id: subject.name for subject in subjects})
+    scores = _scores(work, translations, comparison.reference(records))
     rows = comparison.rows(records, scores=scores, rooflines=rooflines)
     return rows, _facts(work, asked, rows), failed
 
@@ -117,9 +117,9 @@ class Work:
     length: int | None  # that every translation must have
     facts: Mapping[str, str]
 
-    def check(self, said: Mapping[str, Sequence[Sequence[int]]], names: Mapping[str, str]) -> None:
+    def check(self, translations: Mapping[str, Sequence[Sequence[int]]], names: Mapping[str, str]) -> None:
         """Raise WorkFailed if a translation does not have the required length."""
-        for identity, output in said.items():
+        for identity, output in translations.items():
             lengths = sorted(set(map(len, output)))
             if self.length is not None and lengths != [self.length]:
                 raise WorkFailed(f"{names[identity]} gave {lengths} tokens where every system must give {self.length}")
@@ -159,8 +159,8 @@ def _made_up(size: str, length: int, count: int) -> Work:
 
     checkpoint = synthetic.make(size, length=length)
     sentences = synthetic.sources(count, length, checkpoint.model.config.vocab_size)
-    told = f"random weights, {count} random sources of {length} tokens, every translation {length} tokens: no BLEU"
-    return Work(checkpoint, sentences, None, length, {"sentences": told})
+    note = f"random weights, {count} random sources of {length} tokens, every translation {length} tokens: no BLEU"
+    return Work(checkpoint, sentences, None, length, {"sentences": note})
 
 
 def _subjects(
@@ -228,7 +228,7 @@ def _raw(out: Path) -> Path:
 
 
 def _scores(
-    work: Work, said: Mapping[str, Sequence[Sequence[int]]], reference: str | None
+    work: Work, translations: Mapping[str, Sequence[Sequence[int]]], reference: str | None
 ) -> dict[str, dict[str, Any]]:
     """Return BLEU, chrF and the p-value against the reference, by artefact id."""
     from tprune.marian import quality as evaluate
@@ -237,7 +237,7 @@ def _scores(
     corpus = work.corpus
     if corpus is None:
         return {}
-    texts = {identity: decode(work.checkpoint.tokenizer, ids) for identity, ids in said.items()}
+    texts = {identity: decode(work.checkpoint.tokenizer, ids) for identity, ids in translations.items()}
     scores = {}
     for identity, own in texts.items():
         scores[identity] = asdict(evaluate.score(own, corpus.target, language=corpus.language))

@@ -76,13 +76,13 @@ def _of_records(
 
     if artefact is None:
         raise BadInput("--artefact is missing: name the folder of the artefact whose translations are to be scored")
-    said = outputs.read(path, artefact, device=device, beams=options["beams"])
-    for flag, asked, measured in (("--split", text.split, said.split), ("--limit", text.limit, said.limit)):
+    answers = outputs.read(path, artefact, device=device, beams=options["beams"])
+    for flag, asked, measured in (("--split", text.split, answers.split), ("--limit", text.limit, answers.limit)):
         if asked and asked != measured:
             raise BadInput(f"{flag} {asked}: the records were measured with {measured}; leave it out")
-    text = replace(text, split=said.split, limit=said.limit)
+    text = replace(text, split=answers.split, limit=answers.limit)
     corpus = text.load()
-    said.check_sources(corpus.source)
+    answers.check_sources(corpus.source)
     from tprune.export.marian.quality import of_output
 
-    return of_output(artefact, said.ids, corpus, device=said.device, whole=text.whole(), **options)
+    return of_output(artefact, answers.ids, corpus, device=answers.device, whole=text.whole(), **options)
