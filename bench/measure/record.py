@@ -115,7 +115,8 @@ class Record:
     def __repr__(self) -> str:
         what = "memory pass" if self.block == MEMORY_BLOCK else f"block {self.block}"
         times = f", median {sorted(self.samples_ns)[len(self.samples_ns) // 2] / 1e6:.2f} ms" if self.samples_ns else ""
-        return f"Record({self.name!r} on {self.device['model']}, {self.threads} thread{'s' * (self.threads > 1)}, {what}: {self.verdict}{times})"
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        return f"Record({self.name!r} on {self.device['model']}, {threads}, {what}: {self.verdict}{times})"
 
     def _check_numbers(self) -> None:
         if self.block == MEMORY_BLOCK:

@@ -12,7 +12,7 @@ from tprune.base import heap
 
 FAULTS = """
 import resource, sys, torch
-from tprune import heap
+from tprune.base import heap
 if sys.argv[1] == "keep":
     assert heap.keep()
 torch.set_num_threads(1)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BENCH = """
 import json, sys
 from tprune.bench.measure import host
-from tprune import terminal
+from tprune.cli import terminal
 programs = {"onnxruntime": sys.argv[4:]}
 terminal.run(lambda **_: host.run([sys.argv[1]], json.loads(sys.argv[2]), out=sys.argv[3], programs=programs))
 """

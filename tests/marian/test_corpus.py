@@ -227,9 +227,7 @@ def test_hub_errors_are_one_line(monkeypatch, error, message):
 
 
 def test_offline_mode_is_respected(tmp_path):
-    code = (
-        "from tprune import corpus\ntry: corpus.load('nobody/nothing', split='train')\nexcept ValueError as e: print(e)"
-    )
+    code = "from tprune.marian import corpus\ntry: corpus.load('nobody/nothing', split='train')\nexcept ValueError as e: print(e)"
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
@@ -242,7 +240,7 @@ def test_offline_mode_is_respected(tmp_path):
 
 def test_local_files_import_no_network_code(tmp_path):
     code = (
-        "import sys; from tprune import corpus\n"
+        "import sys; from tprune.marian import corpus\n"
         f"corpus.load({str(write_folder(tmp_path))!r}, split='train')\n"
         "print(sorted({'datasets', 'sacrebleu', 'huggingface_hub', 'socket'} & set(sys.modules)))"
     )
