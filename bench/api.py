@@ -15,7 +15,7 @@ from tprune.base.fields import chosen
 from tprune.bench.accel import networks, onnx_file, storage, workload
 from tprune.bench.accel import rows as table
 from tprune.bench.accel import simulate as models
-from tprune.bench.accel.hardware import Hardware, design
+from tprune.bench.accel.hardware import COMPARED, Hardware, design
 from tprune.bench.accel.layer import Workload
 from tprune.bench.measure import host, tokens
 from tprune.bench.measure.inputs import Inputs
@@ -24,7 +24,6 @@ from tprune.bench.measure.settings import Settings
 from tprune.bench.phone import fleet
 from tprune.bench.phone.station import WARMUP_MS, Handling
 
-DESIGNS = ("escalate", "eyeriss", "eyeriss-168", "scnn", "sparten")
 FIDELITIES = ("auto", "exact", "statistical")
 
 Artefact = str | os.PathLike[str]
@@ -127,7 +126,7 @@ class Simulation:
 def simulate(
     workloads: str | Path | Workload | Sequence[str | Path | Workload],
     *,
-    designs: Sequence[str | Hardware] = DESIGNS,
+    designs: Sequence[str | Hardware] = COMPARED,
     fidelity: str = "auto",
     seed: int = 0,
     watch: Callable[[str, int, int], None] | None = None,

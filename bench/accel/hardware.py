@@ -30,6 +30,8 @@ else:
 
 SEEN, INFERRED, RECALLED, CHOSEN = "seen", "inferred", "recalled", "chosen"
 
+COMPARED = ("escalate", "eyeriss", "eyeriss-168", "scnn", "sparten")  # the designs that are simulated by default
+
 
 @dataclass(frozen=True, slots=True)
 class Constant:

@@ -60,10 +60,11 @@ def evaluate(
 
     text = Text(data, source, target, limit=limit)
     with terminal.bar() as show:
-        quality = verb.evaluate(
+        found = verb.evaluate(
             model, text, split=split, beams=beams, baseline=baseline, artefact=artefact, device=device, out=out,
             batch_size=batch_size, threads=threads, watch=show,
         )  # fmt: skip
+    quality = found.document
     lines = [
         f"BLEU {quality['bleu']:.2f}  {quality['signature']}",
         f"chrF {quality['chrf']:.2f}  {quality['chrf_signature']}",

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from tprune.bench.accel.hardware import COMPARED
 from tprune.cli import terminal
 from tprune.cli.options import Dry, Json, Out, Seed
-from tprune.verbs.simulate import DESIGNS
 from tprune.verbs.simulate import simulate as verb
 
 
@@ -18,7 +18,7 @@ def simulate(
         list[str], typer.Argument(help="A workload.json, an ONNX file, or a named network.", metavar="WORKLOAD|NET...")
     ],
     out: Out,
-    design: Annotated[str, typer.Option(help="Designs, separated by commas.")] = DESIGNS,
+    design: Annotated[str, typer.Option(help="Designs, separated by commas.")] = ",".join(COMPARED),
     hardware: Annotated[
         list[Path] | None, typer.Option(help="A design whose constants a TOML file overrides; may be repeated.")
     ] = None,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +36,12 @@ class Place:
 
         return WARMUP_MS
 
+    @property
+    def phone_cpus(self) -> str | tuple[int, ...]:
+        """The CPUs of a phone to pin to: big (default), all, or a list."""
+        pinned = self.cpus or "big"
+        return pinned if pinned in {"big", "all"} else parse_cpus(pinned)
+
     def serials(self, *, clean: bool = False) -> tuple[str, ...]:
         """Return the phones that are named; () for the only phone, and for this host.
 
@@ -50,21 +55,6 @@ class Place:
         from tprune.bench.phone import fleet
 
         return fleet.serials(self.on)
-
-    def method(self, watch: Watch) -> Callable[..., list[Record]]:
-        """Return the function that measures here."""
-        serials = self.serials()
-        if self.on == HOST:
-            from tprune.bench.measure import host
-
-            return partial(host.run, progress=partial(watch, "bench"))
-        from tprune.bench.phone import fleet
-        from tprune.bench.phone.station import Handling
-
-        pinned = self.cpus or "big"
-        cpus = pinned if pinned in {"big", "all"} else parse_cpus(pinned)
-        handling = Handling(cpus, self.keep_awake, self.fixed_performance)
-        return partial(fleet.run, serials=serials, handling=handling, adb=self.adb, progress=watch)
 
 
 @dataclass(frozen=True)
@@ -94,18 +84,25 @@ def bench(
 
     The inputs are `text`, whose `data` names images if the artefacts classify those. A dry run only checks the call.
     """
+    from tprune.bench.api import run
     from tprune.bench.measure import artefact, inputs
     from tprune.bench.phone import fleet
+    from tprune.bench.phone.station import Handling
 
-    numbers, measure = parse_threads(threads), place.method(watch)
-    if place.on == HOST and place.cpus is not None:
+    numbers = parse_threads(threads)
+    place.serials()  # refuses a wrong place
+    phone = None
+    if place.on != HOST:
+        phone = Handling(place.phone_cpus, place.keep_awake, place.fixed_performance)
+    elif place.cpus is not None:
         settings = replace(settings, cpus=parse_cpus(place.cpus))
     if not artefacts or text is None:
         lacks = "--data is missing" if artefacts else "no artefact is named"
         raise BadInput(f"nothing to measure, {lacks}: tprune bench ARTEFACT... --data DATA")
     images = inputs.common_task([artefact.read(folder) for folder in artefacts]) == "images"
     given = _images(text) if images else _sentences(artefacts[0], text)
-    records = () if dry_run else measure(artefacts, given, out=out, settings=sweep(settings, numbers))
+    options: Any = {"on": place.on, "phone": phone, "adb": place.adb, "watch": watch}
+    records = [] if dry_run else run(artefacts, given, out=out, settings=sweep(settings, numbers), **options)
     remarks = list(fleet.remarks(records))
     if any(record.loop == "python" for record in records):
         remarks.insert(0, "measured by a loop in Python: no C++ compiler to build the runner, see tprune doctor")

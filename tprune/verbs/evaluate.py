@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tprune.base import stamp
 from tprune.base.errors import BadInput, only_for
 from tprune.base.threads import use_threads
 from tprune.marian import folder
 from tprune.verbs.inputs import Text, Watch, check_readable, open_model, silent
 
-SPLIT = "test"
+if TYPE_CHECKING:
+    from tprune.marian.quality import Quality
 
 
 def evaluate(
@@ -28,11 +28,11 @@ def evaluate(
     batch_size: int | None = None,
     threads: int = 2,
     watch: Watch = silent,
-) -> dict[str, Any]:
-    """Return the quality document of a checkpoint, an artefact or records.jsonl, and write it to `out`.
+) -> Quality:
+    """Return the quality of a checkpoint, an artefact or what records.jsonl holds, and write it to `out`.
 
-    Without `split`, records are scored on the split that was measured, everything else on "test". Records need the
-    folder of their `artefact`, and the name of the `device` if they hold several.
+    Without `split`, records are scored on the split that was measured, anything else on that of `text`. Records need
+    the folder of their `artefact`, and the name of the `device` if they hold several.
     """
     if out and out.is_dir():
         raise BadInput(f"--out {str(out)!r} is a folder; name a file, for example {str(out / 'quality.json')!r}")
@@ -48,7 +48,7 @@ def evaluate(
         only_for("records.jsonl", {"--artefact": artefact, "--device": device})
         if not exported:
             folder.check(model)
-        corpus = replace(text, split=split or SPLIT).load()
+        corpus = replace(text, split=split or text.split).load()
         options["progress"] = lambda done, total: watch("translate", done, total, "")
         if exported:
             use_threads(threads)
@@ -60,9 +60,12 @@ def evaluate(
             from tprune.marian.quality import evaluate as of_checkpoint
 
             quality = of_checkpoint(checkpoint, corpus, **options)
+    from tprune.marian.quality import Quality
+
+    found = Quality(quality)
     if out:
-        stamp.write_json(out, quality)
-    return quality
+        found.write(out)
+    return found
 
 
 def _of_records(

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from tprune.base import stamp
 from tprune.base.errors import BadInput, one_of
+from tprune.bench.accel.hardware import COMPARED
 from tprune.verbs.inputs import Watch, silent
 
 if TYPE_CHECKING:
     from tprune.bench.accel.hardware import Hardware
     from tprune.bench.accel.layer import Workload
-
-DESIGNS = "escalate,eyeriss,eyeriss-168,scnn,sparten"
-FIDELITIES = ("auto", "exact", "statistical")
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,9 @@ def simulate(
     workloads: Sequence[str],
     out: Path,
     *,
-    design: str = DESIGNS,
+    design: str = ",".join(COMPARED),
     hardware: Sequence[Path] = (),
-    fidelity: str = FIDELITIES[0],
+    fidelity: str = "auto",
     validate: bool = False,
     results: Path | None = None,
     seed: int = 0,
@@ -55,13 +53,14 @@ def simulate(
     from tprune.bench.accel.hardware import design as named
     from tprune.bench.accel.hardware import from_toml
     from tprune.bench.accel.sweep import sweep
+    from tprune.bench.api import FIDELITIES, read_network
     from tprune.bench.report import results as rows
     from tprune.bench.report import simulation as reports
 
     one_of("--fidelity", fidelity, FIDELITIES)
     designs = [*map(named, dict.fromkeys(filter(None, design.split(",")))), *map(from_toml, hardware)]
     _check(designs)
-    nets = [_workload(name) for name in workloads]
+    nets = [read_network(name) for name in workloads]
     stamp.check_vacant(out)
     if dry_run:
         return Simulation(nets, designs, None)
@@ -89,14 +88,3 @@ def _check(designs: list[Hardware]) -> None:
     names = [one.name for one in designs]
     if twice := [name for name in names if names.count(name) > 1]:
         raise BadInput(f"two designs are called {twice[0]!r}; give the one of the TOML file another name")
-
-
-def _workload(name: str) -> Workload:
-    from tprune.bench.accel import networks, onnx_file, workload
-
-    if name in networks.NETWORKS:
-        return networks.named(name)
-    path = Path(name)
-    if path.suffix == ".onnx":
-        return onnx_file.read(path)
-    return workload.read(path) if path.suffix == ".json" or path.is_file() else networks.named(name)
