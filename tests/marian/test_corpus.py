@@ -227,7 +227,8 @@ def test_hub_errors_are_one_line(monkeypatch, error, message):
 
 
 def test_offline_mode_is_respected(tmp_path):
-    code = "from tprune.marian import corpus\ntry: corpus.load('nobody/nothing', split='train')\nexcept ValueError as e: print(e)"
+    call = "try: corpus.load('nobody/nothing', split='train')\nexcept ValueError as error: print(error)"
+    code = f"from tprune.marian import corpus\n{call}"
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
