@@ -327,7 +327,7 @@ def test_a_state_of_an_older_version(model, tiny_config, tmp_path: Path) -> None
 
 
 def test_nothing_to_train_on(model) -> None:
-    with pytest.raises(BadInput, match="there is nothing to train on: the corpus has no pair left"):
+    with pytest.raises(BadInput, match="nothing to train on: the corpus has no sentence pairs"):
         train(model, Pairs([], []), RECIPE)
 
 
