@@ -28,6 +28,7 @@ OUTSIDE = {
     "bench/images.sh": "files/images.sh",
     "bench/multi30k.sh": "files/multi30k.sh",
 } | {str(path.relative_to(ROOT)): f"files/{path.name}" for path in (ROOT / "bench" / "results").iterdir()}
+PUBLIC = "<!-- the public names -->"
 SHIM = "https://unpkg.com/iframe-worker/shim"  # what the theme would load from elsewhere for a search without a server
 LINK = re.compile(r"(\]\()([^)\s#:]+)(?=[)#])")
 
@@ -91,7 +92,15 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
             return match[0]
         return match[1] + posixpath.relpath(name, posixpath.dirname(page.file.src_uri) or ".")
 
-    return LINK.sub(inside, markdown)
+    return LINK.sub(inside, markdown.replace(PUBLIC, public() if PUBLIC in markdown else ""))
+
+
+def public() -> str:
+    """Return the entries of the names that `import tprune` gives: functions, then classes."""
+    import tprune
+
+    names = sorted(tprune.__all__, key=lambda name: (name[0].isupper(), name))
+    return "\n\n".join(f"::: tprune.{name}" for name in names)
 
 
 def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
