@@ -1,6 +1,6 @@
-"""What each step of the toolkit needs, what of it is here, and the one command that mends what is missing.
+"""What each step of the toolkit needs, what of it is installed, and the one command that installs the rest.
 
-doctor.examine()   # looks only: nothing is started, fetched or changed, and nothing that is missing is an error
+doctor.examine()   # only looks: nothing is started, downloaded or changed, and nothing missing is an error
 """
 
 from __future__ import annotations
@@ -29,18 +29,19 @@ from tprune.bench.libraries import cache, debs, glibc, wheels
 from tprune.bench.libraries.abi import Abi, named
 from tprune.bench.measure.conditions import BUSY_CPUS
 from tprune.bench.phone import adb
-from tprune.bench.runner import build as programs
-from tprune.bench.runner import contract as runner
+from tprune.bench.runner import build
+from tprune.bench.runner.contract import PROGRAMS
 
 ARM = named("arm64-v8a")
 DOUBLE = Path(__file__).resolve().parents[1] / "tests" / "double"
 CLONE = "run tprune from a clone of its repository"
+REINSTALL = "install tprune again: its C++ sources are missing"
 ENGINES = {"torch": "torch", "onednn": "oneDNN", "onnxruntime": "ONNX Runtime", "xnnpack": "XNNPACK"}
 SIZES = {"memory": "memory", "disk": "disk free"}
 CMAKE = (3, 25)  # the oldest that reads android_runner/CMakePresets.json
 SECONDS = 10  # that a program may take to say its version
 NAMESPACES = "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0"
-# program -> (command that installs, its own names for Debian's packages, None for what it has not)
+# program -> (command that installs, its names for Debian's packages; None where it has no such package)
 MANAGERS: dict[str, tuple[str, dict[str, str | None]]] = {
     "apt-get": ("apt-get install", {}),
     "dnf": ("dnf install", {"g++": "gcc-c++", f"g++-{ARM.triple}": None, "adb": "android-tools"}),
@@ -50,18 +51,18 @@ MANAGERS: dict[str, tuple[str, dict[str, str | None]]] = {
 
 @dataclass(frozen=True)
 class Need:
-    """One thing that a step needs: `found` says what is here (None: nothing), else one of the others mends it."""
+    """One thing that a step needs. `found` describes it (None: missing); the other fields say how to install it."""
 
     name: str
     found: str | None
     package: str = ""  # of Debian
     python: str = ""  # what pip installs
-    advice: str = ""  # a command, or what to do by hand
+    advice: str = ""  # a command, or a manual action
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the journey and all that it needs."""
+    """One step of the workflow and everything it needs."""
 
     name: str
     needs: tuple[Need, ...]
@@ -72,7 +73,7 @@ class Step:
         return tuple(need for need in self.needs if need.found is None)
 
     def mend(self) -> str:
-        """Return the one command (or advice) that mends all that is missing; "" when nothing is."""
+        """Return the one command (or advice) that installs everything missing; "" if nothing is missing."""
         packages = list(dict.fromkeys(need.package for need in self.missing if need.package))
         modules = list(dict.fromkeys(need.python for need in self.missing if need.python))
         commands = [_installation(packages)] if packages else []
@@ -86,14 +87,14 @@ class Step:
 
 
 def examine(step: str | None = None) -> list[Step]:
-    """Return all steps, or the named one. Raises BadInput for a name that is no step."""
+    """Return all steps, or the named one. Raises BadInput for an unknown name."""
     if step is not None and step not in STEPS:
         raise BadInput(f"step {step!r}: must be one of {', '.join(STEPS)}")
     return [Step(name, tuple(STEPS[name]())) for name in STEPS if step in {None, name}]
 
 
 def require(steps: list[Step]) -> None:
-    """Raise WorkFailed, which names what is missing and what mends it, unless all these steps are possible."""
+    """Raise WorkFailed, with what is missing and how to install it, unless all these steps are possible."""
     for step in steps:
         if step.missing:
             names = ", ".join(need.name for need in step.missing)
@@ -101,9 +102,9 @@ def require(steps: list[Step]) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Return what this machine is, memory and free disk space in bytes, and how many CPUs others keep busy now.
+    """Return facts about this machine, with memory and free disk space in bytes, and the CPUs that are busy now.
 
-    `cores` are the CPUs that may be used, `usable_cpus` what a container's quota leaves of them.
+    `cores` are the CPUs that may be used, `usable_cpus` those that a container's quota leaves.
     """
     place = cache.folder()
     while not place.exists():
@@ -135,7 +136,7 @@ def document(steps: list[Step]) -> dict[str, Any]:
 
 
 def table(steps: list[Step]) -> Table:
-    """Return everything but the commands as a table that fits a screen."""
+    """Return everything except the commands as a table that fits a screen."""
     drawn = Table("step", "", "here", "missing")
     for step in steps:
         here = ", ".join(f"{need.name} {need.found}".strip() for need in step.needs if need.found is not None)
@@ -145,10 +146,10 @@ def table(steps: list[Step]) -> Table:
 
 
 def lines(facts: dict[str, Any], steps: list[Step]) -> list[str]:
-    """Return two lines on the `machine`, one a hazard, and for every impossible step the command that mends it."""
+    """Return two lines on the machine, one for each hazard, and for each impossible step the command that helps."""
     sizes = [f"{facts[name] / 2**30:.0f} GiB {word}" for name, word in SIZES.items() if name in facts]
-    told = ", ".join([facts["system"], f"Python {facts['python']}", f"{facts['cores']} cores", *sizes])
-    return [told, *_processor(facts), *(f"{step.name}: {step.mend()}" for step in steps if step.missing)]
+    line = ", ".join([facts["system"], f"Python {facts['python']}", f"{facts['cores']} cores", *sizes])
+    return [line, *_processor(facts), *(f"{step.name}: {step.mend()}" for step in steps if step.missing)]
 
 
 def _processor(facts: dict[str, Any]) -> list[str]:
@@ -185,15 +186,15 @@ def _modules(*names: str) -> list[Need]:
 
 
 def _runner(abi: Abi | None) -> list[Need]:
-    """Return whether the runner for each installed engine is there, for `abi` or this machine, or can be built."""
+    """Return whether the runner for each installed engine exists for `abi` or this machine, or can be built."""
     engines = _installed()
     if not engines:
         return []
-    if all(programs.find(engine, abi) if abi else runner.find_program(engine) for engine in engines):
+    if all(build.find(engine, abi) for engine in engines):
         return [Need("runner", "built")]
-    if not (runner.SOURCE / "CMakePresets.json").is_file():
-        return [Need("runner", None, advice=CLONE)]
-    if tools := programs.missing_tools(abi) if abi else runner.missing_tools():
+    if not build.has_source():
+        return [Need("runner", None, advice=REINSTALL)]
+    if tools := build.missing_tools(abi):
         return [Need(package, None, package=package) for package in tools]
     version = re.search(r"version (\d+)\.(\d+)", _said("cmake", "--version"))
     if version and (int(version[1]), int(version[2])) < CMAKE:
@@ -203,7 +204,7 @@ def _runner(abi: Abi | None) -> list[Need]:
 
 
 def _installed() -> list[str]:
-    return [need.name for need in _modules(*runner.PROGRAMS) if need.found]
+    return [need.name for need in _modules(*PROGRAMS) if need.found]
 
 
 def _adb() -> list[Need]:
@@ -216,7 +217,7 @@ def _adb() -> list[Need]:
 
 
 def _phone() -> list[Need]:
-    """Return the phones that can be used. A server that does not run is not started: that would be a change."""
+    """Return the phones that can be used. An adb server that is not running is not started: that would be a change."""
     try:
         program = adb.find()
     except (WorkFailed, BadInput):
@@ -233,17 +234,17 @@ def _phone() -> list[Need]:
 
 
 def _server_runs() -> bool:
-    told = os.environ.get("ADB_SERVER_SOCKET", f"tcp:{os.environ.get('ANDROID_ADB_SERVER_PORT', '5037')}")
-    place = re.fullmatch(r"tcp:(?:(.+):)?(\d{1,5})", told)
+    socket_name = os.environ.get("ADB_SERVER_SOCKET", f"tcp:{os.environ.get('ANDROID_ADB_SERVER_PORT', '5037')}")
+    place = re.fullmatch(r"tcp:(?:(.+):)?(\d{1,5})", socket_name)
     if place is None:
-        return True  # somewhere else than at a port; adb knows
+        return True  # not a TCP port; only adb can tell
     with suppress(OSError, OverflowError), socket.create_connection((place[1] or "127.0.0.1", int(place[2])), 0.5):
         return True
     return False
 
 
 def _libraries() -> list[Need]:
-    """Return whether the C library and each installed engine for a phone are there or can be fetched."""
+    """Return whether the C library and each installed engine for a phone exist or can be downloaded."""
     engines = all(ARM.native or cache.find("wheel", wheels.name(engine, ARM)) for engine in _installed())
     here = glibc.of_compiler(ARM) or cache.find("deb", glibc.entry(ARM))
     if here or shutil.which("apt-get") or os.environ.get(debs.MIRROR):
@@ -297,7 +298,7 @@ def _said(*command: str) -> str:
 
 
 STEPS: dict[str, Callable[[], list[Need]]] = {
-    "prune": lambda: _modules("torch", "transformers", "sentencepiece", "datasets", "sacrebleu"),
+    "prune": lambda: _modules("torch", "transformers", "sentencepiece", "sacrebleu"),
     "export-onnx": lambda: _modules("torch", "onnx", "onnxscript", "onnxruntime"),
     "export-executorch": lambda: _modules("torch", "executorch"),
     "bench-host": lambda: [*_modules("onnxruntime"), *_runner(None)],

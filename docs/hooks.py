@@ -46,7 +46,8 @@ def packages() -> dict[str, Path]:
 
 def modules(package: str, folder: Path) -> list[str]:
     """Return the package itself, where it says or exports something, and its modules but for `__main__`."""
-    own = [package] if (folder / "__init__.py").stat().st_size else []
+    init = folder / "__init__.py"
+    own = [package] if init.is_file() and init.stat().st_size else []
     return own + sorted(f"{package}.{path.stem}" for path in folder.glob("*.py") if not path.stem.startswith("__"))
 
 
@@ -63,7 +64,15 @@ def on_startup(**_: object) -> None:
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """List the pages of the packages in the navigation."""
     api = next(entry["Python API"] for entry in config.nav or [] if "Python API" in entry)
-    api.append({"All packages": [{name: f"api/{name}.md"} for name in packages() if name != "tprune"]})
+    api.append(
+        {
+            "All packages": [
+                {name: f"api/{name}.md"}
+                for name, folder in packages().items()
+                if name != "tprune" and any(folder.glob("*.py"))
+            ]
+        }
+    )
     return config
 
 
@@ -74,7 +83,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, target, abs_src_path=str(ROOT / source)))
     files.append(File.generated(config, "cli.md", content=cli()))
     for package, folder in packages().items():
-        if package != "tprune":
+        if package != "tprune" and any(folder.glob("*.py")):
             text = "\n\n".join(f"::: {name}" for name in modules(package, folder))
             files.append(File.generated(config, f"api/{package}.md", content=f"# {package}\n\n{text}\n"))
     return files

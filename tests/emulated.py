@@ -25,7 +25,8 @@ from tests.support.native import CORTEX_A76
 from tprune.base import processor
 from tprune.bench.phone.bundle import assemble
 from tprune.bench.report import results
-from tprune.bench.runner.contract import host_environment, host_program, read_ids, write_ids
+from tprune.bench.runner import build
+from tprune.bench.runner.contract import host_environment, read_ids, write_ids
 from tprune.export.manifest import Manifest
 from tprune.marian import corpus
 from tprune.marian.quality import score
@@ -48,7 +49,7 @@ def command(name: str, runtime: str, work: Path) -> tuple[list[str], dict[str, s
     if emulator and shutil.which(emulator) is None:
         sys.exit(f"needs {emulator} (Debian: qemu-user-static)")
     if name != "Cortex-A76":
-        return [*filter(None, [emulator]), *words, str(host_program(runtime))], host_environment(runtime)
+        return [*filter(None, [emulator]), *words, str(build.ensure(runtime))], host_environment(runtime)
     (work / "arm" / "proc").mkdir(parents=True, exist_ok=True)
     (work / "arm" / "proc" / "cpuinfo").write_text(CORTEX_A76)
     bundle = assemble("arm64-v8a", runtime)

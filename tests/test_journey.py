@@ -14,7 +14,7 @@ from transformers import MarianMTModel, MarianTokenizer
 from tests.conftest import SENTENCES
 from tests.support.command import contents, start, tprune, wait_for, write_data, write_model
 from tprune.bench.measure import record
-from tprune.bench.runner import contract as runner
+from tprune.bench.runner import build
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_every_artefact_names_what_it_was_made_from(walked: Path) -> None:
 
 def test_the_records_are_of_the_runner_and_are_scored_as_the_artefact_is(walked: Path) -> None:
     records = record.read(walked / "records.jsonl")
-    assert {found.loop for found in records} == {"python" if runner.missing_tools() else "runner"}
+    assert {found.loop for found in records} == {"python" if build.missing_tools() else "runner"}
     device, artefact = said(walked, "evaluate-records"), said(walked, "evaluate-small")
     assert device["hypotheses"] == artefact["hypotheses"][:5]
     assert (device["sentences"], device["limit"], device["artefact"]) == (5, 5, artefact["artefact"])

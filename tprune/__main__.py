@@ -1,4 +1,7 @@
-"""The console command `tprune`, and `python -m tprune`: Ctrl-C is one line even while the command is being imported."""
+"""The console command `tprune`, and `python -m tprune`.
+
+Ctrl-C gives one line even while the command is being imported, and so does an installation that lost its folder.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,12 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("tprune: interrupted\n")
         raise SystemExit(130) from None
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("tprune."):
+            raise
+        again = "pip install --editable FOLDER"
+        sys.stderr.write(f"tprune: {error.name} is missing; if its clone was moved, install it again: {again}\n")
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

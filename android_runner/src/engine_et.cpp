@@ -1,11 +1,4 @@
 // ExecuTorch behind engine.h, linked to the libraries of its wheel; the C++ interface is that release's and no other's.
-#include <algorithm>
-#include <cstdlib>
-#include <cstring>
-#include <map>
-#include <memory>
-#include <string_view>
-
 #include <executorch/devtools/etdump/etdump_flatcc.h>
 #include <executorch/extension/module/module.h>
 #include <executorch/extension/tensor/tensor.h>
@@ -13,12 +6,19 @@
 #include <executorch/runtime/kernel/operator_registry.h>
 #include <executorch/runtime/platform/platform.h>
 
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <string_view>
+
 #include "engine.h"
 #include "failure.h"
 #include "file.h"
 #include "memory.h"
 
-// In the file for those who want to know its release and cannot run it: bench/programs.py.
+// In the file for those who want to read its release without running it: bench/runner/build.py.
 __asm__(".ident \"executorch " TPRUNE_ET_VERSION "\"");
 
 // Exported by libexecutorch_threadpool.so; the wheel ships no header for it.
@@ -65,8 +65,8 @@ std::string& complaint() {
   return text;
 }
 
-void keep_complaint(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, std::size_t, const char* message,
-                    std::size_t length) {
+void keep_complaint(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, std::size_t,
+                    const char* message, std::size_t length) {
   if (complaint().empty() && (level == et_pal_log_level_t::kError || level == et_pal_log_level_t::kFatal)) {
     complaint().assign(message, length);
     // A damaged program is quoted as it is.
@@ -176,7 +176,7 @@ class EtCall : public Call {
   }
 
  private:
-  struct Place {  // where an output goes
+  struct Place {       // where an output goes
     std::size_t most;  // bytes that it may have
     bool planned;      // the program has memory for it
     Buffer own;

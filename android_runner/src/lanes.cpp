@@ -1,6 +1,6 @@
 // The compilers' generic vectors, of as many numbers as the instructions take: NEON and SSE 4, AVX2 8, AVX-512 16. Sums
-// are kept in 16 places whatever the width, so that every machine adds in the same order. This file alone may be compiled
-// to fused multiply-adds, which round once where others round twice.
+// are kept in 16 places whatever the width, so that every machine adds in the same order. This file alone may be
+// compiled to fused multiply-adds, which round once where others round twice.
 #include "lanes.h"
 
 #include <algorithm>
@@ -14,7 +14,8 @@
 namespace tprune {
 namespace {
 
-#define TPRUNE_INLINE __attribute__((always_inline)) inline  // so that it is compiled for the instructions of its caller
+#define TPRUNE_INLINE \
+  __attribute__((always_inline)) inline  // so that it is compiled for the instructions of its caller
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 constexpr std::size_t kSums = 16;
@@ -97,7 +98,8 @@ TPRUNE_INLINE Lanes::Peak peak(const float* logits, std::size_t count) {
 }
 
 // Each term is 2^t = 2^n * 2^f with n = round(t) and a polynomial for 2^f, |f| <= 1/2, that is right to 2^-23 (a fit of
-// the largest relative error). t itself is wrong in proportion to its size, that is where a term is too small to matter.
+// the largest relative error). t itself is wrong in proportion to its size, that is where a term is too small to
+// matter.
 template <std::size_t kWidth>
 TPRUNE_INLINE void add_exponentials(const float* group, float top, typename Vector<kWidth>::Floats* sums) {
   using Floats = typename Vector<kWidth>::Floats;
@@ -156,13 +158,13 @@ TPRUNE_INLINE Lanes::Sum sum(const float* logits, std::size_t count, float* larg
 }
 
 // Both for one width; `instructions` is an attribute, or nothing.
-#define TPRUNE_LANES(name, width, instructions)                                                   \
-  instructions Lanes::Peak peak_##name(const float* logits, std::size_t count) {                  \
-    return peak<width>(logits, count);                                                            \
-  }                                                                                               \
-  instructions Lanes::Sum sum_##name(const float* logits, std::size_t count, float* largest) {    \
-    return sum<width>(logits, count, largest);                                                    \
-  }                                                                                               \
+#define TPRUNE_LANES(name, width, instructions)                                                \
+  instructions Lanes::Peak peak_##name(const float* logits, std::size_t count) {               \
+    return peak<width>(logits, count);                                                         \
+  }                                                                                            \
+  instructions Lanes::Sum sum_##name(const float* logits, std::size_t count, float* largest) { \
+    return sum<width>(logits, count, largest);                                                 \
+  }                                                                                            \
   constexpr Lanes kLanes_##name = {peak_##name, sum_##name};
 
 TPRUNE_LANES(plain, 4, )

@@ -158,8 +158,9 @@ Options parse_options(const std::vector<std::string>& words) {
 std::string usage(const char* program) {
   const std::string name = program;
   return "usage: " + name +
-         " seq2seq --artefact DIR --ids FILE --out-dir DIR [--beams N] [--max-length N] [--passes N] [--min-ms N]\n" + "       " +
-         name + " classify --artefact DIR --images FILE.npy --out-dir DIR [--passes N] [--min-ms N]\n" + "       " + name +
+         " seq2seq --artefact DIR --ids FILE --out-dir DIR [--beams N] [--max-length N] [--passes N] [--min-ms N]\n" +
+         "       " + name + " classify --artefact DIR --images FILE.npy --out-dir DIR [--passes N] [--min-ms N]\n" +
+         "       " + name +
          " graph --model FILE [--method NAME] --in NAME=FILE.npy... --out-dir DIR [--iterations N] [--min-ms N]\n" +
          "       " + name +
          " --version | --help\n"

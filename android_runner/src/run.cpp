@@ -65,11 +65,7 @@ Report work(const Options& options) {
 int run_task(const Options& options) {
   const std::string path = options.out_dir + "/report.json";
   std::string error;
-  const int code = guarded(
-      [&] {
-        write_file(path, report_text(options, work(options)));
-      },
-      error);
+  const int code = guarded([&] { write_file(path, report_text(options, work(options))); }, error);
   if (code == 0) return 0;
   std::string ignored;  // the disk may be full; the exit code tells of the failure anyway
   guarded([&] { write_file(path, failure_text(options, error)); }, ignored);

@@ -38,7 +38,8 @@ Report run_seq2seq(const Options& options) {
   check_ports(artefact.step, *step_call);
   const bool on_batch = batched(artefact);
   Encoder encoder(*engine, *encoder_call, artefact.encoder, sentences, on_batch ? options.beams : 1);
-  const std::unique_ptr<Step> step = make_step({*engine, *step_call, encoder, artefact, options.beams, limit}, on_batch);
+  const std::unique_ptr<Step> step =
+      make_step({*engine, *step_call, encoder, artefact, options.beams, limit}, on_batch);
   Translator translator(artefact, encoder, *step, options.beams, limit);
   report.load_ns = now_ns() - begin;
   report.loaded = memory_use();

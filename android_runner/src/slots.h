@@ -21,8 +21,8 @@ class Slots {
 
   std::size_t operator[](std::size_t beam) const { return slots_[beam]; }
 
-  // Lets beam i go on from what beam parents[i] was. `filled` positions are in use; `copy(from, to, first)` copies those
-  // from `first` on from a slot to another.
+  // Lets beam i go on from what beam parents[i] was. `filled` positions are in use; `copy(from, to, first)` copies
+  // those from `first` on from a slot to another.
   template <typename Copy>
   void reorder(const std::size_t* parents, std::size_t filled, const Copy& copy) {
     const std::size_t none = slots_.size();

@@ -1,7 +1,8 @@
 // One decoder step over all beams, with the caches that it reads and extends.
 //
 // There are two forms of an artefact's decoder_step, told apart by the shapes in its manifest:
-// * in place: takes caches of keys and values [batch, heads, cache, width] with room for the longest target and gives the
+// * in place: takes caches of keys and values [batch, heads, cache, width] with room for the longest target and gives
+// the
 //   same ones with the token's row put in at its position. Beams ride on the batch. (ONNX)
 // * rows: takes at least as many rows of past keys and values, [1, past, heads, width], as there are, ignores further
 //   ones, and gives the new row, [1, 1, heads, width], which is put in its place here. One beam at a time. (ExecuTorch)

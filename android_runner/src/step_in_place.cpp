@@ -1,4 +1,5 @@
-// Step for decoders that extend their caches in place: memory for the longest target, bound once for reading and writing.
+// Step for decoders that extend their caches in place: memory for the longest target, bound once for reading and
+// writing.
 #include <cstring>
 
 #include "failure.h"

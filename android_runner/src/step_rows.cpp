@@ -145,7 +145,7 @@ class RowStep : public Step {
   std::vector<Buffer> rows_;  // new rows, one per cache
   std::vector<std::unique_ptr<View>> row_views_;
   std::vector<State> states_;
-  Slots slots_;  // beams among the states
+  Slots slots_;             // beams among the states
   std::size_t filled_ = 0;  // rows
 };
 

@@ -1,4 +1,4 @@
-"""The kinds of Android machine that the toolkit makes bundles for, and what each is called elsewhere."""
+"""The ABIs that bundles can be made for, with the names that other tools use for them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from tprune.base.errors import BadInput
 
 @dataclass(frozen=True)
 class Abi:
-    """One kind of machine: `name` is Android's word for it (`ro.product.cpu.abilist`)."""
+    """One ABI; `name` is Android's name for it (`ro.product.cpu.abilist`)."""
 
     name: str
-    machine: str  # what the kernel, ELF readers, wheels and GNU triples say
+    machine: str  # the name in the kernel, ELF readers, wheels and GNU triples
     debian: str
     loader: str  # file name of glibc's program interpreter
-    page: int  # bytes: the largest memory page of such machines, which every LOAD segment must be aligned to
+    page: int  # bytes: the largest memory page of such machines; every LOAD segment must be aligned to it
 
     @property
     def triple(self) -> str:
-        """The name of GNU tools for this machine."""
+        """The prefix of GNU tools for this ABI."""
         return f"{self.machine}-linux-gnu"
 
     @property
     def native(self) -> bool:
-        """Whether this computer runs programs for it as they are."""
+        """Whether this computer runs programs for this ABI natively."""
         return platform.system() == "Linux" and platform.machine() == self.machine
 
 
@@ -36,7 +36,7 @@ ABIS = (
 
 
 def named(name: str) -> Abi:
-    """Return the ABI of this name. Raises BadInput for one that no bundle can be made for."""
+    """Return the ABI with this name. Raises BadInput for one that has no bundles."""
     for abi in ABIS:
         if abi.name == name:
             return abi

@@ -1,8 +1,8 @@
-"""The toolkit's cache of fetched and assembled folders: `$XDG_CACHE_HOME/tprune`, else `~/.cache/tprune`.
+"""The cache of downloaded, built and assembled folders: `$XDG_CACHE_HOME/tprune`, else `~/.cache/tprune`.
 
-An entry is a folder whose JSON document lists the SHA-256 of every file in it. It appears whole or not at all, is made
-by one process at a time, and is made again when a file was changed or lost. A new one takes the place of its family's
-that nobody has used for a week. Removing the cache loses nothing but time.
+An entry is a folder whose JSON document lists the SHA-256 of every file in it. It is created atomically, by one process
+at a time, and created again when a file has changed or is missing. A new entry replaces the entries of its family that
+have not been used for a week. It is always safe to delete the cache.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tprune.base.errors import WorkFailed
 from tprune.base.stamp import file_sha256, new_folder, stamp, write_json
 
-UNUSED = 7 * 86400.0  # seconds without use after which an entry may go
+UNUSED = 7 * 86400.0  # seconds without use after which an entry may be deleted
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A complete folder of the cache: its files (name -> SHA-256) and what its maker said of it."""
+    """A complete folder of the cache: its files (name -> SHA-256), and facts about their origin."""
 
     folder: Path
     files: Mapping[str, str]
@@ -32,14 +33,14 @@ class Entry:
 
 
 def folder() -> Path:
-    """Return the folder of the cache, which need not exist yet."""
-    told = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a relative path is to be ignored.
-    return (Path(told) if os.path.isabs(told) else Path.home() / ".cache") / "tprune"
+    """Return the folder of the cache; it may not exist yet."""
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification says that a relative path is to be ignored.
+    return (Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache") / "tprune"
 
 
 def find(kind: str, name: str) -> Entry | None:
-    """Return an entry when it is there and every file of it is as it was written."""
+    """Return an entry if it exists and all its files are unchanged, else None."""
     place = folder() / f"{kind}s" / name
     try:
         document = json.loads((place / f"{kind}.json").read_text(encoding="utf-8"))
@@ -47,21 +48,27 @@ def find(kind: str, name: str) -> Entry | None:
         whole = all(file_sha256(place / file) == digest for file, digest in entry.files.items())
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    with contextlib.suppress(OSError):  # a cache that is read only stays as it is
-        os.utime(place / f"{kind}.json")  # when it was last used
+    with contextlib.suppress(OSError):  # the cache may be read-only
+        os.utime(place / f"{kind}.json")  # the time of its last use
     return entry if whole else None
 
 
 def keep(kind: str, name: str, fill: Callable[[Path], Mapping[str, str]], family: str | None = None) -> Entry:
-    """Return an entry; when it is not there or damaged, `fill(folder)` writes its files and returns its facts first.
+    """Return an entry; if it is missing or damaged, `fill(folder)` first writes its files and returns its facts.
 
-    A second process that wants the same entry waits. When `fill` raises, nothing is kept. Once a new entry is there,
-    others whose names match the pattern `family` go, unless they were used within a week.
+    A second process that wants the same entry waits. If `fill` raises, nothing is kept. After a new entry is created,
+    other entries whose names match the pattern `family` are deleted if they have not been used for a week. Raises
+    WorkFailed if the cache cannot be written.
     """
-    found = find(kind, name)
-    if found:
+    if found := find(kind, name):
         return found
     place = folder() / f"{kind}s" / name
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (place.parent / f".{place.name}.lock").touch()
+    except OSError as error:
+        words = "set XDG_CACHE_HOME to a folder that can"
+        raise WorkFailed(f"cache folder {str(folder())!r} cannot be written: {error.strerror}; {words}") from None
     with _alone(place):
         found = find(kind, name)
         if found:
@@ -82,7 +89,7 @@ def keep(kind: str, name: str, fill: Callable[[Path], Mapping[str, str]], family
 
 
 def _remove_unused(place: Path, document: Path) -> None:
-    """Remove an entry that nobody has used for a week and nobody makes just now."""
+    """Remove an entry that has not been used for a week and that no process is creating."""
     with contextlib.suppress(OSError), _alone(place, wait=False):
         used = (document if document.exists() else place).stat().st_mtime
         if time.time() - used > UNUSED:
@@ -91,9 +98,9 @@ def _remove_unused(place: Path, document: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(place: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of an entry; the kernel releases it with the process, however that ends.
+    """Hold the lock of an entry; the kernel releases it when the process ends.
 
-    Raises BlockingIOError when somebody else holds it and `wait` is False.
+    Raises BlockingIOError if another process holds it and `wait` is False.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(place.parent / f".{place.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

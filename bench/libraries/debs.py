@@ -1,8 +1,8 @@
-"""Shared libraries out of Debian packages of another machine: `debs.fetch(...)`, `debs.libraries(deb, wanted)`.
+"""Shared libraries from Debian packages of another architecture: `debs.fetch(...)`, `debs.libraries(deb, wanted)`.
 
-Fetched by the user's own apt with its state in a private folder (nothing on the machine changes, no foreign
-architecture is added), or, where there is no apt or on demand, from a Debian mirror that the user names. Read with the
-standard library only.
+The packages are downloaded by the user's own apt with its state in a private folder (nothing on the machine changes, no
+foreign architecture is added), or from a Debian mirror that the user names. They are read with the standard library:
+python-debian is under the GPL and unpacks without limits, and unix-ar has not been maintained since 2019.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SUITE = "stable"
 LARGEST = 1 << 28  # bytes of anything fetched or unpacked; libc6 unpacks to 25 MB, a suite's index to 60 MB
 LINKS = 8  # symbolic links followed from a library's name to its file
 APT = """\
-// The sources and proxies of the user hold; what apt fetches stays in this folder; hooks of other tools stay quiet.
+// The user's sources and proxies apply; downloads stay in this folder; hooks of other tools do not run.
 APT::Architecture "{architecture}";
 #clear APT::Architectures;
 APT::Architectures {{ "{architecture}"; }};
@@ -55,10 +55,10 @@ class _Decompressor(Protocol):
 
 
 def fetch(packages: Sequence[str], architecture: str, folder: Path) -> list[Path]:
-    """Fetch packages of an architecture ("arm64") to a folder that is empty; return their files, in order.
+    """Download packages of an architecture ("arm64") to an empty folder; return their files, in order.
 
-    apt checks signatures and hashes; of a mirror (environment variable TPRUNE_DEBIAN_MIRROR) the hashes are checked,
-    and that the mirror itself is honest rests on its https. Raises WorkFailed.
+    apt checks signatures and hashes. For a mirror (environment variable TPRUNE_DEBIAN_MIRROR) only hashes are checked;
+    https has to guarantee that it is the mirror. Raises WorkFailed.
     """
     mirror = os.environ.get(MIRROR, "").split()
     if mirror:
@@ -72,15 +72,15 @@ def fetch(packages: Sequence[str], architecture: str, folder: Path) -> list[Path
 
 
 def control(deb: Path) -> dict[str, str]:
-    """Return the one-line fields of a package's control file. Raises WorkFailed for what is no package."""
+    """Return the one-line fields of a package's control file. Raises WorkFailed if `deb` is not a package."""
     text = _Archive(deb, "control.tar").content("control").decode(errors="replace")
     return dict(re.findall(r"^([A-Za-z-]+): *(.*)$", text, re.MULTILINE))
 
 
 def libraries(deb: Path, wanted: Collection[str]) -> dict[str, bytes]:
-    """Return the content of each wanted library (by file name) that a package holds; links are followed inside it.
+    """Return the content of each wanted library (by file name) in a package; links inside it are followed.
 
-    Raises WorkFailed when the package is damaged or a link leads out of it.
+    Raises WorkFailed if the package is damaged or a link leads out of it.
     """
     archive = _Archive(deb, "data.tar")
     paths = {posixpath.basename(path): path for path in sorted(archive.entries, reverse=True)}
@@ -96,7 +96,7 @@ def _by_apt(packages: Sequence[str], architecture: str, folder: Path) -> list[Pa
     settings.write_text(APT.format(architecture=architecture, folder=state), encoding="utf-8")
     apt = ["apt-get", "--config-file", str(settings), "-qq"]
     updated = _call([*apt, "update"], state)
-    # An update may fail over a source that has nothing to do with this; whether it mattered shows here.
+    # An update may fail because of an unrelated source; the download shows whether that matters.
     done = _call([*apt, "download", *packages], state / "debs")
     found = [path for package in packages for path in (state / "debs").glob(f"{package}_*_{architecture}.deb")]
     if done.returncode or len(found) != len(packages):
@@ -143,7 +143,7 @@ def _from_mirror(mirror: list[str], packages: Sequence[str], architecture: str, 
 
 
 def _get(url: str, digest: str | None = None) -> bytes:
-    """Return what a URL holds, through the proxies of the environment, checked against its SHA-256."""
+    """Return the content of a URL, checked against its SHA-256; the proxies of the environment apply."""
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
             data: bytes = answer.read(LARGEST + 1)
@@ -157,7 +157,7 @@ def _get(url: str, digest: str | None = None) -> bytes:
 
 
 class _Archive:
-    """The tar archive `member` ("data.tar") of a package, unpacked in memory: nothing is written under its names."""
+    """The tar archive `member` ("data.tar") of a package, unpacked in memory; nothing is written to disk."""
 
     def __init__(self, deb: Path, member: str) -> None:
         self.name = deb.name
@@ -171,7 +171,7 @@ class _Archive:
         raise WorkFailed(f"{deb.name}: it holds no {member}; it is no Debian package")
 
     def content(self, path: str) -> bytes:
-        """Return the bytes of a regular file, which may be reached by symbolic links inside the archive."""
+        """Return the bytes of a regular file; symbolic links inside the archive are followed."""
         at = path
         for _ in range(LINKS):
             entry = self.entries.get(at)

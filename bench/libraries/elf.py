@@ -1,25 +1,27 @@
-"""What a 64-bit ELF file asks of the place where it is to run, read without any tool: `elf.read(path).needed`.
+"""What a 64-bit ELF file needs from the place where it is to run, read with pyelftools: `elf.read(path).needed`.
 
-Every offset and count in the file is taken for hostile: whatever the bytes are, `read` returns an Elf or raises BadElf.
-Layout: System V gABI chapters 4 and 5; symbol versions: Linux Standard Base, "Symbol Versioning".
+Files may be damaged or hostile: whatever the bytes are, `read` returns an Elf or raises BadElf.
 """
 
 from __future__ import annotations
 
+import io
 import re
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from elftools.elf.dynamic import DynamicSegment
+from elftools.elf.elffile import ELFFile
+from elftools.elf.gnuversions import GNUVerDefSection, GNUVerNeedSection
+
 from tprune.base.errors import WorkFailed
 
-MACHINES = {62: "x86_64", 183: "aarch64"}
-PT_LOAD, PT_DYNAMIC = 1, 2
-DT_NULL, DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_SONAME = 0, 1, 5, 10, 14
-DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF
-ENTRIES = 4096  # more dynamic entries or symbol versions than any real library has, few enough to walk at once
+MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}
+VERSIONS = {"DT_VERNEED": GNUVerNeedSection, "DT_VERDEF": GNUVerDefSection}
+ENTRIES = 4096  # more headers, dynamic entries or symbol versions than any real library has
 NAME = 256  # bytes of the longest name
 
 
@@ -31,7 +33,7 @@ class BadElf(WorkFailed):
 class Elf:
     """The facts of an executable or shared library that decide whether it can be loaded."""
 
-    machine: str  # "aarch64", "x86_64", or "machine N"
+    machine: str  # "aarch64", "x86_64", or pyelftools' name of another one
     soname: str | None
     needed: tuple[str, ...]  # names of the libraries it is linked to
     requires: Mapping[str, frozenset[str]]  # library -> symbol versions that it must provide
@@ -46,25 +48,13 @@ def read(path: Path | str) -> Elf:
 
 def parse(data: bytes, *, name: str) -> Elf:
     """Return the facts of the bytes of an ELF file; `name` is for the message of BadElf."""
-    image = _Image(data, name)
     if data[:6] != b"\x7fELF\x02\x01":
-        raise image.bad("it is not a 64-bit little-endian ELF file")
-    machine = image.unpack("<H", 18)[0]
-    segments = image.segments()
-    loads = [segment for segment in segments if segment.type == PT_LOAD]
-    if not loads:
-        raise image.bad("it has no segment to load")
-    dynamic = next((segment for segment in segments if segment.type == PT_DYNAMIC), None)
-    tags = list(image.tags(dynamic)) if dynamic else []
-    table = _Table(image, loads, tags)
-    return Elf(
-        machine=MACHINES.get(machine, f"machine {machine}"),
-        soname=next((table.text(value) for tag, value in tags if tag == DT_SONAME), None),
-        needed=tuple(table.text(value) for tag, value in tags if tag == DT_NEEDED),
-        requires={library: frozenset(versions) for library, versions in table.requires()},
-        provides=frozenset(table.provides()),
-        alignment=min(segment.align for segment in loads),
-    )
+        raise BadElf(f"{name}: it is not a 64-bit little-endian ELF file")
+    try:
+        return _facts(ELFFile(io.BytesIO(data)))
+    except Exception as error:  # noqa: BLE001 - damaged bytes raise whatever they please inside pyelftools
+        what = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BadElf(f"{name}: it is cut off or damaged: {what}") from None
 
 
 def newest(versions: Iterable[str], family: str) -> tuple[int, ...]:
@@ -74,98 +64,52 @@ def newest(versions: Iterable[str], family: str) -> tuple[int, ...]:
     return max((tuple(map(int, match[1].split("."))) for match in found if match), default=())
 
 
-@dataclass(frozen=True)
-class _Segment:
-    type: int
-    offset: int
-    address: int
-    bytes: int
-    align: int
+def _facts(file: ELFFile) -> Elf:
+    for part, size in (("ph", 56), ("sh", 64)):
+        if file[f"e_{part}num"] and (file[f"e_{part}entsize"] != size or file[f"e_{part}num"] > ENTRIES):
+            raise ValueError("its tables of headers have another layout")
+    segments = [file.get_segment(index) for index in range(file["e_phnum"])]
+    loads = [segment["p_align"] for segment in segments if segment["p_type"] == "PT_LOAD"]
+    if not loads:
+        raise ValueError("it has no segment to load")
+    dynamic = next((segment for segment in segments if isinstance(segment, DynamicSegment)), None)
+    tags = _few(dynamic.iter_tags()) if dynamic else []
+    kinds = {tag["d_tag"] for tag in tags}
+    sections = [file.get_section(index) for index in range(file["e_shnum"])] if kinds & VERSIONS.keys() else []
+    for kind, section in VERSIONS.items():  # the loader reads the tags, pyelftools the sections that describe the same
+        if kind in kinds and not any(isinstance(one, section) for one in sections):
+            raise ValueError(f"it has {kind} and no section for it")
+    wanted = _few(_versions(one for one in sections if isinstance(one, GNUVerNeedSection)))
+    given = _few(_versions((one for one in sections if isinstance(one, GNUVerDefSection)), own=True))
+    requires: dict[str, set[str]] = {}
+    for library, version in wanted:
+        requires.setdefault(_name(library), set()).add(_name(version))
+    return Elf(
+        machine=MACHINES.get(file["e_machine"], str(file["e_machine"])),
+        soname=next((_name(tag.soname) for tag in tags if tag["d_tag"] == "DT_SONAME"), None),
+        needed=tuple(_name(tag.needed) for tag in tags if tag["d_tag"] == "DT_NEEDED"),
+        requires={library: frozenset(versions) for library, versions in requires.items()},
+        provides=frozenset(_name(version) for _, version in given),
+        alignment=max(min(loads), 1),
+    )
 
 
-@dataclass(frozen=True)
-class _Image:
-    """The bytes of a file, with every access checked."""
-
-    data: bytes
-    name: str
-
-    def bad(self, what: str) -> BadElf:
-        return BadElf(f"{self.name}: {what}")
-
-    def unpack(self, layout: str, offset: int) -> tuple[Any, ...]:
-        if not 0 <= offset <= len(self.data) - struct.calcsize(layout):
-            raise self.bad(f"it is cut off or damaged: nothing at byte {offset} of {len(self.data)}")
-        return struct.unpack_from(layout, self.data, offset)
-
-    def segments(self) -> list[_Segment]:
-        start = self.unpack("<Q", 32)[0]
-        size, count = self.unpack("<HH", 54)
-        if size != struct.calcsize("<IIQQQQQQ"):
-            raise self.bad(f"its program headers are {size} bytes each instead of 56")
-        rows = (self.unpack("<IIQQQQQQ", start + size * index) for index in range(count))
-        return [_Segment(row[0], row[2], row[3], row[5], max(row[7], 1)) for row in rows]
-
-    def tags(self, dynamic: _Segment) -> Iterator[tuple[int, int]]:
-        for index in range(min(dynamic.bytes // 16, ENTRIES)):
-            tag, value = self.unpack("<QQ", dynamic.offset + 16 * index)
-            if tag == DT_NULL:
-                return
-            yield tag, value
+def _versions(sections: Iterable[Any], *, own: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield (library, version) pairs; of `own` versions the first name only, since the others are its parents."""
+    for section in sections:
+        for version, names in section.iter_versions():
+            for one in islice(names, 1 if own else None):
+                yield version.name, one.name
 
 
-class _Table:
-    """The dynamic section of an image: its strings and its two lists of symbol versions."""
+def _few(items: Iterator[Any]) -> list[Any]:
+    found = list(islice(items, ENTRIES + 1))
+    if len(found) > ENTRIES:
+        raise ValueError(f"it has more than {ENTRIES} dynamic entries or symbol versions")
+    return found
 
-    def __init__(self, image: _Image, loads: list[_Segment], tags: list[tuple[int, int]]) -> None:
-        self.image, self.loads, self.values = image, loads, dict(tags)
-        self.left = ENTRIES
 
-    def text(self, index: int) -> str:
-        """Return the string at `index` of the string table."""
-        size = self.values.get(DT_STRSZ, 0)
-        start = self.place(DT_STRTAB)
-        end = self.image.data.find(b"\0", start + index, start + min(size, index + NAME))
-        if index >= size or end < 0:
-            raise self.image.bad(f"a name at {index} does not end within its string table of {size} bytes")
-        text = self.image.data[start + index : end]
-        if not text.isascii() or not text.decode("ascii").isprintable():
-            raise self.image.bad(f"a name at {index} of its string table is not printable ASCII")
-        return text.decode("ascii")
-
-    def place(self, tag: int) -> int:
-        """Return the offset in the file of the table that a tag points to."""
-        address = self.values.get(tag)
-        if address is None:
-            raise self.image.bad("it names things but has no string table")
-        for load in self.loads:
-            if load.address <= address < load.address + load.bytes:
-                return address - load.address + load.offset
-        raise self.image.bad(f"address {address:#x} is in none of its segments")
-
-    def requires(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield each library that symbol versions are wanted of, with these versions."""
-        for at, (_, count, file, aux, _) in self.chain(DT_VERNEED, DT_VERNEEDNUM, "<HHIII"):
-            names = [self.text(row[3]) for _, row in self.follow(at + aux, count, "<IHHII")]
-            yield self.text(file), names
-
-    def provides(self) -> Iterator[str]:
-        """Yield the symbol versions that the library defines; the first name of each, the others are its parents."""
-        for at, (_, _, _, count, _, aux, _) in self.chain(DT_VERDEF, DT_VERDEFNUM, "<HHHHIII"):
-            yield from (self.text(row[0]) for _, row in self.follow(at + aux, min(count, 1), "<II"))
-
-    def chain(self, table: int, length: int, layout: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
-        if table in self.values:
-            yield from self.follow(self.place(table), self.values.get(length, 0), layout)
-
-    def follow(self, at: int, count: int, layout: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
-        """Yield (offset, fields) of a linked list whose last field is the distance to the next; 0 ends it."""
-        for _ in range(count):
-            self.left -= 1
-            if self.left < 0:
-                raise self.image.bad(f"it has more than {ENTRIES} symbol versions")
-            row = self.image.unpack(layout, at)
-            yield at, row
-            if row[-1] == 0:
-                return
-            at += row[-1]
+def _name(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or len(text) > NAME:
+        raise ValueError("a name in its string table is not short printable ASCII")
+    return text

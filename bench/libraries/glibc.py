@@ -1,7 +1,7 @@
-"""The C and C++ run-time libraries that a bundle brings along: out of a GNU compiler's folders, else Debian packages.
+"""The C and C++ run-time libraries of a bundle, from a GNU compiler's folders or else from Debian packages.
 
-They are assembled on the user's machine and not part of this toolkit: glibc is under the LGPL, libstdc++ and libgcc
-under the GPL with the run-time exception.
+They are assembled on the user's machine and are not part of this toolkit: glibc is licensed under the LGPL, libstdc++
+and libgcc under the GPL with the run-time exception.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class Glibc:
-    """The libraries (name -> file), the loader among them, and where they are from."""
+    """The libraries (name -> file), including the loader, and their origin."""
 
     files: Mapping[str, Path]
     origin: str
 
 
 def find(abi: Abi) -> Glibc:
-    """Return the libraries for `abi`, fetched when no compiler has them and the cache neither. Raises WorkFailed."""
+    """Return the libraries for `abi`, downloaded if neither a compiler nor the cache has them. Raises WorkFailed."""
     return of_compiler(abi) or _of_packages(abi)
 
 
 def compiler(abi: Abi) -> str | None:
-    """Return the C++ compiler here that makes programs for `abi`: the cross compiler, or this machine's own."""
+    """Return the installed C++ compiler for `abi`: a cross compiler, or this machine's own."""
     for name in (f"{abi.triple}-g++", *(("g++", "c++") if abi.native else ())):
         if found := shutil.which(name):
             return found
@@ -50,7 +50,7 @@ def compiler(abi: Abi) -> str | None:
 
 
 def of_compiler(abi: Abi) -> Glibc | None:
-    """Return the libraries that the compiler for `abi` links against, or None when it has not all of them."""
+    """Return the libraries that the compiler for `abi` links against, or None if it lacks one."""
     program = compiler(abi)
     if program is None:
         return None
@@ -62,7 +62,7 @@ def of_compiler(abi: Abi) -> Glibc | None:
 
 
 def entry(abi: Abi) -> str:
-    """Return the name of the cache entry of the libraries out of packages."""
+    """Return the name of the cache entry of the libraries from packages."""
     return f"glibc-{abi.name}"
 
 
@@ -87,7 +87,7 @@ def _of_packages(abi: Abi) -> Glibc:
 
 
 def _first(name: str, folders: list[Path], abi: Abi) -> Path | None:
-    """Return the first file of this name that is for the right machine; a folder may hold another machine's."""
+    """Return the first file with this name that is for `abi`; a folder may hold another machine's libraries."""
     for folder in folders:
         file = folder / name
         try:

@@ -1,7 +1,7 @@
-"""The engines' libraries for another machine, out of their Python packages: `wheels.unpacked("onnxruntime", abi)`.
+"""The engines' libraries for another machine, from their Python packages: `wheels.files("onnxruntime", abi)`.
 
-pip itself fetches the wheel, so the user's index, mirror, proxy and cache settings hold and the index's hashes are
-checked. The version is the one installed here: what the phone runs is what made the artefact.
+pip downloads the wheel, so the user's index, mirror, proxy and cache settings apply and the index's hashes are checked.
+The version is the installed one: the phone runs the same release that exported the artefact.
 """
 
 from __future__ import annotations
@@ -20,24 +20,32 @@ from tprune.base.stamp import file_sha256
 from tprune.bench.libraries import cache
 from tprune.bench.libraries.abi import Abi
 
-INSTALL = {"onnxruntime": "onnxruntime", "executorch": "'executorch==1.5.*'"}  # package -> what `pip install` takes
+INSTALL = {"onnxruntime": "onnxruntime", "executorch": "'tprune[executorch]'"}  # package -> what `pip install` takes
 
-# package -> what of its wheel is needed: the library alone, or libraries, headers and version to build against.
+# package -> the needed parts of its wheel: the library alone, or libraries, headers and version to build against.
 PARTS = {
     "onnxruntime": ("onnxruntime/capi/libonnxruntime.so",),
     "executorch": ("executorch/lib/", "executorch/include/", "executorch/version.py"),
 }
-GLIBC = range(17, 40)  # the minor versions 2.N of glibc that a wheel may be made for; pip wants each one named
-LARGEST = 1 << 29  # bytes unpacked; the packages' own parts are below 30 MB
+GLIBC = range(17, 40)  # the minor versions 2.N of glibc that a wheel may be built for; pip needs each one named
+LARGEST = 1 << 29  # bytes unpacked; the needed parts are below 30 MB
 
 
 def installed(package: str) -> str:
-    """Return the version of a package that is installed here. Raises BadInput when it is not."""
+    """Return the installed version of a package. Raises BadInput if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         words = f"{sys.executable} -m pip install {INSTALL.get(package, package)}"
         raise BadInput(f"{package} is not installed here; run: {words}") from None
+
+
+def is_installed(package: str) -> bool:
+    """Return whether a package is installed here."""
+    try:
+        return bool(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def name(package: str, abi: Abi) -> str:
@@ -46,9 +54,9 @@ def name(package: str, abi: Abi) -> str:
 
 
 def files(package: str, abi: Abi) -> cache.Entry:
-    """Return the needed files of a package for `abi`: the installed ones where they fit, else fetched into the cache.
+    """Return the needed files of a package for `abi`: the installed ones if they fit, else downloaded into the cache.
 
-    Facts: `origin`, which wheel they are of. Raises WorkFailed when pip cannot fetch it.
+    The fact `origin` names their wheel. Raises WorkFailed if pip cannot download it.
     """
     version = installed(package)
 
@@ -64,7 +72,7 @@ def files(package: str, abi: Abi) -> cache.Entry:
 def unpack(wheel: Path, folder: Path, parts: tuple[str, ...]) -> None:
     """Write the members of a wheel whose names begin with one of `parts` to `folder`.
 
-    Raises WorkFailed when there are none, when a name leads out of the folder, or when the archive is damaged.
+    Raises WorkFailed if there are none, if a name leads out of the folder, or if the archive is damaged.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -80,13 +88,13 @@ def unpack(wheel: Path, folder: Path, parts: tuple[str, ...]) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(archive.read(member))
     except WorkFailed:
-        raise  # said above; it is a RuntimeError, as is zipfile's word for an encrypted member
+        raise  # from above; it is a RuntimeError, and so is zipfile's error for an encrypted member
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         raise WorkFailed(f"{wheel.name} is damaged: {error}") from None
 
 
 def _of_this_machine(package: str, abi: Abi) -> cache.Entry | None:
-    """Return the files as they are installed, when this machine is of that kind and pip's list of them is there."""
+    """Return the installed files, if this machine has that ABI and the package lists its files."""
     found = metadata.distribution(package)
     names = [str(file) for file in found.files or () if str(file).startswith(PARTS[package])] if abi.native else []
     folder = Path(str(found.locate_file("")))

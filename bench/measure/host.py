@@ -25,6 +25,7 @@ from tprune.bench.measure.blocks import Place, Progress
 from tprune.bench.measure.inputs import Inputs
 from tprune.bench.measure.record import Record
 from tprune.bench.measure.settings import Settings, listed
+from tprune.bench.runner import build
 from tprune.bench.runner import contract as runner
 from tprune.bench.runner.contract import Ids, Job, Run, RunFailed
 from tprune.export import targets
@@ -82,16 +83,15 @@ def place(programs: Programs) -> Place:
 def _programs(subjects: Sequence[Artefact], beams: int) -> dict[str, tuple[str, ...]]:
     runtimes = {subject.runtime for subject in subjects}
     if subjects[0].task == IMAGES:  # the loop in Python only translates
-        return {runtime: (str(runner.host_program(runtime)),) for runtime in sorted(runtimes)}
+        return {runtime: (str(build.ensure(runtime)),) for runtime in sorted(runtimes)}
     return find_programs(runtimes, beams=beams)
 
 
 def find_programs(runtimes: set[str], *, beams: int = 1) -> dict[str, tuple[str, ...]]:
     """Return runtime -> program, built where it is missing; without a compiler, greedy ONNX gets the Python loop."""
-    if runtimes == {"onnxruntime"} and beams == 1 and runner.find_program("onnxruntime") is None:
-        if runner.missing_tools():
-            return {"onnxruntime": LOOP}
-    return {runtime: (str(runner.host_program(runtime)),) for runtime in sorted(runtimes)}
+    if runtimes == {"onnxruntime"} and beams == 1 and build.find("onnxruntime") is None and build.missing_tools():
+        return {"onnxruntime": LOOP}
+    return {runtime: (str(build.ensure(runtime)),) for runtime in sorted(runtimes)}
 
 
 def references(artefacts: Sequence[Path | str], sentences: Inputs, settings: Settings) -> dict[str, Ids]:

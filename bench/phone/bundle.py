@@ -1,12 +1,12 @@
-"""The folder that a phone runs: our runner, the engine's libraries and a C library, assembled on this machine.
+"""The folder that runs on a phone: the runner, the engine's libraries and a C library, assembled on this machine.
 
     bundle = assemble("arm64-v8a", "onnxruntime")
     argv = [*bundle.command(), "--version"]    # in that folder, on the device
 
-    python -m tprune.bench.phone.bundle arm64-v8a onnxruntime    # assemble it ahead of time and print what it holds
+    python -m tprune.bench.phone.bundle arm64-v8a onnxruntime    # assemble it ahead of time and print its contents
 
-Nothing is looked for on the device: the bundled loader starts the bundled program with bundled libraries only. A bundle
-is kept in the cache under what it is made of; `bundle.json` inside it lists the SHA-256 of every file and the versions.
+Nothing from the device is used: the bundled loader starts the bundled program with bundled libraries only. The name of
+its cache entry is a hash of its parts; `bundle.json` inside it lists the SHA-256 of every file and the versions.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from tprune.base.errors import BadInput, WorkFailed
 from tprune.base.stamp import file_sha256
 from tprune.bench.libraries import cache, elf, glibc, wheels
 from tprune.bench.libraries.abi import Abi, named
-from tprune.bench.runner import build as programs
+from tprune.bench.runner import build
 from tprune.bench.runner.contract import PROGRAMS
 
-LAYOUT = 1  # counts up when bundles are put together in another way: those of before are then not found
+LAYOUT = 1  # increased when bundles are assembled in another way, so that older ones are not used
 LIMIT = 45_000_000  # bytes of a bundle
-LOADED_LATER = {"onnxruntime": ("libonnxruntime.so.1",), "executorch": ()}  # by dlopen, so no NEEDED names them
+LOADED_LATER = {"onnxruntime": ("libonnxruntime.so.1",), "executorch": ()}  # by dlopen; no NEEDED entry names them
 STEPS = 3
 
-Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what comes next)
+Progress = Callable[[int, int, str], None]  # (steps done, number of steps, next step)
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder that runs on a device as it is."""
+    """A folder that runs on a device without further files."""
 
     folder: Path
     abi: str
@@ -57,15 +57,15 @@ class Bundle:
 def assemble(abi: str, runtime: str, *, progress: Progress = lambda done, total, what: None) -> Bundle:
     """Return the bundle of `runtime` ("onnxruntime", "executorch") for `abi` ("arm64-v8a", "x86_64").
 
-    What is missing is fetched or built; another process that wants the same one waits. Raises BadInput for an unknown
-    name or an engine that is not installed here, WorkFailed when a part cannot be had or would not run on the device.
+    Missing parts are downloaded or built; a second process that wants the same bundle waits. Raises BadInput for an
+    unknown name or an engine that is not installed, WorkFailed if a part is missing or would not run on the device.
     """
     target = named(abi)
     if runtime not in PROGRAMS:
         raise BadInput(f"runtime {runtime!r}: must be {' or '.join(PROGRAMS)}")
     version = wheels.installed(runtime)
     progress(0, STEPS, "runner")
-    program = programs.ensure(runtime, target)
+    program = build.ensure(runtime, target)
     progress(1, STEPS, "C library")
     libc = glibc.find(target)
     progress(2, STEPS, f"{runtime} {version}")
@@ -88,14 +88,14 @@ def assemble(abi: str, runtime: str, *, progress: Progress = lambda done, total,
 
 
 def identity(files: Mapping[str, str]) -> str:
-    """Return the id of a set of files: it changes with any name and any byte."""
+    """Return the id of a set of files; it depends on every name and every byte."""
     return hashlib.sha256("".join(f"{files[name]} {name}\n" for name in sorted(files)).encode()).hexdigest()
 
 
 def gather(program: Path, also: tuple[str, ...], libraries: list[Path], folder: Path, abi: Abi) -> None:
-    """Copy `program`, the libraries `also` (by soname) and all that they need out of `libraries`, and the loader.
+    """Copy `program`, the libraries `also` (by soname), everything they need from `libraries`, and the loader.
 
-    Raises WorkFailed when one is missing, or when what was gathered would not run on a device of this ABI.
+    Raises WorkFailed if one is missing, or if the result would not run on a device with this ABI.
     """
     shelf = {elf.read(path).soname or path.name: path for path in libraries}
     files = {program.name: program}
@@ -118,7 +118,7 @@ def gather(program: Path, also: tuple[str, ...], libraries: list[Path], folder: 
 
 
 def check(folder: Path, abi: Abi) -> None:
-    """Raise WorkFailed unless every file in the folder can be loaded by a device of this ABI from this folder alone."""
+    """Raise WorkFailed unless a device with this ABI can load every file of the folder from this folder alone."""
     found = {path.name: elf.read(path) for path in sorted(folder.iterdir())}
     for name, file in found.items():
         if file.machine != abi.machine:
@@ -142,7 +142,7 @@ def check(folder: Path, abi: Abi) -> None:
 
 
 def main(words: Sequence[str]) -> None:
-    """Assemble the bundle of the ABI and runtime that are named, and print it as one JSON object."""
+    """Assemble the bundle for the given ABI and runtime, and print it as one JSON object."""
     if len(words) != 2:
         raise SystemExit("usage: python -m tprune.bench.phone.bundle ABI RUNTIME")
     try:

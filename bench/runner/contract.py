@@ -1,21 +1,18 @@
-"""The runner's contract in Python: what to ask of it (`Job`), where this machine's is, and its report (`Run`).
+"""The runner's contract in Python: what to ask of it (`Job`), its environment, and its report (`Run`).
 
     job = Job(nonce="c0ffee", threads=2)
-    argv = [host_program("onnxruntime"), *job.arguments("onnx/dense", "sentences.ids", "out")]
+    argv = [build.ensure("onnxruntime"), *job.arguments("onnx/dense", "sentences.ids", "out")]
     run = read_run(Path("out"), job.nonce)
 
-The contract itself is `android_runner/README.md`. A report is believed only when it is whole, ok, and of this nonce.
+The contract is documented in `android_runner/README.md`. A report is accepted only if it is complete, ok, and has the
+nonce of its job.
 """
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import json
 import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,27 +24,28 @@ from tprune.bench.runner.fields import Fields, one_line
 
 SCHEMA = 1
 PROGRAMS = {"onnxruntime": "tprune-ort", "executorch": "tprune-et"}
+# The C++ sources: beside `bench/` in a clone, and as package data in `tprune/android_runner/` of an installed wheel.
 SOURCE = Path(__file__).resolve().parents[2] / "android_runner"
 REPORT, OUTPUT = "report.json", "output.ids"
-SEQ2SEQ, CLASSIFY = "seq2seq", "classify"  # the tasks that a benchmark has for the runner
-LARGEST = 64 << 20  # bytes of a report or of ids; ten times what a long sustained run writes
+SEQ2SEQ, CLASSIFY = "seq2seq", "classify"  # the tasks that a benchmark gives to the runner
+LARGEST = 64 << 20  # bytes of a report or of ids; ten times the output of a long sustained run
 
 Ids = Sequence[Sequence[int]]  # sentences of token ids
 
 
 class RunFailed(WorkFailed):
-    """A run that failed, with its one-line reason; nothing of it may be used."""
+    """A run that failed, with its one-line reason; none of its results may be used."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one process of the runner is to do; `nonce` comes back in its report, so that an old one is never taken.
+    """The work of one runner process. The report repeats `nonce`, so that an old report is never accepted.
 
-    Sentences are what the task `seq2seq` translates; of `classify` the same is said of images, without beams and
-    `max_length`. `passes` times over all sentences, and on in whole passes until they took `min_ms` milliseconds, each
-    after `gap_ms` of rest; before them at least `warmup` sentences and `warmup_ms` milliseconds that are thrown away.
-    `cpus` pins it, `sample_ms` reads frequencies and temperatures. `weigh`: its peak memory is wanted, not its times; a
-    matter of where it runs (see `tprune.bench.measure.host`), of which the runner is told nothing.
+    The inputs are sentences for the task `seq2seq` and images for `classify`, which ignores `beams` and `max_length`.
+    All inputs are run `passes` times, and in further whole passes until `min_ms` milliseconds are reached, each input
+    after a rest of `gap_ms`. Before that, at least `warmup` inputs and `warmup_ms` milliseconds are run and discarded.
+    `cpus` pins the process; `sample_ms` is the interval at which frequencies and temperatures are read. `weigh` asks
+    for peak memory instead of times; it is not passed to the runner (see `tprune.bench.measure.host`).
     """
 
     nonce: str
@@ -66,7 +64,7 @@ class Job:
     task: str = SEQ2SEQ
 
     def arguments(self, artefact: str, inputs: str, out_dir: str) -> tuple[str, ...]:
-        """Return the arguments after the program's name; the three paths as the device sees them."""
+        """Return the arguments after the program's name; the three paths are paths on the device."""
         numbers = {
             "--threads": self.threads,
             "--beams": self.beams if self.task == SEQ2SEQ else None,
@@ -79,19 +77,19 @@ class Job:
             "--sample-ms": self.sample_ms,
             "--affinity": None if self.cpus is None else ",".join(map(str, self.cpus)),
         }
-        told = [part for flag, value in numbers.items() if value is not None for part in (flag, str(value))]
+        options = [part for flag, value in numbers.items() if value is not None for part in (flag, str(value))]
         given = "--ids" if self.task == SEQ2SEQ else "--images"
         paths = ("--artefact", artefact, given, inputs, "--out-dir", out_dir, "--nonce", self.nonce)
-        return (self.task, *paths, *told, *(("--profile",) if self.profile else ()))
+        return (self.task, *paths, *options, *(("--profile",) if self.profile else ()))
 
 
 @dataclass(frozen=True)
 class Run:
-    """The report of a run that went well. Series have one entry a sentence and pass; times are in nanoseconds.
+    """The report of a successful run. Series have one entry for each input and pass; times are in nanoseconds.
 
-    `output_ids` are those of the first pass. Of the task `classify` a sentence is an image, its one id is the class,
-    and what belongs to a search is empty. `threads` and `affinity` are {"asked", "got"}; `memory` has "start", "loaded"
-    and "end", each in KiB; `conditions` has "before", "after" and the list "during".
+    `output_ids` are those of the first pass. For the task `classify` an input is an image, its only id is the class,
+    and the series of the search are empty. `threads` and `affinity` are {"asked", "got"}; `memory` has "start",
+    "loaded" and "end", each in KiB; `conditions` has "before", "after" and the list "during".
     """
 
     nonce: str
@@ -121,76 +119,19 @@ class Run:
     task: str = SEQ2SEQ
 
 
-def find_program(runtime: str) -> Path | None:
-    """Return this machine's runner for artefacts of `runtime`, None while it is not built from the source as it is."""
-    path = SOURCE / "build" / "host" / PROGRAMS[runtime]
-    return path if path.is_file() and not older_than_source(path) else None
-
-
-def older_than_source(program: Path) -> bool:
-    """Return whether a source file of the runner is newer than `program`, so that it has to be built again."""
-    built = program.stat().st_mtime
-    return any(file.stat().st_mtime > built for file in (SOURCE / "src").glob("*"))
-
-
-def missing_tools() -> list[str]:
-    """Return the programs that building a runner here lacks, by the names of their Debian packages."""
-    compiler = os.environ.get("CXX") or "c++"
-    wanted = {"cmake": ("cmake",), "g++": (compiler, "g++", "clang++"), "make": ("make", "ninja")}
-    return [package for package, names in wanted.items() if not any(map(shutil.which, names))]
-
-
-def host_program(runtime: str) -> Path:
-    """Return this machine's runner for artefacts of `runtime`; one that is missing is built, which takes half a minute.
-
-    Raises BadInput, with the command that helps, where it can neither be found nor built; WorkFailed when that fails.
-    """
-    if found := find_program(runtime):
-        return found
-    program = PROGRAMS[runtime]
-    if not (SOURCE / "CMakePresets.json").is_file():
-        raise BadInput(f"no {program} and no source of it ({SOURCE}): run tprune from a clone of its repository")
-    if missing := missing_tools():
-        raise BadInput(f"{program} is not built and {', '.join(missing)} missing: apt-get install {' '.join(missing)}")
-    options = [f"-DEXECUTORCH_ROOT={_wheel('executorch')}"] if runtime == "executorch" else []
-    (SOURCE / "build" / "host").mkdir(parents=True, exist_ok=True)
-    with (SOURCE / "build" / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return find_program(runtime) or build(program, options)  # somebody else may have built it meanwhile
-
-
-def build(program: str, options: Sequence[str], preset: str = "host") -> Path:
-    """Build in a folder of its own and move the program to its place, so that a half-linked one is never found."""
-    (SOURCE / "build" / preset).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=SOURCE / "build", prefix=f".{preset}-") as folder:
-        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-        for command in (
-            ["cmake", "--preset", preset, "-B", folder, *generator, *options],
-            ["cmake", "--build", folder, "--target", program, "--parallel", str(len(os.sched_getaffinity(0)))],
-        ):
-            done = subprocess.run(
-                command, cwd=SOURCE, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
-            )
-            if done.returncode:
-                words = (done.stderr + done.stdout).splitlines()
-                said = one_line(next((line for line in words if "error" in line.lower()), words[-1] if words else ""))
-                raise WorkFailed(f"building {program} failed: {said}; see it by `cmake --preset {preset}` in {SOURCE}")
-        return (Path(folder) / program).replace(SOURCE / "build" / preset / program)
-
-
 def host_environment(runtime: str) -> dict[str, str]:
-    """Return the environment in which this machine's runner finds its engine's libraries: those of the Python wheel."""
+    """Return the environment in which this machine's runner finds the engine's libraries of the Python wheel."""
     environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
     if runtime == "executorch":
-        search = [str(_wheel("executorch") / "lib"), os.environ.get("LD_LIBRARY_PATH")]
+        search = [str(wheel("executorch") / "lib"), os.environ.get("LD_LIBRARY_PATH")]
         return {**environment, "LD_LIBRARY_PATH": os.pathsep.join(filter(None, search))}
-    libraries = sorted((_wheel("onnxruntime") / "capi").glob("libonnxruntime.so.*"))
+    libraries = sorted((wheel("onnxruntime") / "capi").glob("libonnxruntime.so.*"))
     if not libraries:
         raise BadInput("the installed onnxruntime has no libonnxruntime.so; install the CPU wheel `onnxruntime`")
     return {**environment, "TPRUNE_ORT_LIBRARY": str(libraries[-1])}
 
 
-def _wheel(package: str) -> Path:
+def wheel(package: str) -> Path:
     """Return the folder of an installed package without importing it."""
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
@@ -199,12 +140,12 @@ def _wheel(package: str) -> Path:
 
 
 def write_ids(path: Path | str, sentences: Ids) -> None:
-    """Write one sentence a line, its ids in decimal with a blank between them."""
+    """Write one sentence to a line, as decimal ids separated by single blanks."""
     Path(path).write_text("".join(" ".join(map(str, ids)) + "\n" for ids in sentences), encoding="ascii")
 
 
 def read_ids(path: Path | str) -> list[list[int]]:
-    """Return the sentences of an id file; BadInput names the line that holds anything but ids."""
+    """Return the sentences of an id file. Raises BadInput, with the number of the line, for anything but ids."""
     try:
         text = _text(Path(path))
     except (OSError, ValueError) as error:
@@ -219,10 +160,10 @@ def read_ids(path: Path | str) -> list[list[int]]:
 
 
 def read_run(folder: Path, nonce: str) -> Run:
-    """Return the run whose report lies in `folder`; RunFailed for anything that is not the whole report of `nonce`."""
+    """Return the run whose report is in `folder`. Raises RunFailed unless it is the complete report for `nonce`."""
     try:
         document = json.loads(_text(folder / REPORT), parse_constant=_no_number)
-        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()  # 1e999 and half a surrogate pair: no record
+        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()  # refuses 1e999 and lone surrogates
         report = Fields(document, "report")
         if report.get("schema") != SCHEMA or report.get("kind") != "run":
             raise ValueError(f"it has schema {report.get('schema')!r}; this version reads {SCHEMA}, and of kind 'run'")
@@ -238,9 +179,9 @@ def read_run(folder: Path, nonce: str) -> Run:
 
 
 def how_it_ended(code: int, stderr: str) -> str:
-    """Say in one line how a runner ended that left no report: its signal or exit code, and its last words.
+    """Return one line on a runner that left no report: its signal or exit code, and its last line on stderr.
 
-    Both spellings of a signal are known: minus its number (Python's) and 128 more (a shell's).
+    A signal may be given as its negative number (Python) or as 128 plus its number (shell).
     """
     number = -code if code < 0 else code - 128 if code > 128 else 0
     names = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
@@ -250,7 +191,7 @@ def how_it_ended(code: int, stderr: str) -> str:
 
 
 def _run(found: Fields, folder: Path) -> Run:
-    """Return the run that a report describes; ValueError for whatever is missing or contradicts itself."""
+    """Return the run that a report describes. Raises ValueError for missing or contradictory fields."""
     outputs, task = Fields(found.get("outputs"), "outputs"), found.text("task")
     if task not in (SEQ2SEQ, CLASSIFY) or outputs.get("ids") != OUTPUT:
         raise ValueError(f"task {task!r}; a benchmark reads {SEQ2SEQ} or {CLASSIFY}, its ids in {OUTPUT}")
@@ -321,7 +262,7 @@ def _conditions(value: object) -> dict[str, Any]:
 
 
 def _snapshot(value: object, when: str) -> dict[str, Any]:
-    """Return frequencies in kHz by CPU and temperatures in milli-degrees by zone, as far as the device tells them."""
+    """Return frequencies in kHz by CPU and temperatures in milli-degrees by zone, as far as the device reports them."""
     told = Fields(value, f"conditions.{when}")
     found: dict[str, Any] = {}
     for name in ("khz", "zones"):
@@ -332,7 +273,7 @@ def _snapshot(value: object, when: str) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    """Return a file that a device wrote, unless it is of a size that no run writes."""
+    """Return the text of a file written by a device. Raises ValueError if it is larger than any run writes."""
     with path.open("rb") as file:
         data = file.read(LARGEST + 1)
     if len(data) > LARGEST:

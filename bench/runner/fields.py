@@ -1,4 +1,4 @@
-"""`Fields`: a JSON object that a device wrote, read field by field; nothing in it is believed unread."""
+"""`Fields`: a JSON object written by a device, checked field by field as it is read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Fields:
-    """A JSON object from a device, read field by field; whatever is not as it should be is a ValueError."""
+    """A JSON object from a device. Reading a field that is missing or of the wrong type raises ValueError."""
 
     document: Any
     name: str
@@ -57,6 +57,6 @@ def _is_integer(value: Any) -> bool:
 
 
 def one_line(words: object) -> str:
-    """Return what a device said as one line of bearable length that no terminal obeys."""
+    """Return text from a device as one line of at most 300 characters, without control characters."""
     line = " ".join(str(words).split())[:300]
     return "".join(letter if letter.isprintable() else "?" for letter in line)

@@ -2,9 +2,9 @@
 
     python -m tprune.bench.runner.loop seq2seq ...
 
-It writes the same report.json, greedy and ONNX only, and its loop costs 13 to 25 microseconds a decoder step more than
-the runner's. Exit codes: 0 done, 1 the run failed, 2 the call was wrong; for 1 the report says why. Programs that run
-something else in Python hand `main` what opens it (`tprune.rivals.hf`).
+It writes the same report.json, but supports only greedy search and ONNX, and its loop costs 13 to 25 microseconds more
+for each decoder step. Exit codes: 0 done, 1 the run failed (the report gives the reason), 2 bad arguments. To run other
+models in Python, pass `main` a function that opens them (see `tprune.rivals.hf`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PROGRAM = "tprune-python"
 
 @dataclass(frozen=True)
 class Translated:
-    """One sentence: its ids (final `</s>` included), and the times of a `Run`'s series, in nanoseconds."""
+    """One translated sentence: its ids (with the final `</s>`), and its times in nanoseconds as in `Run`."""
 
     ids: Sequence[int]
     total_ns: int
@@ -43,7 +43,7 @@ class Translated:
 
 @dataclass(frozen=True)
 class Opened:
-    """A model ready to translate: `translate(ids, max_length)`, by `engine` with the version of that package."""
+    """A model that is ready: `translate(ids, max_length)`; `engine` is the name of the package that runs it."""
 
     id: str
     limit: int
@@ -56,7 +56,7 @@ Sentence = Callable[[list[int]], Translated]
 
 
 def main(argv: Sequence[str] | None = None, *, program: str = PROGRAM, opens: Open | None = None) -> int:
-    """Do one job and return the exit code; `opens` opens what the arguments name, an ONNX artefact by default."""
+    """Do one job and return the exit code; `opens` opens the model of the arguments, by default an ONNX artefact."""
     asked = _arguments(argv)
     out = asked.out_dir
     head = {"schema": runner.SCHEMA, "kind": "run", "nonce": asked.nonce, "task": "seq2seq", "program": program}
@@ -94,7 +94,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-length", type=int)
     parser.add_argument("--affinity", type=lambda text: sorted(map(int, text.split(","))))
     parser.add_argument("--beams", type=int, default=1)
-    parser.add_argument("--sample-ms", type=int, default=0)  # accepted: this loop does not look while it measures
+    parser.add_argument("--sample-ms", type=int, default=0)  # ignored: this loop does not sample while it runs
     parser.add_argument("--check-parent", action="store_true")
     return parser.parse_args(argv)
 
@@ -134,7 +134,7 @@ def _measure(asked: argparse.Namespace, opens: Open | None) -> tuple[dict[str, A
 
     def sentence(ids: list[int]) -> Translated:
         if parent is not None and os.getppid() != parent:
-            os._exit(1)  # the benchmark was killed: nobody reads on, and the CPU is not ours any more
+            os._exit(1)  # the benchmark was killed: stop using the CPU
         time.sleep(asked.gap_ms / 1000)
         return model.translate(ids, limit)
 
@@ -174,7 +174,7 @@ def _measure(asked: argparse.Namespace, opens: Open | None) -> tuple[dict[str, A
 
 
 def _warmup(asked: argparse.Namespace, sentences: list[list[int]], sentence: Sentence) -> Iterator[int]:
-    """Translate sentences by the same code until both the count and the time are reached; their times."""
+    """Translate sentences until both the count and the time are reached; yield their times."""
     runs, end = 0, time.perf_counter_ns() + asked.warmup_ms * 1_000_000
     while runs < asked.warmup or time.perf_counter_ns() < end:
         yield sentence(sentences[runs % len(sentences)]).total_ns
@@ -182,7 +182,7 @@ def _warmup(asked: argparse.Namespace, sentences: list[list[int]], sentence: Sen
 
 
 def _passes(asked: argparse.Namespace, sentences: list[list[int]], sentence: Sentence) -> Iterator[list[Translated]]:
-    """Translate all sentences as often as is asked, and on until the time is reached; times and translations."""
+    """Translate all sentences `passes` times, and further until the time is reached; yield each pass."""
     passes, total = 0, 0
     while passes < asked.passes or total < asked.min_ms * 1_000_000:
         done = [sentence(ids) for ids in sentences]
@@ -192,7 +192,7 @@ def _passes(asked: argparse.Namespace, sentences: list[list[int]], sentence: Sen
 
 @contextmanager
 def _usage() -> Iterator[dict[str, Any]]:
-    """Yield a dict that holds, afterwards, the context switches and the share of the time spent on a CPU."""
+    """Yield a dict that afterwards holds the context switches and the share of time spent on a CPU."""
     used: dict[str, Any] = {}
     before, cpu, wall = resource.getrusage(resource.RUSAGE_SELF), time.process_time_ns(), time.perf_counter_ns()
     yield used

@@ -34,7 +34,7 @@ STRIDE = 8
 def check_installed() -> None:
     """Raise BadInput with the install command if ExecuTorch is missing."""
     if importlib.util.find_spec("executorch") is None:
-        raise BadInput("executorch is not installed; `pip install 'executorch==1.5.*'` brings it")
+        raise BadInput("executorch is not installed: pip install 'tprune[executorch]'")
 
 
 def open(folder: str | Path, threads: int = 1) -> Translator:  # noqa: A001 - used as `executorch_runtime.open(folder)`

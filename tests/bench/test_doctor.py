@@ -22,7 +22,7 @@ from tprune.bench import doctor
 from tprune.bench.doctor import Need, Step
 from tprune.bench.libraries import glibc
 from tprune.bench.phone import adb
-from tprune.bench.runner import build as programs
+from tprune.bench.runner import build
 from tprune.bench.runner import contract as runner
 
 NAMES = ["prune", "export-onnx", "export-executorch", "bench-host", "bench-adb", "device-double"]
@@ -54,9 +54,7 @@ def test_it_looks_at_every_step():
     assert found["steps"][0] == {
         "step": "prune",
         "possible": True,
-        "needs": {
-            name: metadata.version(name) for name in ("torch", "transformers", "sentencepiece", "datasets", "sacrebleu")
-        },
+        "needs": {name: metadata.version(name) for name in ("torch", "transformers", "sentencepiece", "sacrebleu")},
         "mend": None,
     }
     assert {"system", "python", "cores", "disk", "cache"} <= set(found["machine"])
@@ -120,14 +118,14 @@ def test_a_machine_without_any_package(bare, monkeypatch):
     steps = {step["step"]: step for step in tprune("doctor", "--json").json["steps"]}
     assert not any(step["possible"] for step in steps.values())
     assert steps["export-executorch"]["needs"] == {"torch": None, "executorch": None}
-    assert steps["export-executorch"]["mend"] == f"{sys.executable} -m pip install torch 'executorch==1.5.*'"
+    assert steps["export-executorch"]["mend"] == f"{sys.executable} -m pip install torch 'tprune[executorch]'"
 
 
-def test_an_installed_toolkit_without_its_repository(bare, tmp_path, monkeypatch):
+def test_an_installed_toolkit_without_its_sources(bare, tmp_path, monkeypatch):
     (tmp_path / "android_runner" / "CMakePresets.json").unlink()
     monkeypatch.setattr(doctor, "DOUBLE", tmp_path / "double")
     steps = {step["step"]: step for step in tprune("doctor", "--json").json["steps"]}
-    assert steps["bench-host"]["mend"] == doctor.CLONE
+    assert steps["bench-host"]["mend"] == doctor.REINSTALL
     assert steps["device-double"]["needs"]["tests/double"] is None
 
 
@@ -258,7 +256,7 @@ def test_a_cmake_that_is_too_old_is_missing(bare, monkeypatch, version, needed):
     program(bare, "cmake", f"echo 'cmake version {version}'")
     for name in ("c++", "make"):
         program(bare, name)
-    monkeypatch.setattr(runner, "find_program", lambda runtime: None)
+    monkeypatch.setattr(build, "find", lambda runtime, abi: None)
     monkeypatch.delenv("CXX", raising=False)
     step = doctor.examine("bench-host")[0]
     assert {need.name: need.found for need in step.needs if need.name.startswith(("cmake", "runner"))} == needed
@@ -266,10 +264,10 @@ def test_a_cmake_that_is_too_old_is_missing(bare, monkeypatch, version, needed):
 
 
 def test_what_can_be_built_or_fetched_is_not_missing(bare, monkeypatch):
-    for name in ("apt-get", "cmake", "aarch64-linux-gnu-g++", "adb"):
+    for name in ("apt-get", "cmake", "aarch64-linux-gnu-g++", "adb", "make"):
         program(bare, name)
     monkeypatch.setattr(adb, "choose", lambda *_: None)
     monkeypatch.setattr(glibc, "of_compiler", lambda abi: None)
-    monkeypatch.setattr(programs, "find", lambda runtime, abi: None)
+    monkeypatch.setattr(build, "find", lambda runtime, abi: None)
     needs = doctor.examine("bench-adb")[0].document()["needs"]
     assert (needs["runner"], needs["libraries"]) == ("built when needed", "fetched when needed")

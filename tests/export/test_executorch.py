@@ -245,7 +245,7 @@ def test_refuses_what_it_is_not_for(folder: Path, tmp_path: Path) -> None:
 
 def test_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model: MarianMTModel) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BadInput, match="executorch is not installed; `pip install"):
+    with pytest.raises(BadInput, match="executorch is not installed: pip install"):
         to_executorch(Source(tiny_model, None), tmp_path / "out", sentences=SENTENCES[:1])
     assert not (tmp_path / "out").exists()
 

@@ -48,9 +48,19 @@ def elf(
         tags += [(0x6FFFFFFC, at + len(body)), (0x6FFFFFFD, len(provides))]
         body += given
     dynamic = b"".join(struct.pack("<QQ", *tag) for tag in [*tags, (0, 0)])
-    total = at + len(body) + len(dynamic)
+    # Sections: none, the strings, the versions wanted and given. Their own names are all empty.
+    rows = [(0, 0, 0, 0, 0), (3, at, len(strings), 0, 0)]
+    place = at + len(strings)
+    rows += [(0x6FFFFFFE, place, len(wanted), 1, len(requires or {}))] if wanted else []
+    rows += [(0x6FFFFFFD, place + len(wanted), len(given), 1, len(provides))] if given else []
+    table = b"".join(
+        struct.pack("<IIQQQQIIQQ", 0, kind, 0, start, start, size, link, info, 1, 0)
+        for kind, start, size, link, info in rows
+    )
+    total = at + len(body) + len(dynamic) + len(table)
     header = b"\x7fELF\x02\x01\x01" + bytes(9)
-    header += struct.pack("<HHIQQQIHHHHHH", 3, MACHINES[machine], 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    sections = total - len(table)
+    header += struct.pack("<HHIQQQIHHHHHH", 3, MACHINES[machine], 1, 0, 64, sections, 0, 64, 56, 2, 64, len(rows), 1)
     load = struct.pack("<IIQQQQQQ", 1, 4, 0, 0, 0, total, total, alignment)
     where = struct.pack("<IIQQQQQQ", 2, 4, at + len(body), at + len(body), 0, len(dynamic), len(dynamic), 8)
-    return header + load + where + body + dynamic
+    return header + load + where + body + dynamic + table

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tprune.bench.runner.contract import SOURCE, host_environment, missing_tools, read_ids, write_ids
+from tprune.bench.runner.build import missing_tools
+from tprune.bench.runner.contract import SOURCE, host_environment, read_ids, write_ids
 
 Ids = Sequence[Sequence[int]]
+WARNINGS_FAIL = "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON"
 
 # What qemu before 8.1 does not emulate, and ONNX Runtime cannot start without; it must go with -cpu.
 FEATURES = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
@@ -46,7 +48,7 @@ def build(preset: str, target: str, *options: str) -> Path:
     with (SOURCE / "build" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for command in (
-            ["cmake", "--preset", preset, *generator, *options],
+            ["cmake", "--preset", preset, WARNINGS_FAIL, *generator, *options],
             ["cmake", "--build", "--preset", preset, "--parallel", "2", "--target", target],
         ):
             done = subprocess.run(command, cwd=SOURCE, capture_output=True, text=True, check=False)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tprune.base import extras
 from tprune.base.errors import BadInput
 
 LARGEST_LABEL = 99_999  # each class costs a row of the last layer: anything larger is no class
@@ -90,9 +91,8 @@ def _files(path: Path, split: str) -> list[Path]:
 
 
 def _read(file: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    pa = extras.load("pyarrow", "datasets", "reading parquet files")
+    pq = extras.load("pyarrow.parquet", "datasets", "reading parquet files")
     try:
         return pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
@@ -164,8 +164,7 @@ def _hub(name: str, split: str, limit: int | None) -> Pixels:
     path, _, config = name.partition(":")
     if path.count("/") != 1 or not all(path.split("/")):
         raise BadInput(f"data {name!r} is no folder here and no hub id, such as ylecun/mnist")
-    import datasets
-
+    datasets = extras.load("datasets", "datasets", f"data set {name!r}")
     try:
         rows = datasets.load_dataset(path, config or None, split=split)
     except ValueError as error:  # unknown split or config; datasets lists the legal ones

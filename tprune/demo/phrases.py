@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from string import Formatter
 
-from num2words import num2words
+from tprune.base import extras
+
+num2words = extras.load("num2words", "demo", "the demo").num2words
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tprune.base import extras
 from tprune.base.errors import BadInput
 
 Row = dict[str, Any]
@@ -238,9 +239,8 @@ def _read_csv(path: Path) -> list[Row]:
 
 
 def _read_parquet(path: Path) -> list[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    pa = extras.load("pyarrow", "datasets", "reading parquet files")
+    pq = extras.load("pyarrow.parquet", "datasets", "reading parquet files")
     try:
         return list(pq.read_table(path).to_pylist())
     except (pa.ArrowException, UnicodeDecodeError) as error:
@@ -279,8 +279,7 @@ def _column(rows: Sequence[Any], column: str, where: str) -> tuple[str, ...]:
 
 
 def _hub(name: str, split: str, source: str, target: str) -> Sides:
-    import datasets
-
+    datasets = extras.load("datasets", "datasets", f"data set {name!r}")
     path, _, config = name.partition(":")
     try:
         rows = datasets.load_dataset(path, config or None, split=split)

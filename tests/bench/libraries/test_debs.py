@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import hashlib
-import io
 import lzma
 import shutil
 import socket
 import subprocess
-import tarfile
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,42 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.debs import CONTROL, ar, deb, tar, write_mirror
 from tprune.base.errors import BadInput, WorkFailed
 from tprune.bench.libraries import debs
-
-DATE = "Thu, 01 Jan 2026 00:00:00 UTC"
-CONTROL = b"Package: libc6\nVersion: 2.36-9\nArchitecture: arm64\nDescription: a library\n long text: of it\n"
-
-
-def tar(files: Mapping[str, bytes | str]) -> bytes:
-    """Return a tar archive; a text instead of bytes is a symbolic link to it."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            if isinstance(content, str):
-                member.type, member.linkname = tarfile.SYMTYPE, content
-                archive.addfile(member)
-            else:
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def ar(members: Mapping[str, bytes]) -> bytes:
-    """Return an `ar` archive."""
-    data = b"!<arch>\n"
-    for name, content in members.items():
-        data += f"{name:<16}{'0':<12}{'0':<6}{'0':<6}{'100644':<8}{len(content):<10}`\n".encode()
-        data += content + b"\n" * (len(content) % 2)
-    return data
-
-
-def deb(files: Mapping[str, bytes | str], control: bytes = CONTROL) -> bytes:
-    """Return a package that holds these files."""
-    members = {"debian-binary": b"2.0\n", "control.tar.xz": lzma.compress(tar({"./control": control}))}
-    return ar({**members, "data.tar.xz": lzma.compress(tar(files))})
-
 
 FILES: dict[str, bytes | str] = {
     "./lib/aarch64-linux-gnu/libc.so.6": b"the C library",
@@ -146,29 +109,10 @@ def test_mutated_bytes_raise_nothing_else(tmp_path_factory, changes):
 # fetching
 
 
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
     """Return a folder that is a mirror with one package, named to the toolkit by its URL."""
-    place, index = tmp_path / "mirror", "main/binary-arm64/Packages.xz"
-    stanza = "Package: {}\nVersion: 2.36-9\nArchitecture: arm64\nFilename: pool/libc6.deb\n"
-    stanza += f"Size: {len(PACKAGE)}\nSHA256: {sha256(PACKAGE)}\n"
-    text = "\n".join(map(stanza.format, ("libc6-dev", "libc6", "libc6-dbg"))).encode()
-    listed = {
-        index: lzma.compress(text),
-        index.removesuffix(".xz"): text,
-    }  # apt looks for the second, then takes the first
-    sums = "".join(f" {sha256(data)} {len(data):>8} {name}\n" for name, data in listed.items())
-    for name, content in {
-        "pool/libc6.deb": PACKAGE,
-        f"dists/stable/{index}": listed[index],
-        "dists/stable/Release": f"Suite: stable\nDate: {DATE}\nSHA256:\n{sums}".encode(),
-    }.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_bytes(content)
+    place = write_mirror(tmp_path / "mirror", {"libc6-dev": b"", "libc6": PACKAGE, "libc6-dbg": b""})
     (tmp_path / "out").mkdir()
     monkeypatch.setenv(debs.MIRROR, place.as_uri())
     return place

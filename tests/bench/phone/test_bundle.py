@@ -17,7 +17,7 @@ from tprune.base.errors import BadInput, WorkFailed
 from tprune.base.stamp import file_sha256
 from tprune.bench.libraries import abi, cache, glibc, wheels
 from tprune.bench.phone import bundle
-from tprune.bench.runner import build as programs
+from tprune.bench.runner import build
 from tprune.bench.runner.contract import PROGRAMS
 
 ARM, INTEL = abi.named("arm64-v8a"), abi.named("x86_64")
@@ -40,7 +40,7 @@ def parts(tmp_path, monkeypatch):
         (folder / name).write_bytes(content)
     found = glibc.Glibc({name: folder / name for name in LIBC}, "made up")
     monkeypatch.setattr(glibc, "find", lambda abi: found)
-    monkeypatch.setattr(programs, "ensure", lambda runtime, abi: folder / PROGRAMS[runtime])
+    monkeypatch.setattr(build, "ensure", lambda runtime, abi: folder / PROGRAMS[runtime])
     (folder / "libonnxruntime.so.1.31.1").write_bytes(ENGINE)
     wheel = cache.Entry(folder, {"libonnxruntime.so.1.31.1": "", "version.py": ""}, {"origin": "made up"})
     monkeypatch.setattr(wheels, "files", lambda package, abi: wheel)
@@ -157,7 +157,7 @@ def test_the_id_changes_with_names_and_contents():
 
 def real(kind: abi.Abi, runtime: str) -> bundle.Bundle:
     """Return a real bundle, where no download and no build is needed for it."""
-    if programs.find(runtime, kind) is None:
+    if build.find(runtime, kind) is None:
         pytest.skip(f"needs {PROGRAMS[runtime]} for {kind.name}: make runner")
     if glibc.of_compiler(kind) is None:
         pytest.skip(f"needs g++-{kind.triple}")

@@ -16,13 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.artefacts import SENTENCES, write_artefact
-from tprune.base.errors import BadInput, WorkFailed
+from tprune.base.errors import BadInput
 from tprune.bench.runner import contract as runner
 from tprune.bench.runner.contract import (
     Job,
     RunFailed,
     host_environment,
-    host_program,
     how_it_ended,
     read_ids,
     read_run,
@@ -227,64 +226,6 @@ def test_whatever_bytes_are_there_only_run_failed_comes_out(made, tmp_path_facto
 )
 def test_how_it_ended(code, stderr, said):
     assert how_it_ended(code, stderr) == said
-
-
-@pytest.fixture
-def source(tmp_path, monkeypatch) -> Path:
-    """A made-up android_runner whose `cmake` is the script tmp_path/bin/cmake."""
-    folder = tmp_path / "android_runner"
-    folder.mkdir()
-    (folder / "CMakePresets.json").write_text("{}")
-    (tmp_path / "bin").mkdir()
-    monkeypatch.setattr(runner, "SOURCE", folder)
-    return folder
-
-
-def cmake(tmp_path: Path, monkeypatch, script: str) -> None:
-    for name in ("cmake", "c++", "make"):
-        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / "bin" / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
-
-
-BUILD = """echo "$@" >>calls
-[ "$1" = --build ] && echo program >"$2/tprune-ort"
-exit 0"""
-
-
-def test_a_missing_program_is_built_once(source, tmp_path, monkeypatch):
-    cmake(tmp_path, monkeypatch, BUILD)
-    program = host_program("onnxruntime")
-    assert program == source / "build" / "host" / "tprune-ort"
-    assert program.read_text() == "program\n"
-    assert host_program("onnxruntime") == program
-    configured, built = (source / "calls").read_text().splitlines()
-    assert configured.startswith("--preset host -B ")
-    assert "--target tprune-ort" in built
-    assert {path.name for path in (source / "build").iterdir()} == {"host", ".lock"}
-
-
-def test_the_executorch_program_is_built_against_the_installed_wheel(source, tmp_path, monkeypatch):
-    pytest.importorskip("executorch")
-    cmake(tmp_path, monkeypatch, BUILD.replace("tprune-ort", "tprune-et"))
-    host_program("executorch")
-    assert "-DEXECUTORCH_ROOT=/" in (source / "calls").read_text()
-
-
-def test_a_build_that_fails(source, tmp_path, monkeypatch):
-    cmake(tmp_path, monkeypatch, "echo no such header >&2; exit 1")
-    with pytest.raises(WorkFailed, match="building tprune-ort failed: no such header"):
-        host_program("onnxruntime")
-    assert not list((source / "build" / "host").iterdir())
-
-
-def test_a_program_that_cannot_be_built(source, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BadInput, match="tprune-ort is not built and cmake, g.., make missing: apt-get install cmake g"):
-        host_program("onnxruntime")
-    (source / "CMakePresets.json").unlink()
-    with pytest.raises(BadInput, match="no tprune-ort and no source of it"):
-        host_program("onnxruntime")
 
 
 def test_the_environment_names_the_wheels_libraries(monkeypatch):

@@ -13,7 +13,8 @@ from tprune.base.errors import BadInput, WorkFailed
 from tprune.bench.libraries import wheels
 from tprune.bench.libraries.abi import named
 from tprune.bench.phone.bundle import Bundle, assemble
-from tprune.bench.runner.contract import PROGRAMS, missing_tools
+from tprune.bench.runner.build import missing_tools
+from tprune.bench.runner.contract import PROGRAMS
 from tprune.export.graphs.precision import COMPONENTS
 from tprune.export.marian.open import open_translator
 
