@@ -28,6 +28,7 @@ OUTSIDE = {
     "bench/images.sh": "files/images.sh",
     "bench/multi30k.sh": "files/multi30k.sh",
 } | {str(path.relative_to(ROOT)): f"files/{path.name}" for path in (ROOT / "bench" / "results").iterdir()}
+PUBLIC = "<!-- the public names -->"
 SHIM = "https://unpkg.com/iframe-worker/shim"  # what the theme would load from elsewhere for a search without a server
 LINK = re.compile(r"(\]\()([^)\s#:]+)(?=[)#])")
 
@@ -45,7 +46,8 @@ def packages() -> dict[str, Path]:
 
 def modules(package: str, folder: Path) -> list[str]:
     """Return the package itself, where it says or exports something, and its modules but for `__main__`."""
-    own = [package] if (folder / "__init__.py").stat().st_size else []
+    init = folder / "__init__.py"
+    own = [package] if init.is_file() and init.stat().st_size else []
     return own + sorted(f"{package}.{path.stem}" for path in folder.glob("*.py") if not path.stem.startswith("__"))
 
 
@@ -62,7 +64,15 @@ def on_startup(**_: object) -> None:
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """List the pages of the packages in the navigation."""
     api = next(entry["Python API"] for entry in config.nav or [] if "Python API" in entry)
-    api.append({"All packages": [{name: f"api/{name}.md"} for name in packages() if name != "tprune"]})
+    api.append(
+        {
+            "All packages": [
+                {name: f"api/{name}.md"}
+                for name, folder in packages().items()
+                if name != "tprune" and any(folder.glob("*.py"))
+            ]
+        }
+    )
     return config
 
 
@@ -73,7 +83,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, target, abs_src_path=str(ROOT / source)))
     files.append(File.generated(config, "cli.md", content=cli()))
     for package, folder in packages().items():
-        if package != "tprune":
+        if package != "tprune" and any(folder.glob("*.py")):
             text = "\n\n".join(f"::: {name}" for name in modules(package, folder))
             files.append(File.generated(config, f"api/{package}.md", content=f"# {package}\n\n{text}\n"))
     return files
@@ -91,7 +101,15 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
             return match[0]
         return match[1] + posixpath.relpath(name, posixpath.dirname(page.file.src_uri) or ".")
 
-    return LINK.sub(inside, markdown)
+    return LINK.sub(inside, markdown.replace(PUBLIC, public() if PUBLIC in markdown else ""))
+
+
+def public() -> str:
+    """Return the entries of the names that `import tprune` gives: functions, then classes."""
+    import tprune
+
+    names = sorted(tprune.__all__, key=lambda name: (name[0].isupper(), name))
+    return "\n\n".join(f"::: tprune.{name}" for name in names)
 
 
 def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:

@@ -53,6 +53,8 @@ def test_the_reference_has_every_verb_and_the_sub_packages(site: Path) -> None:
         ("tprune.export.ort", "tprune.export.ort.export"),
         ("tprune.bench.measure", "tprune.bench.measure.stats.speedup"),
         ("tprune.pruning", "tprune.pruning.verify.verify"),
+        ("index", "tprune.load"),
+        ("index", "tprune.to_onnx"),
     ):
         assert f'id="{name}"' in (site / "api" / f"{page}.html").read_text(encoding="utf-8"), name
 
