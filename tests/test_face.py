@@ -83,8 +83,7 @@ SAMPLE = """
 from typing_extensions import assert_type
 from transformers import MarianMTModel
 import tprune
-from tprune.bench import report, run
-from tprune.bench.report.report import report as same_report
+from tprune.bench import run
 from tprune.export import to_onnx
 
 dense = tprune.load("dense")

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from tprune.base.errors import BadInput, WorkFailed
+from tprune.bench.measure.settings import MODES
 from tprune.bench.measure.tasks import TASKS, TRANSLATION, Scalars, Task
 
 SCHEMA = 2
 MEMORY_BLOCK = -1  # the block number of the memory pass, which is never timed
 VERDICTS = ("VALID", "EMULATED", "THROTTLED", "MIGRATED", "INTERRUPTED", "WRONG_TOKENS")
-MODES = ("warm", "cold", "spaced", "sustained")
 LOOPS = ("runner", "python")
 SERIES = ("samples_ns", "encoder_ns", "step_ns", "run_ns", "steps")
 OF_A_SEARCH = ("encoder_ns", "step_ns", "steps")  # those of SERIES that are empty unless the task searches

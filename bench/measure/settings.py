@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tprune.base.errors import BadInput
-from tprune.bench.measure.record import MODES
 from tprune.bench.runner.contract import Job
 
+MODES = ("warm", "cold", "spaced", "sustained")
 GAP_MS = 500  # of the mode `spaced`: long enough for a governor to lower the clock
 MOST_MINUTES = 60
 SAMPLE_MS = 1000  # between two looks at frequency and temperature in the mode `sustained`

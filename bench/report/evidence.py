@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -160,7 +161,7 @@ class Evidence:
         return [item for session in self.sessions for item in session]
 
 
-def collect(runs: Sequence[Path | str], *, split: str | None = None) -> Evidence:
+def collect(runs: Sequence[str | os.PathLike[str]], *, split: str | None = None) -> Evidence:
     """Read files, and folders recursively: records from *.jsonl; qualities, manifests and simulations from *.json.
 
     BLEU of different sentences cannot be compared, so one split and one corpus are kept (one corpus for the host and
@@ -208,7 +209,7 @@ def _check_one_task(
         )
 
 
-def _files(runs: Sequence[Path | str]) -> Iterator[tuple[Path, bool]]:
+def _files(runs: Sequence[str | os.PathLike[str]]) -> Iterator[tuple[Path, bool]]:
     """Yield every file to read and whether the caller named it."""
     for run in map(Path, runs):
         if run.is_file():

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -41,7 +42,7 @@ SIMULATED_UNDER = (
 TRANSLATIONS = 8  # sentences to show side by side
 
 
-def report(runs: Sequence[Path | str], out: Path | str, *, split: str | None = None) -> Report:
+def report(runs: Sequence[str | os.PathLike[str]], out: Path | str, *, split: str | None = None) -> Report:
     """Write the report on `runs` (files or folders) into the new folder `out` and return it.
 
     Raises BadInput when there is nothing to report, a file is damaged, several splits are mixed or `out` is not empty.

@@ -277,7 +277,7 @@ def test_hazards_of_variables(two_cpus):
 def test_the_hazard_of_a_quota(monkeypatch):
     monkeypatch.setattr(processor, "allowed_cpus", lambda: 8)
     monkeypatch.setattr(processor, "quota", lambda: 2.5)
-    assert hazards(CPUS["a76"], {}) == ["a quota lets this process use 2.5 of 8 CPUs: use --threads 2"]
+    assert hazards(CPUS["a76"], {}) == ["a quota limits this process to 2.5 of 8 CPUs: use --threads 2"]
     assert (processor.usable_cpus(), processor.usable_threads()) == (2.5, 2)
     monkeypatch.setattr(processor, "quota", lambda: 0.5)
     assert (processor.usable_cpus(), processor.usable_threads()) == (0.5, 1)

@@ -19,8 +19,8 @@ SHAPES = {"a": (2, 4, 4), "f": (8,)}
     ("heads", "qk", "vo", "complaint"),
     [
         ((1, 0), ((0,), (0,)), ((0,), (0,)), r"AttentionPlan.heads: \[1, 0\] is not strictly ascending"),
-        ((-1,), ((0,),), ((0,),), r"AttentionPlan.heads: \[-1\] holds something that is not an index"),
-        ((True,), ((0,),), ((0,),), r"AttentionPlan.heads: \[True\] holds something that is not an index"),
+        ((-1,), ((0,),), ((0,),), r"AttentionPlan.heads: \[-1\] has an element that is not an index"),
+        ((True,), ((0,),), ((0,),), r"AttentionPlan.heads: \[True\] has an element that is not an index"),
         ((0,), ((0,), (1,)), ((0,),), r"AttentionPlan.qk: lines of 2 heads for 1 kept heads"),
         ((0, 1), ((0,), (0, 1)), ((0,), (0,)), r"AttentionPlan.qk: heads of different width \[1, 2\]"),
         ((0,), ((0,),), ((),), r"AttentionPlan.vo: kept heads without a kept line"),
@@ -83,5 +83,5 @@ def test_not_a_plan(document: dict) -> None:
 
 
 def test_a_plan_with_a_wrong_index_in_json() -> None:
-    with pytest.raises(BadInput, match=r"Plan.ffn\[f\]: \['1'\] holds something that is not an index"):
+    with pytest.raises(BadInput, match=r"Plan.ffn\[f\]: \['1'\] has an element that is not an index"):
         from_json({"attention": {}, "ffn": {"f": ["1"]}})

@@ -15,7 +15,7 @@ from tprune.bench.measure import blocks, record
 from tprune.bench.measure.blocks import Place
 from tprune.bench.measure.conditions import Conditions
 from tprune.bench.measure.plan import plan
-from tprune.bench.measure.settings import Settings, parse_cpus, parse_threads, sweep
+from tprune.bench.measure.settings import MODES, Settings, parse_cpus, parse_threads, sweep
 from tprune.bench.measure.tasks import Subject
 from tprune.bench.measure.tasks import read_subject as read
 from tprune.bench.phone.pulse import Pulse
@@ -194,7 +194,7 @@ def test_a_sustained_run_of_minutes_is_resumed_as_such(folders, out):
 
 def test_modes_are_told_to_the_runner(folders, out):
     asked = {}
-    for mode in record.MODES:
+    for mode in MODES:
         fake = Fake()
         measure(fake, folders[:1], out, replace(FAST, mode=mode))
         asked[mode] = [job for _, job, _ in fake.asked]
