@@ -231,5 +231,5 @@ def report(
 
     made = verb.report(runs, out, split=split, results=results)
     document = made.document
-    lines = [*document["warnings"], *document["findings"], f"report: {out / 'report.html'}"]
+    lines = [*document["verdict"], *document["warnings"], *document["findings"], f"report: {out / 'report.html'}"]
     terminal.answer(document, as_json=json, table=made.terminal(), lines=lines)
