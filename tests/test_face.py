@@ -22,7 +22,7 @@ CONTRACT = {
     "Settings AnalysisSettings Checkpoint Corpus Sensitivity Pruned Verdict Quality Record Simulation Plan BadInput "
     "WorkFailed",
     "tprune.export": "to_onnx to_executorch network_to_onnx network_to_executorch Manifest",
-    "tprune.bench": "run report simulate Settings Record",
+    "tprune.bench": "run simulate Settings Record",
 }
 
 
@@ -49,14 +49,6 @@ def test_type_checkers_see_the_names_that_are_imported(face: str) -> None:
         if alias.asname == alias.name
     }
     assert checked == import_module(face)._PUBLIC
-
-
-def test_the_function_report_is_not_hidden_by_the_package_of_that_name() -> None:
-    code = (
-        "import tprune.bench.report.report\nfrom tprune.bench import report\nfrom tprune.bench.report import table\n"
-        "import tprune\nassert callable(report) and report is tprune.report and table"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_importing_is_cheap() -> None:
@@ -108,7 +100,6 @@ assert_type(tprune.simulate("resnet18-32").rows[0].cycles, int)
 tprune.prun  # type: ignore[attr-defined]
 reveal_type(to_onnx)
 reveal_type(tprune.report)
-reveal_type(report)
 """
 
 
@@ -131,7 +122,7 @@ def test_a_strict_type_checker_sees_real_types(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     revealed = [line.partition("Revealed type is ")[2] for line in done.stdout.splitlines() if "Revealed" in line]
-    assert len(revealed) == 3 and all(line.startswith('"def (') for line in revealed), done.stdout
+    assert len(revealed) == 2 and all(line.startswith('"def (') for line in revealed), done.stdout
     assert revealed[1] == revealed[2]
 
 

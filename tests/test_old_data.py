@@ -14,10 +14,10 @@ import tprune as toolkit
 from tests.support.command import tprune
 from tests.support.runs import draw_once, drawn_figures  # noqa: F401 - the fixtures are used by name
 from tprune.bench.accel import rows, workload
-from tprune.bench.accel.hardware import DESIGNS
+from tprune.bench.accel.designs import design
 from tprune.bench.accel.simulate import simulate_all
 from tprune.bench.measure import record
-from tprune.bench.runner import contract as runner
+from tprune.bench.runner import build
 from tprune.pruning.sensitivity import Sensitivity
 
 OLD = Path(__file__).parent / "data" / "version-0.1"
@@ -111,7 +111,7 @@ def test_artefacts_run_again_and_old_records_go_on(artefacts, data, records, lim
     """A new run has the old outputs; the old file given to the same call has nothing left to do."""
     for artefact in artefacts:
         need(artefact)
-    if runner.missing_tools():
+    if build.missing_tools():
         pytest.skip("the runner cannot be built here")
     call = ("bench", *artefacts, "--data", data, "--blocks", "2", "--limit", str(limit), "--warmup", "1")
     assert tprune(*call, "--out", tmp_path / "new.jsonl").code == 0
@@ -145,13 +145,6 @@ def test_a_report_has_the_old_rows(runs, report, tmp_path):
     check_kept(now, old)
 
 
-def test_results_of_every_kind_read():
-    from tprune.bench.report import results
-
-    for name in ("results.json", "network-results.json", "simulated-results.json", "report/report.json"):
-        assert results.read(name) == read(name)["rows"]
-
-
 def test_a_comparison_is_of_its_records():
     compared = read("compare.json")["rows"]
     first = [one for one in record.read(Path("compare.jsonl")) if one.block == 0]
@@ -179,7 +172,7 @@ def test_an_image_artefact_opens(artefact):
 
 def test_a_simulation_gives_the_old_numbers():
     old = read("simulated/report.json")
-    designs = [DESIGNS[row["design"]] for row in old["rows"]]
+    designs = [design(row["design"]) for row in old["rows"]]
     found = simulate_all(workload.read("workload.json"), designs, exact=True)
     check_kept(json.loads(json.dumps(rows.layer_rows(found))), old["layers"])
     assert [one.cycles for one in found] == [row["cycles"] for row in old["rows"]]

@@ -178,7 +178,7 @@ def test_neither_a_folder_nor_on_the_hub(name: str) -> None:
 @pytest.mark.parametrize("name", ["nowhere", "no/such/folder", "/nothing", "a/"])
 def test_what_can_be_no_hub_id_is_not_asked_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(BadInput, match=rf"data '{name}' is neither a local folder nor a hub id, such as ylecun/mnist"):
+    with pytest.raises(BadInput, match=rf"data '{name}' is neither a local folder nor a hub id such as ylecun/mnist"):
         load(name, split="train")
 
 

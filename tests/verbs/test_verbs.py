@@ -58,7 +58,7 @@ def test_from_pruning_to_quality_without_a_word(place: Path, capfd) -> None:
     found = evaluate(str(place / "onnx"), text, threads=1, out=place / "quality.json", watch=watch)
     assert isinstance(found, Quality) and (place / "quality.json").is_file()
     planned = bench([place / "onnx"], text, place / "records.jsonl", BenchSettings(), dry_run=True)
-    assert (planned.count, planned.noun, list(planned.records)) == (6, "sentence", [])
+    assert (planned.count, planned.task.noun, list(planned.records)) == (6, "sentence", [])
     taught = translate(model, Text(text.data, split="train", limit=2), place / "taught", keep=["val"], threads=1)
     assert taught.sentences + taught.empty == 2
     assert set(seen) == {"fine-tune", "translate"}

@@ -100,7 +100,7 @@ def test_training_takes_settings_by_name():
     [
         (("evaluate", "nosuch", "--data", "x/y"), "'nosuch' is not the folder of a trained network"),
         (("train", "--net", "nosuch", "--data", "x/y", "--out", "o"), "there is no network 'nosuch'"),
-        (("train", "--net", "lenet-5", "--data", "nosuch", "--out", "o"), "data 'nosuch' is no folder here"),
+        (("train", "--net", "lenet-5", "--data", "nosuch", "--out", "o"), "data 'nosuch' is neither a local folder"),
         (("train", "--net", "lenet-5", "--data", "x/y", "--out", "o", "--method", "m"), "there is no method 'm'"),
         (("train", "--net", "lenet-5", "--data", "x/y", "--out", "o", "--lr", "0"), "lr 0.0 must be above 0"),
         (("compress", "nosuch", "--cut", "1", "--data", "x/y", "--out", "o"), "'nosuch' is not the folder"),
