@@ -12,6 +12,7 @@ from typing import Any
 
 from matplotlib.patches import Rectangle
 
+from tprune.base.significance import p_text
 from tprune.bench.report import metrics, palette, table
 from tprune.bench.report.palette import LIGHT, Look
 from tprune.bench.report.row import Row, counted
@@ -138,7 +139,7 @@ def lines(row: Row) -> list[str]:
     metric = row.metric
     score = f"{metric.label} {metric.value_text(row)}"
     if not row.dense and metric.lost(row) is not None:
-        p = f", p {table.p_value(row.p_value)}" if row.p_value is not None else ""
+        p = f", {p_text(row.p_value)}" if row.p_value is not None else ""
         score += f" ({metric.change_text(row)}{p})"
     found = [row.label, score]
     if row.median_ms is not None and row.details:

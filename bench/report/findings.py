@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tprune.base.significance import p_text
 from tprune.bench.measure.conditions import BUSY_CPUS
 from tprune.bench.measure.stats import Speedup
 from tprune.bench.report import metrics
@@ -77,7 +78,7 @@ def _verdict(rows: Sequence[Row]) -> str:
         size = f"{abs(change):.0f} % {'smaller' if change >= 0 else 'larger'} and "
     fast = f"{gain.ratio:.2f} times as fast as the dense {fp32}{metric.model} {where}"
     first = f"Take {row.label}: it is {size}{fast} (95 % interval {gain.low:.2f}–{gain.high:.2f})."
-    p = f", p = {row.p_value:.2g}" if row.p_value is not None else ""
+    p = f", {p_text(row.p_value)}" if row.p_value is not None else ""
     doubt = ""
     if row.p_value is not None:
         doubt = ", a significant difference" if row.p_value < SIGNIFICANT else ", which may be chance"
@@ -189,7 +190,7 @@ def _over_fp32(rows: Sequence[Row]) -> list[str]:
             metric, change = row.metric, ""
             if metric.lost(row) is not None:
                 change = f", {metric.label} {metric.change_text(row)}"
-                change += f" (p = {row.p_value:.2g})" if row.p_value is not None else ""
+                change += f" ({p_text(row.p_value)})" if row.p_value is not None else ""
             texts.append(f"{row.label} {gain.ratio:.2f}x ({_interval(gain)}){change}")
     return [f"Over the dense fp32 model of the same runtime: {'; '.join(texts)}."] if texts else []
 

@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from rich import table as rich_table
 
+from tprune.base.significance import p_cell
 from tprune.bench.report.metrics import METRICS, Metric
 from tprune.bench.report.row import Row, Sweep, counted, numbered
 
@@ -155,11 +156,6 @@ def percent(value: float) -> str:
     return f"{100 * value:.0f} %" if 100 * value >= 9.5 else f"{100 * value:#.2g} %"
 
 
-def p_value(value: float) -> str:
-    """Return a p-value."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
 def _gain(row: Row) -> str:
     return "1" if row.dense else f"{row.speedup:.2f}x ({row.speedup_low:.2f}–{row.speedup_high:.2f})"
 
@@ -180,7 +176,7 @@ QUALITY = [
     for metric in METRICS
     for one in (Column(metric.label, metric.value, metric.value_text, brief=True), _change(metric))
 ]
-P_VALUE, SIZE = column("p", "p_value", p_value, brief=True), column("size (MB)", "bytes", fixed(1, 1e-6), brief=True)
+P_VALUE, SIZE = column("p", "p_value", p_cell, brief=True), column("size (MB)", "bytes", fixed(1, 1e-6), brief=True)
 
 COLUMNS = (
     column("criterion", "criterion", number=False),

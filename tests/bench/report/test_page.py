@@ -83,7 +83,7 @@ def test_hovering_over_a_mark_shows_its_row(browser, page):
     (tip,) = browser.texts(".tip")
     for text in (
         "shs-50",
-        "BLEU 39.80 (−0.5 %, p 0.012)",
+        "BLEU 39.80 (−0.5 %, p = 0.012)",
         "median latency 12.",
         "95 % interval",
         "size 22.9 MB",

@@ -60,7 +60,7 @@ def test_int8_is_held_against_the_dense_fp32_network(tmp_path):
         int8 = seen("dense", "dense", [0, 1, 2, 0], [1, 1, 1, 1], block)
         record.append(tmp_path / "records.jsonl", replace(int8, artefact="int8", precision="int8", nonce=f"i{block}"))
     told = report([tmp_path / "records.jsonl"], tmp_path / "out")["findings"]
-    gain = "dense, int8 4.00x (95 % interval 4.00–4.00), accuracy −25.00 points (p = 1)"
+    gain = "dense, int8 4.00x (95 % interval 4.00–4.00), accuracy −25.00 points (p = 1.000)"
     assert f"Over the dense fp32 model of the same runtime: {gain}." in told
 
 
