@@ -93,12 +93,12 @@ def test_names_are_escaped(tmp_path):
 
 def test_findings(small, tmp_path):
     found = report([small], tmp_path / "out")["findings"]
-    assert found[0] == "No timed model stays within 1 % BLEU loss."
+    assert found[0] == "No pruned model that was timed stays within 1 % BLEU loss."
     assert found[1] == (
         "Fastest within 8 % BLEU loss: shs-50, BLEU 39.00 (−2.5 %), speed-up 2.00x (95 % interval 2.00–2.00); "
         "onnxruntime fp32, 1 thread, batch 1, greedy."
     )
-    assert found[2] == "Every BLEU difference to the dense model is significant (paired bootstrap, p < 0.05)."
+    assert found[2] == "BLEU difference significant (paired bootstrap against the dense model, p < 0.05): shs-50."
 
 
 def test_a_difference_that_may_be_chance_is_called_so(tmp_path):
@@ -197,6 +197,7 @@ def test_a_busy_machine_and_a_slow_loop_are_mentioned(tmp_path):
     said = " ".join(document["findings"])
     assert "Up to 20.0 % of a sentence's time passed outside the engine (shs-50)." in said
     assert "shs-50 had a CPU for only 50 % of the time" in said
+    assert "Times are too long, and speed-ups are disturbed too" in said
 
 
 def test_splits_are_never_mixed(small, tmp_path):
@@ -325,3 +326,24 @@ def test_a_report_of_realistic_size(tmp_path, monkeypatch):
 )
 def test_small_figures_keep_two_digits_that_count(value, digits, shown):
     assert table.decimals(value, digits) == shown
+
+
+def test_an_int8_dense_row_is_tested_too_and_no_sentence_contradicts_another(tmp_path):
+    records = [
+        timed(DENSE, 0, [10]),
+        timed(HALF, 0, [9]),
+        timed(DENSE, 0, [16], precision="int8", artefact="d8"),
+    ]
+    chance = {"name": "dense", "bleu": 40.0, "p_value": 0.0959}
+    eight = quality(DENSE, 39.9, runtime="onnxruntime", precision="int8", baseline=chance)
+    found = report(
+        [write(tmp_path / "runs", [quality(DENSE, 40.0), quality(HALF, 20.0), eight], records)], tmp_path / "out"
+    )
+    assert found["verdict"] == [f"Keep the dense model on {DEVICE}. Nothing else is faster within 8 % BLEU loss."]
+    assert found["findings"] == [
+        "No pruned model that was timed stays within 8 % BLEU loss.",
+        "Over the dense fp32 model of the same runtime: dense, int8 0.62x (95 % interval 0.62–0.62), BLEU −0.3 % "
+        "(p = 0.096).",
+        "BLEU difference significant (paired bootstrap against the dense model, p < 0.05): shs-50.",
+        "BLEU difference not significant (paired bootstrap against the dense model, p ≥ 0.05): dense, int8.",
+    ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.runs import HALF, timed
+from tests.support.runs import DEVICE, HALF, timed
 from tprune.base.errors import BadInput
 from tprune.bench.measure import record
 from tprune.bench.report import figures
@@ -44,7 +44,7 @@ def test_a_report_of_image_records(tmp_path):
     assert (dense["p_value"], cut["p_value"]) == (None, 1.0)  # one image apart: a toss of one coin
     assert (cut["median_ms"], cut["speedup"], cut["peak_mib"]) == pytest.approx((1.0, 2.0, 9000 / 1024))
     assert cut["bleu"] is cut["beams"] is None
-    assert "No timed network stays within 1.2 points of accuracy." in document["findings"]
+    assert "No compressed network that was timed stays within 1.2 points of accuracy." in document["findings"]
     text = (tmp_path / "out" / "report.md").read_text()
     assert "# Compressed image networks" in text and "| 75.00 % | −25.00 | 1.000 | 2.00x (2.00–2.00) | 1.00 |" in text
     assert (
@@ -82,8 +82,11 @@ def test_a_slower_network_is_not_called_the_fastest(tmp_path):
             seen("dense", "dense", [0, 1, 2, 3], [1] * 4, block), seen("cut", "svd", [0, 1, 2, 3], [2] * 4, block)
         ):  # fmt: skip
             record.append(tmp_path / "records.jsonl", row)
-    findings = report([tmp_path / "records.jsonl"], tmp_path / "out")["findings"]
-    assert findings[0] == "No timed network within 1.2 points of accuracy is faster than the dense one."
+    found = report([tmp_path / "records.jsonl"], tmp_path / "out")
+    assert found["verdict"] == [
+        f"Keep the dense network on {DEVICE}. Nothing else is faster within 1.2 points of accuracy."
+    ]
+    assert not any("faster" in finding for finding in found["findings"])  # the verdict has said it
 
 
 def test_translation_and_images_make_two_reports(tmp_path):
