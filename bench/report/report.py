@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from difflib import SequenceMatcher
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tprune.base import stamp
-from tprune.base.errors import BadInput
+from tprune.base.errors import BadInput, Caution
 from tprune.bench.accel.targets import Line
 from tprune.bench.report import figures, method, metrics, table
 from tprune.bench.report.evidence import Evidence, collect
@@ -46,11 +47,14 @@ def report(runs: Sequence[str | os.PathLike[str]], out: Path | str, *, split: st
     """Write the report on `runs` (files or folders) into the new folder `out` and return it.
 
     Raises BadInput when there is nothing to report, a file is damaged, several splits are mixed or `out` is not empty.
+    Warns (`errors.Caution`) about files that were left out.
     """
     if not runs:
         raise BadInput("nothing to report on: name at least one folder or file")
     stamp.check_vacant(out)
     found = collect(runs, split=split)
+    for remark in found.remarks:
+        warnings.warn(remark, Caution, stacklevel=2)
     rows = join(found)
     document = _document(found, rows)
     write(_page(found, rows, document), out, document, table.csv_text(document["rows"], FIELDS))

@@ -28,7 +28,7 @@ from tests.support.runs import (  # noqa: F401 - the fixtures are used by name
     weighed,
     write,
 )
-from tprune.base.errors import BadInput
+from tprune.base.errors import BadInput, Caution
 from tprune.bench.report import figures, results, table
 from tprune.bench.report.report import report
 from tprune.bench.report.row import FIELDS as ROW_FIELDS
@@ -204,27 +204,41 @@ def test_splits_are_never_mixed(small, tmp_path):
     val = small / "val"
     val.mkdir()
     (val / "quality-val.json").write_text(json.dumps(quality(HALF, 41.0, split="val", corpus="other")))
-    document = report([small], tmp_path / "out")
+    left_out = "Quality of other splits than test_2016_flickr was left out (1 file)."
+    with pytest.warns(Caution, match=re.escape(left_out)):
+        document = report([small], tmp_path / "out")
     assert rows_of(document)["shs-50"]["bleu"] == 39.0
-    assert "Quality of other splits than test_2016_flickr was left out (1 files)." in document["notes"]
+    assert left_out in document["notes"]
     assert rows_of(report([small], tmp_path / "val", split="val"))["shs-50"]["bleu"] == 41.0
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("quality.json", "{", "cannot be read as JSON"),
+        (
+            "quality.json",
+            "{",
+            "cannot be read as JSON; a report reads quality.json, records.jsonl, folders",
+        ),
+        ("encoder.onnx", "\xc5", "cannot be read as JSON; a report reads"),
         ("quality.json", '{"kind": "quality", "model": {}}', "lacks runtime, precision"),
-        ("quality.json", '{"kind": "plan"}', "has kind 'plan'; a report reads"),
+        ("quality.json", '{"kind": "plan"}', "has kind 'plan'; a report reads quality.json"),
         ("quality.json", "[]", "is no JSON object"),
-        ("records.jsonl", "[]\n", "line 1: not a JSON object"),
+        ("records.jsonl", "[]\n", "line 1: not a JSON object; remove that line"),
     ],
 )
 def test_files_that_are_no_results(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_bytes(text.encode("latin-1"))
     with pytest.raises(BadInput, match=message):
         report([tmp_path / name], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_records_cut_in_the_first_line_are_named(small, tmp_path):
+    (tmp_path / "cut.jsonl").write_text((small / "records.jsonl").read_text()[:300])
+    with pytest.warns(Caution, match=r"cut\.jsonl' has no complete record and was left out: give its `tprune bench`"):
+        document = report([small, tmp_path / "cut.jsonl"], tmp_path / "out")
+    assert len(document["rows"]) == 2 and "no complete record" in document["notes"][-1]
 
 
 def test_calls_that_are_wrong(small, tmp_path):
@@ -233,7 +247,7 @@ def test_calls_that_are_wrong(small, tmp_path):
         report([], tmp_path / "out")
     with pytest.raises(BadInput, match=r"absent' does not exist"):
         report([tmp_path / "absent"], tmp_path / "out")
-    with pytest.raises(BadInput, match="no quality document"):
+    with pytest.raises(BadInput, match=r"no quality document.*; `tprune evaluate --out`, `bench`, .* write them"):
         report([tmp_path / "empty"], tmp_path / "out")
     with pytest.raises(BadInput, match="split 'train': there is quality of test_2016_flickr only"):
         report([small], tmp_path / "out", split="train")
