@@ -145,7 +145,10 @@ def _figure(rows: Sequence[Row]) -> list[Section]:
         )
         for number, (name, own) in enumerate(drawn, start=1)
     ]
-    return [Section(heading, chart=figures.chart([own for _, own in drawn]), pictures=pictures)]
+    alone = [own[0].label for own in groups.values() if len(own) == 1]
+    why = "no other row of the same device, runtime, precision, threads and search has both a score and a speed-up."
+    under = f"Not drawn: {'; '.join(alone)}, since {why}" if alone else ""
+    return [Section(heading, chart=figures.chart([own for _, own in drawn]), pictures=pictures, under=under)]
 
 
 def _translations(found: Evidence, rows: Sequence[Row]) -> list[Section]:
@@ -158,7 +161,7 @@ def _translations(found: Evidence, rows: Sequence[Row]) -> list[Section]:
             if len(dense) == 1 and len(dense[0].hypotheses) == len(quality.hypotheses):
                 pairs = _most_changed(dense[0].hypotheses, quality.hypotheses)
                 sides = (dense[0].model.name, row.label)
-                under = "Words that differ are marked. The number is the sentence's place in the scored split."
+                under = "Words that differ are marked. The number is the sentence's line in the scored split, where its source is."
                 heading = "Translations that changed most"
                 return [Section(heading, translations=pairs, sides=sides, under=under)] if pairs else []
     return []
