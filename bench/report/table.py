@@ -17,6 +17,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from rich import table as rich_table
+from rich.console import Group
+from rich.text import Text
 
 from tprune.base.significance import p_cell
 from tprune.bench.report.metrics import METRICS, Metric
@@ -25,6 +27,10 @@ from tprune.bench.report.row import Row, Sweep, counted, numbered
 BLANK = "–"
 EMULATED = "functional only: emulated devices"
 SPEEDUP = "speed-up (95\u00a0%)"
+RATIO = (
+    " The speed-up is a ratio of summed times over the same {item}s; the median is the time of one {item}, so a ratio "
+    "of medians may differ."
+)
 
 
 @dataclass(frozen=True)
@@ -116,9 +122,9 @@ class Table:
         macros: Any = templates().get_template("table.html.j2").module
         return str(macros.table(self))
 
-    def terminal(self) -> rich_table.Table:
+    def terminal(self) -> Group:
         """Return the table for a terminal: where space is short, names are folded and numbers are not."""
-        table = rich_table.Table(title=self.title or None, caption=self.caption or None)
+        table = rich_table.Table(title=self.title or None)
         for one in self.columns:
             if one.number:
                 heading = "\n".join(textwrap.wrap(one.heading, 8, break_long_words=False))
@@ -127,7 +133,7 @@ class Table:
                 table.add_column(one.heading, overflow="fold")
         for row, cells in zip(self.rows, self.cells(), strict=True):
             table.add_row(*cells, style="red" if getattr(row, "look", "") == "bad" else "")
-        return table
+        return Group(table, *([Text(self.caption)] if self.caption else []))
 
 
 def texts(headings: Sequence[str], rows: Sequence[Sequence[str]], first_number: int = 1, **options: Any) -> Table:
@@ -280,6 +286,8 @@ def of_rows(rows: Sequence[Row], title: str = "") -> Table:
     name = Column("model", lambda row: names[id(row)], number=False, brief=True)
     shared = "; ".join(f"{heading} {text}" for heading, text in usual.items())
     caption = f"All rows, unless the row says otherwise: {shared}." if shared else ""
+    if compared := [row.metric.item for row in rows if row.gain and not row.dense]:
+        caption += RATIO.format(item=compared[0])
     return Table([name, *COLUMNS], rows, title, caption).without_blanks()
 
 
@@ -297,7 +305,8 @@ def _name(row: Row, usual: Mapping[str, str]) -> str:
     unusual = [
         f"{one.cell(row)} {one.heading}" if one.number else one.cell(row)
         for one in CONTEXT
-        if one.value(row) is not None and one.cell(row) != usual[one.heading]
+        if one.value(row) is not None
+        if one.cell(row) != usual[one.heading] or (one.heading == "precision" and row.precision != "fp32")
     ]
     return row.name + (f" ({', '.join(unusual)})" if unusual else "")
 
@@ -318,7 +327,10 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     emulated = [row for row in rows if row.functional is not None]
     found = [of_rows(own, name) for name, own in groups(measured).items()]
     functional = Table(FUNCTIONAL, emulated, EMULATED)
-    return [*found, functional.without_blanks()] if emulated else found
+    if not emulated:
+        return found
+    empty = not any(row.details or row.scored for row in measured)  # only artefacts that were exported
+    return [functional.without_blanks(), *found] if empty else [*found, functional.without_blanks()]
 
 
 def details(rows: Sequence[Row]) -> Table:

@@ -32,7 +32,7 @@ from tprune.base.errors import BadInput, Caution
 from tprune.bench.report import figures, results, table
 from tprune.bench.report.report import report
 from tprune.bench.report.row import FIELDS as ROW_FIELDS
-from tprune.bench.report.row import Row
+from tprune.bench.report.row import Functional, Row
 
 FIELDS = (
     "name criterion seed keep beams runtime precision device instruction_set threads bleu chrf signature "
@@ -361,3 +361,34 @@ def test_an_int8_dense_row_is_tested_too_and_no_sentence_contradicts_another(tmp
         "BLEU difference significant (paired bootstrap against the dense model, p < 0.05): shs-50.",
         "BLEU difference not significant (paired bootstrap against the dense model, p ≥ 0.05): dense, int8.",
     ]
+
+
+def test_the_page_claims_no_mark_and_no_front_that_it_does_not_draw(tmp_path):
+    records = [timed(DENSE, 0, [10]), timed(HALF, 0, [20]), timed(DENSE, 0, [16], precision="int8", artefact="d8")]
+    eight = quality(DENSE, 39.9, runtime="onnxruntime", precision="int8")
+    report([write(tmp_path / "runs", [quality(DENSE, 40.0), quality(HALF, 20.0), eight], records)], tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Each mark is a row of the tables below that has both a score and a speed-up. Bars:" in page
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert "Not drawn: dense, int8, since no other row of the same device, runtime, precision" in text
+
+
+def test_the_caption_explains_the_speed_up_and_is_as_wide_as_the_terminal(small, tmp_path):
+    found = report([small], tmp_path / "out")
+    assert found.tables[0].caption.endswith(
+        "The speed-up is a ratio of summed times over the same sentences; the median is the time of one sentence, so a "
+        "ratio of medians may differ."
+    )
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(found.terminal())
+    assert "\nAll rows, unless the row says otherwise: runtime onnxruntime; precision fp32; " in console.export_text()
+
+
+def test_an_exported_int8_artefact_is_named_as_such(tmp_path):
+    rows = [
+        Row("dense", "dense", precision="int8", bytes=700_000),
+        Row("dense", functional=Functional(1, 5, 5, "arm64")),
+    ]
+    first, second = table.tables(rows)
+    assert first.title == table.EMULATED and second.cells()[0][0] == "dense (int8)"
