@@ -180,8 +180,7 @@ def collect(runs: Sequence[str | os.PathLike[str]], *, split: str | None = None)
             records = tuple(record.newest(record.read(path)))
             sessions[tuple((item.nonce, item.key) for item in records)] = records  # a copy counts once
             if not records:
-                again = "give its `tprune bench` command again"
-                remarks.append(f"{str(path)!r} has no complete record and was left out: {again}.")
+                remarks.append(f"{str(path)!r} has no complete record and was left out: give `tprune bench` again.")
         elif (kind := (document := _document(path, named)).get("kind")) == "quality":
             qualities[Quality.parse(document, path)] = None
         elif kind == "artefact":

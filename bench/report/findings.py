@@ -143,8 +143,9 @@ def _best(rows: Sequence[Row]) -> list[str]:
             sentences.append(f"No {kind} that was timed stays within {limit}.")
         elif not _faster(fastest):
             if recommended(rows):  # otherwise the verdict says so
-                than = "the dense one of the same runtime and precision"
-                sentences.append(f"No {kind} that was timed within {limit} is faster than {than}.")
+                sentences.append(
+                    f"No {kind} that was timed within {limit} is faster than the dense one of its precision."
+                )
         else:
             score = f"{metric.label} {metric.value_text(fastest)} ({metric.change_text(fastest)})"
             where = f"{fastest.runtime} {fastest.precision}, {counted(fastest.threads, 'thread')}, batch 1"
@@ -273,10 +274,7 @@ def _criteria(rows: Sequence[Row]) -> list[str]:
 
 
 def _significance(rows: Sequence[Row]) -> list[str]:
-    """Name the rows whose difference in quality is significant, and those where it may be chance.
-
-    Threads and modes do not change the quality. The dense model in int8 is tested too.
-    """
+    """Name the rows whose difference in quality is significant, and the others; threads and modes do not change it."""
     sentences = []
     for metric in metrics.METRICS:
         unique = {

@@ -161,7 +161,7 @@ def _translations(found: Evidence, rows: Sequence[Row]) -> list[Section]:
             if len(dense) == 1 and len(dense[0].hypotheses) == len(quality.hypotheses):
                 pairs = _most_changed(dense[0].hypotheses, quality.hypotheses)
                 sides = (dense[0].model.name, row.label)
-                under = "Words that differ are marked. The number is the sentence's line in the scored split, where its source is."
+                under = "Words that differ are marked. The number is the line of the scored split, where the source is."
                 heading = "Translations that changed most"
                 return [Section(heading, translations=pairs, sides=sides, under=under)] if pairs else []
     return []

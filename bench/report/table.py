@@ -327,10 +327,9 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     emulated = [row for row in rows if row.functional is not None]
     found = [of_rows(own, name) for name, own in groups(measured).items()]
     functional = Table(FUNCTIONAL, emulated, EMULATED)
-    if not emulated:
-        return found
-    empty = not any(row.details or row.scored for row in measured)  # only artefacts that were exported
-    return [functional.without_blanks(), *found] if empty else [*found, functional.without_blanks()]
+    proven = [functional.without_blanks()] if emulated else []
+    known = any(row.details or row.scored for row in measured)  # otherwise they were only exported
+    return [*found, *proven] if known else [*proven, *found]
 
 
 def details(rows: Sequence[Row]) -> Table:

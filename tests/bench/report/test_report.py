@@ -236,7 +236,7 @@ def test_files_that_are_no_results(tmp_path, name, text, message):
 
 def test_records_cut_in_the_first_line_are_named(small, tmp_path):
     (tmp_path / "cut.jsonl").write_text((small / "records.jsonl").read_text()[:300])
-    with pytest.warns(Caution, match=r"cut\.jsonl' has no complete record and was left out: give its `tprune bench`"):
+    with pytest.warns(Caution, match=r"cut\.jsonl' has no complete record and was left out: give `tprune bench` again"):
         document = report([small, tmp_path / "cut.jsonl"], tmp_path / "out")
     assert len(document["rows"]) == 2 and "no complete record" in document["notes"][-1]
 
