@@ -144,7 +144,7 @@ def _best(rows: Sequence[Row]) -> list[str]:
         elif not _faster(fastest):
             if recommended(rows):  # otherwise the verdict says so
                 sentences.append(
-                    f"No {kind} that was timed within {limit} is faster than the dense one of its precision."
+                    f"No timed {kind} within {limit} is faster than the dense one of its precision."
                 )
         else:
             score = f"{metric.label} {metric.value_text(fastest)} ({metric.change_text(fastest)})"
