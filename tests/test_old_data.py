@@ -14,10 +14,10 @@ import tprune as toolkit
 from tests.support.command import tprune
 from tests.support.runs import draw_once, drawn_figures  # noqa: F401 - the fixtures are used by name
 from tprune.bench.accel import rows, workload
-from tprune.bench.accel.hardware import DESIGNS
+from tprune.bench.accel.designs import design
 from tprune.bench.accel.simulate import simulate_all
 from tprune.bench.measure import record
-from tprune.bench.runner import contract as runner
+from tprune.bench.runner import build as runner
 from tprune.pruning.sensitivity import Sensitivity
 
 OLD = Path(__file__).parent / "data" / "version-0.1"
@@ -179,7 +179,7 @@ def test_an_image_artefact_opens(artefact):
 
 def test_a_simulation_gives_the_old_numbers():
     old = read("simulated/report.json")
-    designs = [DESIGNS[row["design"]] for row in old["rows"]]
+    designs = [design(row["design"]) for row in old["rows"]]
     found = simulate_all(workload.read("workload.json"), designs, exact=True)
     check_kept(json.loads(json.dumps(rows.layer_rows(found))), old["layers"])
     assert [one.cycles for one in found] == [row["cycles"] for row in old["rows"]]
