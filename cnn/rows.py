@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 
 from tprune.base.errors import BadInput
+from tprune.base.significance import p_cell
 from tprune.cnn import methods
 from tprune.cnn.count import Count, count, kept, totals
 from tprune.cnn.network import Network
@@ -129,12 +130,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
         products = _with(row["effective_macs"] / 1e6, ".2f", row["dense_macs"] / 1e6)
         score = f"{100 * row['accuracy']:.2f} %"
         stored, computed = _short(row["weights"]), f"{row['macs'] / 1e6:.2f}"
-        shown.add_row(row["name"], score, _chance(row["p_value"]), weights, stored, products, computed, *times)
+        shown.add_row(row["name"], score, p_cell(row["p_value"]), weights, stored, products, computed, *times)
     return shown
-
-
-def _chance(p_value: float) -> str:
-    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def _short(weights: int) -> str:

@@ -142,7 +142,7 @@ def test_results_are_one_line_and_a_small_table() -> None:
     half = runs.model("half <b>", "shs", 0.5)
     quality = tprune.Quality(runs.quality(half, 39.0))
     assert repr(quality) == (
-        "Quality('half <b>': BLEU 39.00, chrF 61.50 on 1,000 sentences of test_2016_flickr; dense 39.74, p = 0.0120)"
+        "Quality('half <b>': BLEU 39.00, chrF 61.50 on 1,000 sentences of test_2016_flickr; dense 39.74, p = 0.012)"
     )
     assert (quality.bleu, quality.chrf, quality.p_value) == (39.0, 61.5, 0.012)
     html = quality._repr_html_()

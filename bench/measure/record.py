@@ -24,6 +24,7 @@ MEMORY_BLOCK = -1  # the block number of the memory pass, which is never timed
 VERDICTS = ("VALID", "EMULATED", "THROTTLED", "MIGRATED", "INTERRUPTED", "WRONG_TOKENS")
 LOOPS = ("runner", "python")
 SERIES = ("samples_ns", "encoder_ns", "step_ns", "run_ns", "steps")
+REMEDY = "remove that line, then the same `tprune bench` command measures what is missing"
 OF_A_SEARCH = ("encoder_ns", "step_ns", "steps")  # those of SERIES that are empty unless the task searches
 
 
@@ -236,8 +237,12 @@ def read(path: Path | str) -> list[Record]:
     for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
         try:
             records.append(from_json(json.loads(line.decode("utf-8"))))
-        except ValueError as error:  # json.JSONDecodeError and UnicodeDecodeError are ValueErrors too
-            raise BadInput(f"records {str(path)!r} line {number}: {error}") from None
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            start = line[:20].decode("utf-8", "replace")
+            raise BadInput(f"records {str(path)!r} line {number}: {start!r}... is not JSON; {REMEDY}") from None
+        except ValueError as error:
+            remedy = "" if "measure again" in str(error) else f"; {REMEDY}"
+            raise BadInput(f"records {str(path)!r} line {number}: {error}{remedy}") from None
     return records
 
 

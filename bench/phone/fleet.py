@@ -92,7 +92,8 @@ def remarks(records: Sequence[Record]) -> list[str]:
         remarks.append(f"heat slowed down {hot} blocks; repeat the command on a cool phone to measure them again")
     if (others := max((found.others or 0.0 for found in records), default=0.0)) > BUSY_CPUS:
         remarks.append(
-            f"other programs kept up to {others:.1f} CPUs busy: ratios are still comparable, times are too long"
+            f"other programs kept up to {others:.1f} CPUs busy: times are too long, and speed-ups are disturbed too; "
+            "measure again on a quiet machine, into a new file"
         )
     if any(found.device["kind"] == "phone" and found.samples_ns and found.identical is None for found in records):
         remarks.append(

@@ -15,10 +15,12 @@ from tprune.bench.accel.targets import Line, Target
 from tprune.bench.measure import record
 from tprune.bench.measure.record import Record
 from tprune.bench.measure.tasks import Subject, read_subject
+from tprune.bench.report.row import counted
 from tprune.export.manifest import IMAGES
 
 SIMULATION = "simulation"  # the kind of a simulation's report.json
 NEEDED = ("model", "runtime", "precision", "split", "beams", "bleu", "chrf", "signature", "corpus")
+READS = "a report reads quality.json, records.jsonl, folders of artefacts and a simulation's report.json"
 NEEDED_SIMULATION = ("summary", "warnings", "findings", "inputs", "argv")
 
 
@@ -172,10 +174,13 @@ def collect(runs: Sequence[str | os.PathLike[str]], *, split: str | None = None)
     sessions: dict[tuple[Any, ...], tuple[Record, ...]] = {}
     artefacts: dict[str, Subject] = {}
     simulations: dict[Simulation, None] = {}
+    remarks = []
     for path, named in _files(runs):
         if path.suffix == ".jsonl":
             records = tuple(record.newest(record.read(path)))
             sessions[tuple((item.nonce, item.key) for item in records)] = records  # a copy counts once
+            if not records:
+                remarks.append(f"{str(path)!r} has no complete record and was left out: give `tprune bench` again.")
         elif (kind := (document := _document(path, named)).get("kind")) == "quality":
             qualities[Quality.parse(document, path)] = None
         elif kind == "artefact":
@@ -184,15 +189,17 @@ def collect(runs: Sequence[str | os.PathLike[str]], *, split: str | None = None)
         elif kind == SIMULATION:
             simulations[Simulation.parse(document, path)] = None
         elif named:
-            legal = "quality, artefact and simulation"
-            raise BadInput(f"{str(path)!r} has kind {kind!r}; a report reads {legal}")
+            raise BadInput(f"{str(path)!r} has kind {kind!r}; {READS}")
     timed = tuple(records for records in sessions.values() if records)
     if not (qualities or timed or artefacts or simulations):
         where = ", ".join(repr(str(run)) for run in runs)
-        raise BadInput(f"no quality document, records, manifest.json or simulation in {where}")
+        raise BadInput(
+            f"no quality document, records, manifest.json or simulation in {where}; `tprune evaluate --out`, `bench`, "
+            "`export` and `simulate` write them"
+        )
     _check_one_task(qualities, timed, artefacts.values())
-    kept, remarks = _one_corpus(tuple(qualities), timed, split)
-    return Evidence(kept, timed, tuple(artefacts.values()), tuple(simulations), remarks)
+    kept, left_out = _one_corpus(tuple(qualities), timed, split)
+    return Evidence(kept, timed, tuple(artefacts.values()), tuple(simulations), (*remarks, *left_out))
 
 
 def _check_one_task(
@@ -238,13 +245,13 @@ def _has_records(path: Path) -> bool:
 def _document(path: Path, named: bool) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{str(path)!r} cannot be read as JSON: {error}") from None
+    except OSError as error:
+        raise BadInput(f"{str(path)!r} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise BadInput(f"{str(path)!r} cannot be read as JSON; {READS}") from None
     if not isinstance(document, dict):
         if named:
-            raise BadInput(
-                f"{str(path)!r} is no JSON object; a report reads quality.json, records.jsonl, manifest.json"
-            )
+            raise BadInput(f"{str(path)!r} is no JSON object; {READS}")
         return {}
     return document
 
@@ -269,7 +276,9 @@ def _one_corpus(
         kept += [quality for quality in own if quality.corpus == usual]
     remarks = []
     if len(chosen) < len(qualities):
-        remarks.append(f"Quality of other splits than {split} was left out ({len(qualities) - len(chosen)} files).")
+        files = counted(len(qualities) - len(chosen), "file")
+        remarks.append(f"Quality of other splits than {split} was left out ({files}).")
     if len(kept) < len(chosen):
-        remarks.append(f"{len(chosen) - len(kept)} quality files score other sentences and were left out.")
+        files = counted(len(chosen) - len(kept), "file")
+        remarks.append(f"Quality of other sentences than most files score was left out ({files}).")
     return tuple(kept), tuple(remarks)

@@ -12,6 +12,7 @@ from typing import Any
 
 from matplotlib.patches import Rectangle
 
+from tprune.base.significance import p_text
 from tprune.bench.report import metrics, palette, table
 from tprune.bench.report.palette import LIGHT, Look
 from tprune.bench.report.row import Row, counted
@@ -92,7 +93,9 @@ def chart(groups: Sequence[Sequence[Row]], sizes: Sequence[tuple[float, float, s
     rows = [row for own in groups for row in own]
     metric = metrics.of(rows)
     drawings = [_drawing(groups, *size) for size in sizes]
-    caption = "Each mark is one row of the tables below. Dashed: Pareto front. Bars: 95 % interval of the speed-up."
+    caption = "Each mark is a row of the tables below that has both a score and a speed-up."
+    caption += " Dashed: Pareto front." if any(len(line) > 1 for one in drawings for line, _ in one.fronts) else ""
+    caption += " Bars: 95 % interval of the speed-up."
     if any(one.claim for one in drawings):
         left, right, least, most = CLAIM
         caption += (
@@ -138,7 +141,7 @@ def lines(row: Row) -> list[str]:
     metric = row.metric
     score = f"{metric.label} {metric.value_text(row)}"
     if not row.dense and metric.lost(row) is not None:
-        p = f", p {table.p_value(row.p_value)}" if row.p_value is not None else ""
+        p = f", {p_text(row.p_value)}" if row.p_value is not None else ""
         score += f" ({metric.change_text(row)}{p})"
     found = [row.label, score]
     if row.median_ms is not None and row.details:
@@ -215,8 +218,8 @@ def pareto(rows: Sequence[Row], look: Look = LIGHT) -> bytes:
         label = f"TPrune paper's claim: {CLAIM[0]}–{CLAIM[1]}x at {CLAIM[2]:g}–{CLAIM[3]:g} % loss (other hardware)"
         box: dict[str, Any] = {"color": "#8c7ae6", "alpha": 0.13, "lw": 0, "zorder": 0, "label": label}
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, **box))
-    line = zip(*one.fronts[0][0], strict=True)
-    axes.plot(*line, "--", lw=1, color=look.ink, alpha=0.6, label="Pareto front", zorder=2)
+    if len(line := one.fronts[0][0]) > 1:
+        axes.plot(*zip(*line, strict=True), "--", lw=1, color=look.ink, alpha=0.6, label="Pareto front", zorder=2)
     sides = {"start": "left", "end": "right", "middle": "center"}
     for criterion, (marker, colour) in whole.legend.items():
         own = [mark for mark in one.marks if mark.criterion == criterion]

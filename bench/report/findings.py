@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tprune.base.significance import p_text
 from tprune.bench.measure.conditions import BUSY_CPUS
 from tprune.bench.measure.stats import Speedup
 from tprune.bench.report import metrics
@@ -77,7 +78,7 @@ def _verdict(rows: Sequence[Row]) -> str:
         size = f"{abs(change):.0f} % {'smaller' if change >= 0 else 'larger'} and "
     fast = f"{gain.ratio:.2f} times as fast as the dense {fp32}{metric.model} {where}"
     first = f"Take {row.label}: it is {size}{fast} (95 % interval {gain.low:.2f}–{gain.high:.2f})."
-    p = f", p = {row.p_value:.2g}" if row.p_value is not None else ""
+    p = f", {p_text(row.p_value)}" if row.p_value is not None else ""
     doubt = ""
     if row.p_value is not None:
         doubt = ", a significant difference" if row.p_value < SIGNIFICANT else ", which may be chance"
@@ -139,9 +140,12 @@ def _best(rows: Sequence[Row]) -> list[str]:
     for within, most, fastest in _fastest_within(scored, metric.tolerated):
         limit = metric.within.format(most)
         if fastest is None:
-            sentences.append(f"No timed {metric.model} stays within {limit}.")
+            sentences.append(f"No {kind} that was timed stays within {limit}.")
         elif not _faster(fastest):
-            sentences.append(f"No timed {metric.model} within {limit} is faster than the dense one.")
+            if recommended(rows):  # otherwise the verdict says so
+                sentences.append(
+                    f"No timed {kind} within {limit} is faster than the dense one of its precision."
+                )
         else:
             score = f"{metric.label} {metric.value_text(fastest)} ({metric.change_text(fastest)})"
             where = f"{fastest.runtime} {fastest.precision}, {counted(fastest.threads, 'thread')}, batch 1"
@@ -189,7 +193,7 @@ def _over_fp32(rows: Sequence[Row]) -> list[str]:
             metric, change = row.metric, ""
             if metric.lost(row) is not None:
                 change = f", {metric.label} {metric.change_text(row)}"
-                change += f" (p = {row.p_value:.2g})" if row.p_value is not None else ""
+                change += f" ({p_text(row.p_value)})" if row.p_value is not None else ""
             texts.append(f"{row.label} {gain.ratio:.2f}x ({_interval(gain)}){change}")
     return [f"Over the dense fp32 model of the same runtime: {'; '.join(texts)}."] if texts else []
 
@@ -240,8 +244,8 @@ def _lengths(rows: Sequence[Row]) -> list[str]:
         ratio = row.details.tokens / base.details.tokens
         if abs(ratio - 1) > LENGTH:
             sentences.append(
-                f"{row.label} writes {ratio:.2f} times the tokens of the dense model, which is part of its "
-                f"{row.speedup:.2f}x; per token it is {row.speedup * ratio:.2f}x."
+                f"{row.label} writes {ratio:.2f} times the tokens of the dense model: its speed-up is "
+                f"{row.speedup:.2f}x per sentence and {row.speedup * ratio:.2f}x per token."
             )
     return sentences
 
@@ -270,23 +274,19 @@ def _criteria(rows: Sequence[Row]) -> list[str]:
 
 
 def _significance(rows: Sequence[Row]) -> list[str]:
-    """Name the rows whose difference in quality may be chance; threads and modes do not change the quality."""
+    """Name the rows whose difference in quality is significant, and the others; threads and modes do not change it."""
     sentences = []
     for metric in metrics.METRICS:
         unique = {
-            (row.name, row.precision, row.beams, row.device, row.p_value): row
-            for row in rows
-            if not row.dense and row.metric is metric and row.p_value is not None
+            (row.name, row.precision, row.beams, row.device, row.p_value): row for row in rows if row.metric is metric
         }
-        tested = labelled(unique.values())
-        same = [row.label for row in tested if (row.p_value or 0.0) >= SIGNIFICANT]
-        if same:
-            start = f"{metric.label[0].upper()}{metric.label[1:]} difference not significant"
-            versus = f"{metric.test} against the dense {metric.model}, p ≥ {SIGNIFICANT}"
-            sentences.append(f"{start} ({versus}): {', '.join(same)}.")
-        elif tested:
-            every = f"Every {metric.label} difference to the dense {metric.model} is significant"
-            sentences.append(f"{every} ({metric.test}, p < {SIGNIFICANT}).")
+        tested = [row for row in labelled(unique.values()) if row.p_value is not None]
+        chance = [row.label for row in tested if (row.p_value or 0.0) >= SIGNIFICANT]
+        clear = [row.label for row in tested if row.label not in chance]
+        for names, standing, limit in ((clear, "significant", "<"), (chance, "not significant", "≥")):
+            start = f"{metric.label[0].upper()}{metric.label[1:]} difference {standing}"
+            versus = f"{metric.test} against the dense {metric.model}, p {limit} {SIGNIFICANT}"
+            sentences += [f"{start} ({versus}): {', '.join(names)}."] if names else []
     return sentences
 
 
@@ -313,6 +313,6 @@ def _busy(rows: Sequence[Row]) -> list[str]:
     if not why:
         return []
     return [
-        f"The machine was busy with other work: {' and '.join(why)}. Medians and intervals still compare, since "
-        "blocks were interleaved; absolute times are too long."
+        f"The machine was busy with other work: {' and '.join(why)}. Times are too long, and speed-ups are "
+        "disturbed too: another run may give one outside these intervals. Measure again on a quiet machine."
     ]

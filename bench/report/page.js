@@ -58,9 +58,9 @@
         const rows = all("tbody tr[data-runtime]", table);
         if (rows.length) table.closest("section").hidden = rows.every((row) => row.classList.contains("off"));
       }
-      const rows = tagged.filter((one) => one.tagName === "TR");
+      const rows = tagged.filter((one) => one.tagName === "TR" && !one.closest("[aria-label=details]"));  // they repeat
       form.querySelector("output").textContent =
-        `${rows.filter((row) => !row.classList.contains("off")).length} of ${rows.length} table rows`;
+        `${rows.filter((row) => !row.classList.contains("off")).length} of ${rows.length} rows`;
     };
     form.hidden = false;
     form.addEventListener("submit", (event) => event.preventDefault());

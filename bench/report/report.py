@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from difflib import SequenceMatcher
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tprune.base import stamp
-from tprune.base.errors import BadInput
+from tprune.base.errors import BadInput, Caution
 from tprune.bench.accel.targets import Line
 from tprune.bench.report import figures, method, metrics, table
 from tprune.bench.report.evidence import Evidence, collect
@@ -46,11 +47,14 @@ def report(runs: Sequence[str | os.PathLike[str]], out: Path | str, *, split: st
     """Write the report on `runs` (files or folders) into the new folder `out` and return it.
 
     Raises BadInput when there is nothing to report, a file is damaged, several splits are mixed or `out` is not empty.
+    Warns (`errors.Caution`) about files that were left out.
     """
     if not runs:
         raise BadInput("nothing to report on: name at least one folder or file")
     stamp.check_vacant(out)
     found = collect(runs, split=split)
+    for remark in found.remarks:
+        warnings.warn(remark, Caution, stacklevel=2)
     rows = join(found)
     document = _document(found, rows)
     write(_page(found, rows, document), out, document, table.csv_text(document["rows"], FIELDS))
@@ -141,7 +145,10 @@ def _figure(rows: Sequence[Row]) -> list[Section]:
         )
         for number, (name, own) in enumerate(drawn, start=1)
     ]
-    return [Section(heading, chart=figures.chart([own for _, own in drawn]), pictures=pictures)]
+    alone = [own[0].label for own in groups.values() if len(own) == 1]
+    why = "no other row of the same device, runtime, precision, threads and search has both a score and a speed-up."
+    under = f"Not drawn: {'; '.join(alone)}, since {why}" if alone else ""
+    return [Section(heading, chart=figures.chart([own for _, own in drawn]), pictures=pictures, under=under)]
 
 
 def _translations(found: Evidence, rows: Sequence[Row]) -> list[Section]:
@@ -154,7 +161,7 @@ def _translations(found: Evidence, rows: Sequence[Row]) -> list[Section]:
             if len(dense) == 1 and len(dense[0].hypotheses) == len(quality.hypotheses):
                 pairs = _most_changed(dense[0].hypotheses, quality.hypotheses)
                 sides = (dense[0].model.name, row.label)
-                under = "Words that differ are marked. The number is the sentence's place in the scored split."
+                under = "Words that differ are marked. The number is the line of the scored split, where the source is."
                 heading = "Translations that changed most"
                 return [Section(heading, translations=pairs, sides=sides, under=under)] if pairs else []
     return []

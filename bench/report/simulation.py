@@ -160,7 +160,7 @@ def _network(run: Run) -> list[Section]:
         for result in results
     ]
     headings = ["design", "ms per image", f"over {ours.hardware.name}'s", "cycles", "without DRAM stalls"]
-    headings += ["utilisation", "energy (µJ)", "DRAM (MB)", "weights smaller", "accuracy"]
+    headings += ["useful", "energy (µJ)", "DRAM (MB)", "weights smaller", "accuracy"]
     sections = [
         Section(f"Designs: {name}", table=texts(headings, cells), under=_ran(workload)),
         Section(f"Where the arithmetic's time goes: {name}", table=_losses(results), under=LANES),

@@ -17,13 +17,20 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from rich import table as rich_table
+from rich.console import Group
+from rich.text import Text
 
+from tprune.base.significance import p_cell
 from tprune.bench.report.metrics import METRICS, Metric
 from tprune.bench.report.row import Row, Sweep, counted, numbered
 
 BLANK = "–"
 EMULATED = "functional only: emulated devices"
 SPEEDUP = "speed-up (95\u00a0%)"
+RATIO = (
+    " The speed-up is a ratio of summed times over the same {item}s; the median is the time of one {item}, so a ratio "
+    "of medians may differ."
+)
 
 
 @dataclass(frozen=True)
@@ -115,9 +122,9 @@ class Table:
         macros: Any = templates().get_template("table.html.j2").module
         return str(macros.table(self))
 
-    def terminal(self) -> rich_table.Table:
+    def terminal(self) -> Group:
         """Return the table for a terminal: where space is short, names are folded and numbers are not."""
-        table = rich_table.Table(title=self.title or None, caption=self.caption or None)
+        table = rich_table.Table(title=self.title or None)
         for one in self.columns:
             if one.number:
                 heading = "\n".join(textwrap.wrap(one.heading, 8, break_long_words=False))
@@ -126,7 +133,7 @@ class Table:
                 table.add_column(one.heading, overflow="fold")
         for row, cells in zip(self.rows, self.cells(), strict=True):
             table.add_row(*cells, style="red" if getattr(row, "look", "") == "bad" else "")
-        return table
+        return Group(table, *([Text(self.caption)] if self.caption else []))
 
 
 def texts(headings: Sequence[str], rows: Sequence[Sequence[str]], first_number: int = 1, **options: Any) -> Table:
@@ -155,11 +162,6 @@ def percent(value: float) -> str:
     return f"{100 * value:.0f} %" if 100 * value >= 9.5 else f"{100 * value:#.2g} %"
 
 
-def p_value(value: float) -> str:
-    """Return a p-value."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
 def _gain(row: Row) -> str:
     return "1" if row.dense else f"{row.speedup:.2f}x ({row.speedup_low:.2f}–{row.speedup_high:.2f})"
 
@@ -180,7 +182,7 @@ QUALITY = [
     for metric in METRICS
     for one in (Column(metric.label, metric.value, metric.value_text, brief=True), _change(metric))
 ]
-P_VALUE, SIZE = column("p", "p_value", p_value, brief=True), column("size (MB)", "bytes", fixed(1, 1e-6), brief=True)
+P_VALUE, SIZE = column("p", "p_value", p_cell, brief=True), column("size (MB)", "bytes", fixed(1, 1e-6), brief=True)
 
 COLUMNS = (
     column("criterion", "criterion", number=False),
@@ -284,6 +286,8 @@ def of_rows(rows: Sequence[Row], title: str = "") -> Table:
     name = Column("model", lambda row: names[id(row)], number=False, brief=True)
     shared = "; ".join(f"{heading} {text}" for heading, text in usual.items())
     caption = f"All rows, unless the row says otherwise: {shared}." if shared else ""
+    if compared := [row.metric.item for row in rows if row.gain and not row.dense]:
+        caption += RATIO.format(item=compared[0])
     return Table([name, *COLUMNS], rows, title, caption).without_blanks()
 
 
@@ -301,7 +305,8 @@ def _name(row: Row, usual: Mapping[str, str]) -> str:
     unusual = [
         f"{one.cell(row)} {one.heading}" if one.number else one.cell(row)
         for one in CONTEXT
-        if one.value(row) is not None and one.cell(row) != usual[one.heading]
+        if one.value(row) is not None
+        if one.cell(row) != usual[one.heading] or (one.heading == "precision" and row.precision != "fp32")
     ]
     return row.name + (f" ({', '.join(unusual)})" if unusual else "")
 
@@ -322,7 +327,9 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     emulated = [row for row in rows if row.functional is not None]
     found = [of_rows(own, name) for name, own in groups(measured).items()]
     functional = Table(FUNCTIONAL, emulated, EMULATED)
-    return [*found, functional.without_blanks()] if emulated else found
+    proven = [functional.without_blanks()] if emulated else []
+    known = any(row.details or row.scored for row in measured)  # otherwise they were only exported
+    return [*found, *proven] if known else [*proven, *found]
 
 
 def details(rows: Sequence[Row]) -> Table:

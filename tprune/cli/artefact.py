@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tprune.base.significance import p_text
 from tprune.bench.measure.settings import Settings
 from tprune.cli import terminal
 from tprune.cli.options import (
@@ -79,7 +80,7 @@ def evaluate(
         )
     if versus := quality["baseline"]:
         search = "" if versus["beams"] == quality["beams"] else f" with {versus['beams']} beams"
-        lines.append(f"baseline {versus['name']}{search}: BLEU {versus['bleu']:.2f}, p = {versus['p_value']:.4f}")
+        lines.append(f"baseline {versus['name']}{search}: BLEU {versus['bleu']:.2f}, {p_text(versus['p_value'])}")
     if device_facts := quality.get("device"):
         emulated = ", emulated" if device_facts["emulated"] else ""
         place = f"{device_facts['model']} ({device_facts['abi']}{emulated})"
@@ -134,7 +135,7 @@ def export(
         stayed = ", ".join(name for name in COMPONENTS if name not in manifest.int8) or "nothing"
         lines.append(
             f"int8: {', '.join(manifest.int8)}; fp32: {stayed}. {cost.split}: BLEU {cost.bleu:.2f}, fp32 "
-            f"{cost.fp32_bleu:.2f}, p = {cost.p_value:.3f}; {cost.identical} of {cost.sentences} sentences the same"
+            f"{cost.fp32_bleu:.2f}, {p_text(cost.p_value)}; {cost.identical} of {cost.sentences} sentences the same"
         )
     if delegation := manifest.delegation:
         answer["delegation"] = asdict(delegation)

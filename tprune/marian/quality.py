@@ -18,6 +18,7 @@ from sacrebleu.significance import PairedTest
 
 from tprune.base import html
 from tprune.base.errors import BadInput
+from tprune.base.significance import p_cell, p_text
 from tprune.base.stamp import SCHEMA, stamp, write_json
 from tprune.marian.corpus import Corpus
 from tprune.marian.count import count
@@ -81,12 +82,14 @@ class Quality:
         found = self.document
         where = f"{found['sentences']:,} sentences of {found['split']}"
         versus = "" if self.p_value is None else f"; {found['baseline']['name']} {found['baseline']['bleu']:.2f}"
-        p_value = "" if self.p_value is None else f", p = {self.p_value:.4f}"
+        p_value = "" if self.p_value is None else f", {p_text(self.p_value)}"
         return f"Quality({self.name!r}: BLEU {self.bleu:.2f}, chrF {self.chrf:.2f} on {where}{versus}{p_value})"
 
     def _repr_html_(self) -> str:
         found, versus = self.document, self.document["baseline"]
-        rows = [(self.name, f"{self.bleu:.2f}", f"{self.chrf:.2f}", "" if versus is None else f"{self.p_value:.4f}")]
+        rows = [
+            (self.name, f"{self.bleu:.2f}", f"{self.chrf:.2f}", "" if self.p_value is None else p_cell(self.p_value))
+        ]
         if versus is not None:
             rows.append((versus["name"], f"{versus['bleu']:.2f}", "", ""))
         return html.table(f"{found['sentences']:,} sentences of {found['split']}", ("model", "BLEU", "chrF", "p"), rows)

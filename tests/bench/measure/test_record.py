@@ -133,7 +133,7 @@ def test_a_file_that_holds_only_a_cut_line(block, tmp_path):
 def test_a_broken_line_in_the_middle_is_named(block, tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_text(block.to_line() + "{\n" + block.to_line())
-    with pytest.raises(BadInput, match=r"records\.jsonl' line 2: Expecting property name"):
+    with pytest.raises(BadInput, match=r"records\.jsonl' line 2: '\{'\.\.\. is not JSON; remove that line, then"):
         record.read(path)
 
 

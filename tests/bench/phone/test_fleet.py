@@ -274,6 +274,11 @@ def test_what_a_person_has_to_know(fake_phone, fake_artefact, measure):
         "heat slowed down 2 blocks; repeat the command on a cool phone to measure them again"
     ]
     assert "its times say nothing about a phone" in fleet.remarks([emulated])[0]
+    after = {**valid[0].conditions, "after": {"others": 1.6}}
+    assert fleet.remarks([replace(valid[0], conditions=after)]) == [
+        "other programs kept up to 1.6 CPUs busy: times are too long, and speed-ups are disturbed too; measure again "
+        "on a quiet machine, into a new file"
+    ]
 
 
 def runner_lives(phone: FakePhone) -> bool:

@@ -28,11 +28,11 @@ from tests.support.runs import (  # noqa: F401 - the fixtures are used by name
     weighed,
     write,
 )
-from tprune.base.errors import BadInput
+from tprune.base.errors import BadInput, Caution
 from tprune.bench.report import figures, results, table
 from tprune.bench.report.report import report
 from tprune.bench.report.row import FIELDS as ROW_FIELDS
-from tprune.bench.report.row import Row
+from tprune.bench.report.row import Functional, Row
 
 FIELDS = (
     "name criterion seed keep beams runtime precision device instruction_set threads bleu chrf signature "
@@ -93,12 +93,12 @@ def test_names_are_escaped(tmp_path):
 
 def test_findings(small, tmp_path):
     found = report([small], tmp_path / "out")["findings"]
-    assert found[0] == "No timed model stays within 1 % BLEU loss."
+    assert found[0] == "No pruned model that was timed stays within 1 % BLEU loss."
     assert found[1] == (
         "Fastest within 8 % BLEU loss: shs-50, BLEU 39.00 (−2.5 %), speed-up 2.00x (95 % interval 2.00–2.00); "
         "onnxruntime fp32, 1 thread, batch 1, greedy."
     )
-    assert found[2] == "Every BLEU difference to the dense model is significant (paired bootstrap, p < 0.05)."
+    assert found[2] == "BLEU difference significant (paired bootstrap against the dense model, p < 0.05): shs-50."
 
 
 def test_a_difference_that_may_be_chance_is_called_so(tmp_path):
@@ -197,33 +197,48 @@ def test_a_busy_machine_and_a_slow_loop_are_mentioned(tmp_path):
     said = " ".join(document["findings"])
     assert "Up to 20.0 % of a sentence's time passed outside the engine (shs-50)." in said
     assert "shs-50 had a CPU for only 50 % of the time" in said
+    assert "Times are too long, and speed-ups are disturbed too" in said
 
 
 def test_splits_are_never_mixed(small, tmp_path):
     val = small / "val"
     val.mkdir()
     (val / "quality-val.json").write_text(json.dumps(quality(HALF, 41.0, split="val", corpus="other")))
-    document = report([small], tmp_path / "out")
+    left_out = "Quality of other splits than test_2016_flickr was left out (1 file)."
+    with pytest.warns(Caution, match=re.escape(left_out)):
+        document = report([small], tmp_path / "out")
     assert rows_of(document)["shs-50"]["bleu"] == 39.0
-    assert "Quality of other splits than test_2016_flickr was left out (1 files)." in document["notes"]
+    assert left_out in document["notes"]
     assert rows_of(report([small], tmp_path / "val", split="val"))["shs-50"]["bleu"] == 41.0
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("quality.json", "{", "cannot be read as JSON"),
+        (
+            "quality.json",
+            "{",
+            "cannot be read as JSON; a report reads quality.json, records.jsonl, folders",
+        ),
+        ("encoder.onnx", "\xc5", "cannot be read as JSON; a report reads"),
         ("quality.json", '{"kind": "quality", "model": {}}', "lacks runtime, precision"),
-        ("quality.json", '{"kind": "plan"}', "has kind 'plan'; a report reads"),
+        ("quality.json", '{"kind": "plan"}', "has kind 'plan'; a report reads quality.json"),
         ("quality.json", "[]", "is no JSON object"),
-        ("records.jsonl", "[]\n", "line 1: not a JSON object"),
+        ("records.jsonl", "[]\n", "line 1: not a JSON object; remove that line"),
     ],
 )
 def test_files_that_are_no_results(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_bytes(text.encode("latin-1"))
     with pytest.raises(BadInput, match=message):
         report([tmp_path / name], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_records_cut_in_the_first_line_are_named(small, tmp_path):
+    (tmp_path / "cut.jsonl").write_text((small / "records.jsonl").read_text()[:300])
+    with pytest.warns(Caution, match=r"cut\.jsonl' has no complete record and was left out: give `tprune bench` again"):
+        document = report([small, tmp_path / "cut.jsonl"], tmp_path / "out")
+    assert len(document["rows"]) == 2 and "no complete record" in document["notes"][-1]
 
 
 def test_calls_that_are_wrong(small, tmp_path):
@@ -232,7 +247,7 @@ def test_calls_that_are_wrong(small, tmp_path):
         report([], tmp_path / "out")
     with pytest.raises(BadInput, match=r"absent' does not exist"):
         report([tmp_path / "absent"], tmp_path / "out")
-    with pytest.raises(BadInput, match="no quality document"):
+    with pytest.raises(BadInput, match=r"no quality document.*; `tprune evaluate --out`, `bench`, .* write them"):
         report([tmp_path / "empty"], tmp_path / "out")
     with pytest.raises(BadInput, match="split 'train': there is quality of test_2016_flickr only"):
         report([small], tmp_path / "out", split="train")
@@ -325,3 +340,55 @@ def test_a_report_of_realistic_size(tmp_path, monkeypatch):
 )
 def test_small_figures_keep_two_digits_that_count(value, digits, shown):
     assert table.decimals(value, digits) == shown
+
+
+def test_an_int8_dense_row_is_tested_too_and_no_sentence_contradicts_another(tmp_path):
+    records = [
+        timed(DENSE, 0, [10]),
+        timed(HALF, 0, [9]),
+        timed(DENSE, 0, [16], precision="int8", artefact="d8"),
+    ]
+    chance = {"name": "dense", "bleu": 40.0, "p_value": 0.0959}
+    eight = quality(DENSE, 39.9, runtime="onnxruntime", precision="int8", baseline=chance)
+    found = report(
+        [write(tmp_path / "runs", [quality(DENSE, 40.0), quality(HALF, 20.0), eight], records)], tmp_path / "out"
+    )
+    assert found["verdict"] == [f"Keep the dense model on {DEVICE}. Nothing else is faster within 8 % BLEU loss."]
+    assert found["findings"] == [
+        "No pruned model that was timed stays within 8 % BLEU loss.",
+        "Over the dense fp32 model of the same runtime: dense, int8 0.62x (95 % interval 0.62–0.62), BLEU −0.3 % "
+        "(p = 0.096).",
+        "BLEU difference significant (paired bootstrap against the dense model, p < 0.05): shs-50.",
+        "BLEU difference not significant (paired bootstrap against the dense model, p ≥ 0.05): dense, int8.",
+    ]
+
+
+def test_the_page_claims_no_mark_and_no_front_that_it_does_not_draw(tmp_path):
+    records = [timed(DENSE, 0, [10]), timed(HALF, 0, [20]), timed(DENSE, 0, [16], precision="int8", artefact="d8")]
+    eight = quality(DENSE, 39.9, runtime="onnxruntime", precision="int8")
+    report([write(tmp_path / "runs", [quality(DENSE, 40.0), quality(HALF, 20.0), eight], records)], tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Each mark is a row of the tables below that has both a score and a speed-up. Bars:" in page
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert "Not drawn: dense, int8, since no other row of the same device, runtime, precision" in text
+
+
+def test_the_caption_explains_the_speed_up_and_is_as_wide_as_the_terminal(small, tmp_path):
+    found = report([small], tmp_path / "out")
+    assert found.tables[0].caption.endswith(
+        "The speed-up is a ratio of summed times over the same sentences; the median is the time of one sentence, so a "
+        "ratio of medians may differ."
+    )
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(found.terminal())
+    assert "\nAll rows, unless the row says otherwise: runtime onnxruntime; precision fp32; " in console.export_text()
+
+
+def test_an_exported_int8_artefact_is_named_as_such(tmp_path):
+    rows = [
+        Row("dense", "dense", precision="int8", bytes=700_000),
+        Row("dense", functional=Functional(1, 5, 5, "arm64")),
+    ]
+    first, second = table.tables(rows)
+    assert first.title == table.EMULATED and second.cells()[0][0] == "dense (int8)"

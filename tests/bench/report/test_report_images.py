@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.runs import HALF, timed
+from tests.support.runs import DEVICE, HALF, timed
 from tprune.base.errors import BadInput
 from tprune.bench.measure import record
 from tprune.bench.report import figures
@@ -44,7 +44,7 @@ def test_a_report_of_image_records(tmp_path):
     assert (dense["p_value"], cut["p_value"]) == (None, 1.0)  # one image apart: a toss of one coin
     assert (cut["median_ms"], cut["speedup"], cut["peak_mib"]) == pytest.approx((1.0, 2.0, 9000 / 1024))
     assert cut["bleu"] is cut["beams"] is None
-    assert "No timed network stays within 1.2 points of accuracy." in document["findings"]
+    assert "No compressed network that was timed stays within 1.2 points of accuracy." in document["findings"]
     text = (tmp_path / "out" / "report.md").read_text()
     assert "# Compressed image networks" in text and "| 75.00 % | −25.00 | 1.000 | 2.00x (2.00–2.00) | 1.00 |" in text
     assert (
@@ -60,7 +60,7 @@ def test_int8_is_held_against_the_dense_fp32_network(tmp_path):
         int8 = seen("dense", "dense", [0, 1, 2, 0], [1, 1, 1, 1], block)
         record.append(tmp_path / "records.jsonl", replace(int8, artefact="int8", precision="int8", nonce=f"i{block}"))
     told = report([tmp_path / "records.jsonl"], tmp_path / "out")["findings"]
-    gain = "dense, int8 4.00x (95 % interval 4.00–4.00), accuracy −25.00 points (p = 1)"
+    gain = "dense, int8 4.00x (95 % interval 4.00–4.00), accuracy −25.00 points (p = 1.000)"
     assert f"Over the dense fp32 model of the same runtime: {gain}." in told
 
 
@@ -82,8 +82,11 @@ def test_a_slower_network_is_not_called_the_fastest(tmp_path):
             seen("dense", "dense", [0, 1, 2, 3], [1] * 4, block), seen("cut", "svd", [0, 1, 2, 3], [2] * 4, block)
         ):  # fmt: skip
             record.append(tmp_path / "records.jsonl", row)
-    findings = report([tmp_path / "records.jsonl"], tmp_path / "out")["findings"]
-    assert findings[0] == "No timed network within 1.2 points of accuracy is faster than the dense one."
+    found = report([tmp_path / "records.jsonl"], tmp_path / "out")
+    assert found["verdict"] == [
+        f"Keep the dense network on {DEVICE}. Nothing else is faster within 1.2 points of accuracy."
+    ]
+    assert not any("faster" in finding for finding in found["findings"])  # the verdict has said it
 
 
 def test_translation_and_images_make_two_reports(tmp_path):
