@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = (f"{ROOT}[datasets,demo]", "pytest>=9,<10", "pytest-xdist>=3.8,<4", "hypothesis>=6.130,<7")
+PACKAGES = (f"{ROOT}[datasets,demo]", "pip>=24", "pytest>=9,<10", "pytest-xdist>=3.8,<4", "hypothesis>=6.130,<7")
 TESTS = (
     *("tests/base", "tests/marian", "tests/pruning/test_plan.py", "tests/pruning/test_surgery.py"),
     *("tests/cnn/test_cnn_count.py", "tests/export/test_export.py", "tests/export/test_runtime.py"),
