@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tprune.base import stamp
 from tprune.base.errors import BadInput, only_for
 from tprune.bench.measure.settings import Settings, parse_cpus, parse_threads, sweep
 from tprune.verbs.inputs import Text, Watch, silent
@@ -91,6 +92,7 @@ def bench(
     from tprune.bench.phone.station import PhoneOptions
 
     numbers = parse_threads(threads)
+    stamp.check_file("--out", out)
     place.serials()  # refuses a wrong place
     phone = None
     if place.on != HOST:
