@@ -301,6 +301,7 @@ def test_a_dry_run_writes_nothing(here: Path, call: tuple[str, ...]) -> None:
     assert tprune(*call, "--dry-run", "--json").json["dry_run"] is True
     said = tprune(*call, "--dry-run")
     assert said.code == 0 and said.out.count("\n") == 1
+    assert said.out.startswith(f"would {call[0]} dense ") and said.out.endswith(", and write out\n")
     assert contents(here) == before
 
 

@@ -47,6 +47,28 @@ def test_help_and_plain_refusals_load_what_they_need_only(tmp_path: Path, call: 
     assert (code, found) == (2 if call[0] == "verify" else 0, []), err
 
 
+@pytest.mark.parametrize(
+    ("verb", "plan"),
+    [
+        (("prune",), "keep 50% of the prunable weights by shs, 200 steps under the penalty, 400 steps of fine-tuning"),
+        (("prune", "--criterion", "random"), "by random, 200 more steps, 400 steps of fine-tuning"),
+        (("prune", "--max-bleu-drop", "2"), "keep as few weights as 2 % BLEU loss allows by shs"),
+        (("analyse",), "runs of 40 steps for each block type at strengths 0.5, 1, 2"),
+    ],
+)
+def test_a_dry_run_says_what_would_be_done_without_torch(tmp_path: Path, verb: tuple[str, ...], plan: str):
+    (tmp_path / "dense").mkdir()
+    (tmp_path / "dense" / "config.json").write_text('{"model_type": "marian"}')
+    for name in ("train.en", "train.de", "val.en", "val.de"):
+        (tmp_path / name).write_text("one\n")
+    call = (*verb, "dense", "--data", ".", "--out", "small", "--dry-run")
+    code, found, _ = loaded(call, SLOW, tmp_path)
+    assert (code, found) == (0, [])
+    said = subprocess.run([sys.executable, "-m", "tprune", *call], cwd=tmp_path, capture_output=True, text=True)
+    assert said.stdout.startswith(f"would {verb[0]} dense ") and plan in said.stdout
+    assert said.stdout.endswith(", and write small\n") and not (tmp_path / "small").exists()
+
+
 def test_the_version_is_one_line():
     done = subprocess.run([sys.executable, "-m", "tprune", "--version"], capture_output=True, text=True, check=True)
     name, number = done.stdout.split()

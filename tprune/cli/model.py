@@ -45,7 +45,12 @@ def analyse(
             model, text, out, settings, dev_split=dev_split, threads=threads, dry_run=dry_run, watch=show
         )
     if found is None:
-        return terminal.answer({"dry_run": True, "settings": asdict(settings)}, as_json=json, lines=[str(settings)])
+        strengths = ", ".join(f"{one:g}" for one in settings.strengths)
+        line = (
+            f"would analyse {model} on split {split} of {data}: runs of {settings.steps} steps for each block type at "
+            f"strengths {strengths}, and write {out}"
+        )
+        return terminal.answer({"dry_run": True, "settings": asdict(settings)}, as_json=json, lines=[line])
     terminal.answer({"out": str(out), **found.to_json()}, as_json=json, table=found.table(), lines=found.agreement())
 
 
@@ -100,7 +105,9 @@ def prune(
             teacher=teacher, threads=threads, dry_run=dry_run, watch=show,
         )  # fmt: skip
     if made is None:
-        return terminal.answer({"dry_run": True, "settings": asdict(settings)}, as_json=json, lines=[str(settings)])
+        plan = {"dry_run": True, "settings": asdict(settings)}
+        line = f"would prune {model} with split {split} of {data}: {_described(settings, max_bleu_drop)}, and write {out}"
+        return terminal.answer(plan, as_json=json, lines=[line])
     facts = made.facts
     lines = [
         f"wrote {out}: {facts['kept']:.1%} of the prunable weights kept, parameters {facts['dense_params']:,} -> "
@@ -108,6 +115,16 @@ def prune(
         f"development loss {facts['dev_loss']:.3f} nats per token; next: tprune verify {out}",
     ]
     terminal.answer({"out": str(out), "id": made.id, **facts}, as_json=json, lines=lines)
+
+
+def _described(settings: Settings, max_bleu_drop: float | None) -> str:
+    budget = f"keep {settings.keep or 0:.0%} of the prunable weights"
+    if max_bleu_drop is not None:
+        budget = f"keep as few weights as {max_bleu_drop:g} % BLEU loss allows"
+    elif settings.strength is not None:
+        budget = f"remove what a penalty of strength {settings.strength:g} drives to zero"
+    trained = f"{settings.steps} steps under the penalty" if settings.penalised else f"{settings.steps} more steps"
+    return f"{budget} by {settings.criterion}, {trained}, {settings.finetune_steps} steps of fine-tuning"
 
 
 def verify(

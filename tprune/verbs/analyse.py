@@ -30,9 +30,9 @@ def analyse(
         stamp.check_vacant(out)
     folder.check(model)
     train, dev = text.load(), text.whole(dev_split)
-    checkpoint = open_model(model, threads=threads)
     if dry_run:
         return None
+    checkpoint = open_model(model, threads=threads)
     from tprune.pruning import bssl
 
     return bssl.analyse(checkpoint, train, settings, dev=dev, out=out, watch=with_loss(watch, "analyse"))
