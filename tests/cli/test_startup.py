@@ -64,7 +64,8 @@ def test_a_dry_run_says_what_would_be_done_without_torch(tmp_path: Path, verb: t
     call = (*verb, "dense", "--data", ".", "--out", "small", "--dry-run")
     code, found, _ = loaded(call, SLOW, tmp_path)
     assert (code, found) == (0, [])
-    said = subprocess.run([sys.executable, "-m", "tprune", *call], cwd=tmp_path, capture_output=True, text=True)
+    run = [sys.executable, "-m", "tprune", *call]
+    said = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert said.stdout.startswith(f"would {verb[0]} dense ") and plan in said.stdout
     assert said.stdout.endswith(", and write small\n") and not (tmp_path / "small").exists()
 

@@ -106,7 +106,8 @@ def prune(
         )  # fmt: skip
     if made is None:
         plan = {"dry_run": True, "settings": asdict(settings)}
-        line = f"would prune {model} with split {split} of {data}: {_described(settings, max_bleu_drop)}, and write {out}"
+        how = _described(settings, max_bleu_drop)
+        line = f"would prune {model} with split {split} of {data}: {how}, and write {out}"
         return terminal.answer(plan, as_json=json, lines=[line])
     facts = made.facts
     lines = [
