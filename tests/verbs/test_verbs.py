@@ -68,6 +68,22 @@ def test_from_pruning_to_quality_without_a_word(place: Path, capfd) -> None:
     assert "6 sentences, 5 blocks, threads 1,2, warm, on host\n" in command.tprune(*call).out
 
 
+def test_the_python_interface_loads_folders_and_refuses_text_without_a_split(place: Path) -> None:
+    dense, data = str(place / "dense"), str(place / "data")
+    corpus = tprune.load_corpus(data, split="train")
+    small = tprune.prune(dense, corpus, CHEAP, teacher=place / "dense")
+    assert small.source.name == "dense"
+    for call in (
+        lambda: tprune.prune(dense, data, CHEAP),
+        lambda: tprune.analyse(dense, data, corpus),
+        lambda: tprune.evaluate(dense, data),
+    ):
+        with pytest.raises(BadInput, match=r"(corpus|train) '.*': give a Corpus, such as tprune\.load_corpus"):
+            call()
+    with pytest.raises(BadInput, match="model 'nosuch': no such folder"):
+        tprune.prune("nosuch", corpus, CHEAP)
+
+
 def test_a_dry_run_checks_the_call_and_returns_nothing(place: Path) -> None:
     text = Text(str(place / "data"), split="train")
     assert prune(str(place / "dense"), text, place / "new", CHEAP, threads=1, dry_run=True) is None

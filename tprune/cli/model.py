@@ -105,10 +105,8 @@ def prune(
             teacher=teacher, threads=threads, dry_run=dry_run, watch=show,
         )  # fmt: skip
     if made is None:
-        plan = {"dry_run": True, "settings": asdict(settings)}
-        how = _described(settings, max_bleu_drop)
-        line = f"would prune {model} with split {split} of {data}: {how}, and write {out}"
-        return terminal.answer(plan, as_json=json, lines=[line])
+        line = f"would prune {model} with split {split} of {data}: {_plan(settings, max_bleu_drop)}, and write {out}"
+        return terminal.answer({"dry_run": True, "settings": asdict(settings)}, as_json=json, lines=[line])
     facts = made.facts
     lines = [
         f"wrote {out}: {facts['kept']:.1%} of the prunable weights kept, parameters {facts['dense_params']:,} -> "
@@ -118,7 +116,7 @@ def prune(
     terminal.answer({"out": str(out), "id": made.id, **facts}, as_json=json, lines=lines)
 
 
-def _described(settings: Settings, max_bleu_drop: float | None) -> str:
+def _plan(settings: Settings, max_bleu_drop: float | None) -> str:
     budget = f"keep {settings.keep or 0:.0%} of the prunable weights"
     if max_bleu_drop is not None:
         budget = f"keep as few weights as {max_bleu_drop:g} % BLEU loss allows"

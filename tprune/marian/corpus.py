@@ -109,6 +109,13 @@ def load(data: str | Path, *, split: str, source: str = "en", target: str = "de"
 load_corpus = load  # the name in `tprune`
 
 
+def check(**given: object) -> None:
+    """Raise BadInput, with the name of the argument, for anything that is neither a corpus nor None."""
+    for name, value in given.items():
+        if value is not None and not isinstance(value, Corpus):
+            raise BadInput(f"{name} {value!r:.60}: give a Corpus, such as tprune.load_corpus('data', split='train')")
+
+
 def tokenise(corpus: Corpus, tokenizer: Any, max_tokens: int) -> Pairs:
     """Return the token ids of the pairs with at most `max_tokens` tokens (with </s>) on both sides, for training.
 
