@@ -199,9 +199,18 @@ def bench(
         made = verb.bench(folders, text, out, settings, place=place, threads=threads, dry_run=dry_run, watch=show)
     if dry_run:
         return _would_measure(made, list(map(str, folders)), threads, on, json)
+    answer = {"out": str(out), "records": len(made.records)}
+    terminal.answer(answer, as_json=json, lines=[_measured(made, out), *made.remarks])
+
+
+def _measured(made: Benchmark, out: Path) -> str:
+    """Say how many records were written, and what to do next."""
+    from tprune.bench.measure.record import MEMORY_BLOCK
+
     quality = "" if made.task.labelled else " QUALITY.json..."  # records of labelled inputs hold the quality themselves
-    line = f"wrote {len(made.records)} records to {out}; next: tprune report {out}{quality} --out report"
-    terminal.answer({"out": str(out), "records": len(made.records)}, as_json=json, lines=[line, *made.remarks])
+    memory = sum(record.block == MEMORY_BLOCK for record in made.records)
+    counts = f"{made.new} new records to {out}; {len(made.records)} in all, {memory} of them memory passes"
+    return f"wrote {counts}; next: tprune report {out}{quality} --out report"
 
 
 def _would_measure(made: Benchmark, names: list[str], threads: str, on: str, json: bool) -> None:

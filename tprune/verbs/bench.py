@@ -61,7 +61,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was measured, or would be; `facts` describe the inputs, as records do."""
+    """What was measured, or would be; `facts` describe the inputs, as records do. `new`: records of this very call."""
 
     task: Task[Any]
     count: int
@@ -69,6 +69,7 @@ class Benchmark:
     settings: Settings
     records: Sequence[Record]
     remarks: Sequence[str]
+    new: int
 
 
 def bench(
@@ -105,11 +106,16 @@ def bench(
     task = common_task([read_subject(folder) for folder in artefacts])
     given = _images(text) if task is CLASSIFICATION else _sentences(artefacts[0], text)
     options: Any = {"on": place.on, "phone": phone, "adb": place.adb, "watch": watch}
+    before = _lines(out)
     records = [] if dry_run else run(artefacts, given, out=out, settings=sweep(settings, numbers), **options)
     remarks = list(fleet.remarks(records))
     if any(record.loop == "python" for record in records):
         remarks.insert(0, "measured by a loop in Python: no C++ compiler to build the runner, see tprune doctor")
-    return Benchmark(task, len(given), task.facts(given), settings, records, remarks)
+    return Benchmark(task, len(given), task.facts(given), settings, records, remarks, _lines(out) - before)
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
 def clean(place: Place) -> list[str]:
