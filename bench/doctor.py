@@ -252,7 +252,8 @@ def _libraries() -> list[Need]:
     here = glibc.of_compiler(ARM) or cache.find("deb", glibc.entry(ARM))
     if here or shutil.which("apt-get") or os.environ.get(debs.MIRROR):
         return [Need("libraries", "here" if here and engines else "fetched when needed")]
-    return [Need("C library", None, package=f"g++-{ARM.triple}", advice=f"or set {debs.MIRROR} (docs/phone.md)")]
+    advice = f"without a cross compiler, set {debs.MIRROR} (docs/phone.md)"
+    return [Need("C library", None, package=f"g++-{ARM.triple}", advice=advice)]
 
 
 def _double() -> list[Need]:
