@@ -76,6 +76,27 @@ def test_the_version_is_one_line():
     assert (name, done.stderr) == ("tprune", "") and number[0].isdigit()
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("prune --criterion ", "shs group-lasso magnitude taylor random"),
+        ("export --to ", "onnx executorch"),
+        ("export --precision i", "int8"),
+        ("cnn export --precision f", "fp32"),
+        ("bench --mode s", "spaced sustained"),
+        ("simulate resnet18-", "resnet18-32 resnet18-224"),
+    ],
+)
+def test_completion_offers_the_legal_values(words: str, offered: str):
+    asked = {"_TPRUNE_COMPLETE": "complete_bash", "COMP_WORDS": f"tprune {words}"}
+    asked["COMP_CWORD"] = str(words.count(" ") + 1)
+    code = "import sys; sys.argv[0] = 'tprune'; from tprune.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True, check=False
+    )
+    assert set(offered.split()) <= set(done.stdout.split()), done.stderr
+
+
 def test_completion_for_bash_lists_the_verbs():
     asked = {"_TPRUNE_COMPLETE": "complete_bash", "COMP_WORDS": "tprune e", "COMP_CWORD": "1"}
     code = "import sys; sys.argv[0] = 'tprune'; from tprune.__main__ import main; main()"

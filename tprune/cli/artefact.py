@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tprune.bench.measure.settings import Settings
+from tprune.bench.measure.settings import MODES, Settings
 from tprune.cli import terminal
 from tprune.cli.options import (
     Beams,
@@ -19,13 +19,15 @@ from tprune.cli.options import (
     Limit,
     Model,
     Out,
+    PrecisionName,
     Source,
     Target,
     TargetCpu,
     Threads,
+    To,
     Warmup,
+    values,
 )
-from tprune.export import runtimes
 from tprune.export.graphs.precision import COMPONENTS, MAX_BLEU_DROP, PARITY
 from tprune.verbs.inputs import Text
 
@@ -91,8 +93,8 @@ def export(
     model: Model,
     out: Out,
     data: Data,
-    to: Annotated[str, typer.Option(help=f"Runtime: {' or '.join(runtimes.flags())}.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
+    to: To = "onnx",
+    precision: PrecisionName = "fp32",
     keep_float: Annotated[
         str | None,
         typer.Option(help="Of int8: what stays fp32, of encoder, decoder, output, embedding.", metavar="COMPONENT,..."),
@@ -100,8 +102,8 @@ def export(
     max_bleu_drop: Annotated[
         float | None,
         typer.Option(
-            help="Of int8: largest BLEU loss on --split, in per cent of fp32's. What costs more stays fp32; "
-            f"{MAX_BLEU_DROP}."
+            help="Of int8: largest BLEU loss on --split, in per cent of fp32's; components that would cost "
+            f"more stay fp32. Default {MAX_BLEU_DROP}."
         ),
     ] = None,
     target_cpu: TargetCpu = None,
@@ -161,7 +163,8 @@ def bench(
         int | None, typer.Option(help="Milliseconds of warm-up at least: 0, on phones 500.", min=0)
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="warm, cold, spaced (rests between sentences) or sustained.")
+        str,
+        typer.Option(help="warm, cold, spaced (rests between sentences) or sustained.", autocompletion=values(*MODES)),
     ] = Settings.mode,
     minutes: Annotated[
         float | None, typer.Option(help="Of the mode sustained: how long each artefact runs, instead of --blocks.")

@@ -10,8 +10,22 @@ import typer
 
 from tprune.base.errors import only_one
 from tprune.cli import terminal
-from tprune.cli.options import Beams, Data, DevSplit, Dry, Json, Limit, Model, Out, Seed, Source, Target, Threads
-from tprune.pruning.criteria import listed
+from tprune.cli.options import (
+    Beams,
+    Data,
+    DevSplit,
+    Dry,
+    Json,
+    Limit,
+    Model,
+    Out,
+    Seed,
+    Source,
+    Target,
+    Threads,
+    values,
+)
+from tprune.pruning.criteria import CRITERIA, listed
 from tprune.pruning.settings import AnalysisSettings, Settings
 from tprune.verbs.inputs import Text
 
@@ -34,7 +48,10 @@ def analyse(
     json: Json = False,
     dry_run: Dry = False,
 ) -> None:
-    """Find which blocks tolerate pruning (BSSL): sensitivity.json, a heat map and a table."""
+    """Find which blocks tolerate pruning (BSSL, block-wise structured sparsity learning).
+
+    Writes sensitivity.json and a heat map, and prints a table.
+    """
     from tprune.verbs import analyse as verb
 
     changes: dict[str, Any] = {"seed": seed} | ({"steps": steps} if steps else {})
@@ -69,7 +86,7 @@ def prune(
     max_bleu_drop: Annotated[
         float | None, typer.Option(help="Largest BLEU loss in per cent of the dense model's; searches the budget.")
     ] = None,
-    criterion: Annotated[str, typer.Option(help=f"{listed()}.")] = DEFAULT.criterion,
+    criterion: Annotated[str, typer.Option(help=f"{listed()}.", autocompletion=values(*CRITERIA))] = DEFAULT.criterion,
     steps: Annotated[int, typer.Option(help="Optimiser steps under the penalty.")] = DEFAULT.steps,
     finetune_steps: Annotated[int, typer.Option(help="Optimiser steps after the cut.")] = DEFAULT.finetune_steps,
     tokens: Annotated[int, typer.Option(help="Padded tokens per step and process.", min=1)] = DEFAULT.tokens,
