@@ -55,7 +55,8 @@ def hub() -> Iterator[bool]:
     with suppress(Exception):  # the kind depends on the version of huggingface_hub
         get_session().head(constants.ENDPOINT, timeout=REACH)
         reached = True
-    flags = [one for name in ("huggingface_hub.constants", "datasets.config") if (one := sys.modules.get(name))]
+    modules = ("huggingface_hub.constants", "datasets.config")
+    flags: list[Any] = [sys.modules[name] for name in modules if name in sys.modules]
     before = [one.HF_HUB_OFFLINE for one in flags]
     try:
         for one in flags:
