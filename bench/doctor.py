@@ -74,12 +74,13 @@ class Step:
         return tuple(need for need in self.needs if need.found is None)
 
     def mend(self) -> str:
-        """Return the one command (or advice) that installs everything missing; "" if nothing is missing."""
+        """Return the command that installs everything missing, then advice; "" if nothing is missing."""
         packages = list(dict.fromkeys(need.package for need in self.missing if need.package))
         modules = list(dict.fromkeys(need.python for need in self.missing if need.python))
         commands = [_installation(packages)] if packages else []
         commands += [f"{sys.executable} -m pip install {' '.join(modules)}"] if modules else []
-        return " && ".join([*commands, *dict.fromkeys(need.advice for need in self.missing if need.advice)])
+        advice = dict.fromkeys(need.advice for need in self.missing if need.advice)
+        return "; ".join([" && ".join(commands)] * bool(commands) + list(advice))
 
     def document(self) -> dict[str, Any]:
         """Return the step as a JSON object."""
@@ -170,9 +171,8 @@ def _installation(packages: list[str]) -> str:
             there = [name for name in own if name]
             by_hand = [package for package, name in zip(packages, own, strict=True) if not name]
             sudo = "sudo " if os.geteuid() and program != "brew" else ""
-            return " && ".join(
-                [f"{sudo}{command} {' '.join(there)}"] * bool(there) + [f"install {name}" for name in by_hand]
-            )
+            parts = [f"{sudo}{command} {' '.join(there)}"] * bool(there)
+            return "; ".join(parts + [f"install {name} by hand" for name in by_hand])
     return f"install {' '.join(packages)} (names as in Debian)"
 
 
@@ -191,8 +191,10 @@ def _runner(abi: Abi | None) -> list[Need]:
     engines = _installed()
     if not engines:
         return []
-    if all(build.find(engine, abi) for engine in engines):
-        return [Need("runner", "built")]
+    programs = [build.find(engine, abi) for engine in engines]
+    if all(programs):
+        prebuilt = any(build.PREBUILT in one.parents for one in programs if one)
+        return [Need("runner", "prebuilt" if prebuilt else "built")]
     if not build.has_source():
         return [Need("runner", None, advice=REINSTALL)]
     if tools := build.missing_tools(abi):
@@ -250,7 +252,8 @@ def _libraries() -> list[Need]:
     here = glibc.of_compiler(ARM) or cache.find("deb", glibc.entry(ARM))
     if here or shutil.which("apt-get") or os.environ.get(debs.MIRROR):
         return [Need("libraries", "here" if here and engines else "fetched when needed")]
-    return [Need("C library", None, package=f"g++-{ARM.triple}")]
+    advice = f"without a cross compiler, set {debs.MIRROR} (docs/phone.md)"
+    return [Need("C library", None, package=f"g++-{ARM.triple}", advice=advice)]
 
 
 def _double() -> list[Need]:

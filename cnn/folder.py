@@ -50,7 +50,8 @@ def read(path: Path | str) -> Saved:
 
 def _document(path: Path) -> Mapping[str, Any]:
     if not (path / DOCUMENT).is_file():
-        raise BadInput(f"{str(path)!r} is not the folder of a trained network: it has no {DOCUMENT}")
+        why = f"it has no {DOCUMENT}" if path.exists() else "it does not exist"
+        raise BadInput(f"{str(path)!r} is not the folder of a trained network: {why}; `tprune cnn train` writes one")
     try:
         document = json.loads((path / DOCUMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -11,8 +11,8 @@ from typing import Any
 from tprune.base.fields import chosen
 from tprune.export.manifest import FILE
 from tprune.marian import quality as of_checkpoint
-from tprune.marian.checkpoint import Checkpoint, load
-from tprune.marian.corpus import Corpus
+from tprune.marian.checkpoint import Checkpoint, opened
+from tprune.marian.corpus import Corpus, check
 from tprune.marian.quality import Quality
 from tprune.pruning import bssl
 from tprune.pruning.sensitivity import Sensitivity
@@ -20,7 +20,7 @@ from tprune.pruning.settings import AnalysisSettings
 
 
 def analyse(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | str | os.PathLike[str],
     train: Corpus,
     dev: Corpus,
     *,
@@ -30,7 +30,7 @@ def analyse(
     watch: bssl.Watch | None = None,
     **fields: Any,
 ) -> Sensitivity:
-    """Measure which blocks of a model tolerate pruning (BSSL). The checkpoint is not changed.
+    """Measure which blocks of a model tolerate pruning (BSSL). `checkpoint` (or its folder or hub id) is not changed.
 
     `fields` are those of `AnalysisSettings`, such as `steps=40`; `quick` takes fewer strengths and steps. With a folder
     `out`, sensitivity.json and heatmap.png are written to it, and an interrupted analysis resumes from there.
@@ -38,8 +38,9 @@ def analyse(
     TypeError for an unknown field.
     """
     settings = chosen(AnalysisSettings, settings, fields, make=AnalysisSettings.quick if quick else None)
+    check(train=train, dev=dev)
     with tempfile.TemporaryDirectory() as scratch:
-        return bssl.analyse(checkpoint, train, settings, dev=dev, out=out or Path(scratch) / "out", watch=watch)
+        return bssl.analyse(opened(checkpoint), train, settings, dev=dev, out=out or Path(scratch) / "out", watch=watch)
 
 
 def evaluate(
@@ -58,11 +59,10 @@ def evaluate(
     artefacts. `watch(sentences done, total sentences)`. Raises BadInput for a damaged model and for a `versus` on other
     sentences.
     """
-    if not isinstance(model, Checkpoint):
-        if (Path(model) / FILE).is_file():
-            from tprune.export.marian import quality as of_artefact
+    check(corpus=corpus)
+    if not isinstance(model, Checkpoint) and (Path(model) / FILE).is_file():
+        from tprune.export.marian import quality as of_artefact
 
-            options: Any = {"threads": threads, "batch_size": batch_size, "progress": watch}
-            return Quality(of_artefact.evaluate(Path(model), corpus, beams=beams, baseline=versus, **options))
-        model = load(os.fspath(model))
-    return Quality(of_checkpoint.evaluate(model, corpus, beams=beams, baseline=versus, progress=watch))
+        options: Any = {"threads": threads, "batch_size": batch_size, "progress": watch}
+        return Quality(of_artefact.evaluate(Path(model), corpus, beams=beams, baseline=versus, **options))
+    return Quality(of_checkpoint.evaluate(opened(model), corpus, beams=beams, baseline=versus, progress=watch))

@@ -62,7 +62,8 @@ def read(path: Path | str) -> Workload:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadInput(f"workload {str(path)!r} cannot be read: {error}") from None
+        legal = "name a workload.json of `tprune cnn workload`, an ONNX file, or a network such as resnet18-32"
+        raise BadInput(f"workload {str(path)!r} cannot be read: {error}; {legal}") from None
     if not isinstance(document, dict) or document.get("kind") != KIND or document.get("schema") != stamp.SCHEMA:
         raise BadInput(f"{str(path)!r} is not a workload (kind must be {KIND!r}, schema {stamp.SCHEMA})")
     where = f"workload {path.name!r}"

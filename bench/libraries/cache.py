@@ -63,12 +63,9 @@ def keep(kind: str, name: str, fill: Callable[[Path], Mapping[str, str]], family
     if found := find(kind, name):
         return found
     place = folder() / f"{kind}s" / name
-    try:
+    with writing():
         place.parent.mkdir(parents=True, exist_ok=True)
         (place.parent / f".{place.name}.lock").touch()
-    except OSError as error:
-        words = "set XDG_CACHE_HOME to a folder that can"
-        raise WorkFailed(f"cache folder {str(folder())!r} cannot be written: {error.strerror}; {words}") from None
     with _alone(place):
         found = find(kind, name)
         if found:
@@ -86,6 +83,16 @@ def keep(kind: str, name: str, fill: Callable[[Path], Mapping[str, str]], family
         if other != place and other.is_dir():
             _remove_unused(other, other / f"{kind}.json")
     return Entry(place, files, facts)
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """In the block, turn an OSError into WorkFailed, which names the cache and XDG_CACHE_HOME."""
+    try:
+        yield
+    except OSError as error:
+        words = "set XDG_CACHE_HOME to a folder that can"
+        raise WorkFailed(f"cache folder {str(folder())!r} cannot be written: {error.strerror}; {words}") from None
 
 
 def _remove_unused(place: Path, document: Path) -> None:

@@ -144,8 +144,9 @@ def _results(futures: Mapping[str, Future[list[Record]]]) -> list[Record]:
 def _alone(serial: str) -> Iterator[None]:
     """Hold this machine's lock of a device, since two benchmarks on one phone would disturb each other."""
     path = cache.folder() / "locks" / quote(serial, safe="")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = _lock(path)
+    with cache.writing():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _lock(path)
     if handle is None:
         raise WorkFailed(f"device {serial} is being used by another tprune bench; wait until it ends")
     try:

@@ -143,9 +143,7 @@ def _best(rows: Sequence[Row]) -> list[str]:
             sentences.append(f"No {kind} that was timed stays within {limit}.")
         elif not _faster(fastest):
             if recommended(rows):  # otherwise the verdict says so
-                sentences.append(
-                    f"No timed {kind} within {limit} is faster than the dense one of its precision."
-                )
+                sentences.append(f"No timed {kind} within {limit} is faster than the dense one of its precision.")
         else:
             score = f"{metric.label} {metric.value_text(fastest)} ({metric.change_text(fastest)})"
             where = f"{fastest.runtime} {fastest.precision}, {counted(fastest.threads, 'thread')}, batch 1"

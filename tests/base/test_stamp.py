@@ -10,7 +10,17 @@ import sys
 import pytest
 
 from tprune.base.errors import BadInput
-from tprune.base.stamp import SCHEMA, check_vacant, file_sha256, new_folder, stamp, versions, write_json, write_text
+from tprune.base.stamp import (
+    SCHEMA,
+    check_file,
+    check_vacant,
+    file_sha256,
+    new_folder,
+    stamp,
+    versions,
+    write_json,
+    write_text,
+)
 
 
 def names(folder):
@@ -106,6 +116,27 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path, mon
     with pytest.raises(BadInput, match=message), new_folder(tmp_path / "a" / "b"):
         pass
     assert names(tmp_path) == []
+
+
+def test_a_place_below_a_file_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file" / "out", tmp_path / "file" / "a" / "out"):
+        with pytest.raises(BadInput, match=r"output folder '.*out' cannot be created: '.*/file' is not a folder"):
+            check_vacant(out)
+        with pytest.raises(BadInput, match=r"--out '.*out' cannot be created: '.*/file' is not a folder; choose"):
+            check_file("--out", out)
+    with pytest.raises(BadInput, match="--out '.*' is a folder; name a file in it"):
+        check_file("--out", tmp_path)
+    check_file("--out", None)
+    check_file("--out", tmp_path / "file")
+    check_file("--out", tmp_path / "new" / "file")
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc, where even root creates nothing")
+def test_a_place_where_even_root_creates_nothing_is_refused():
+    with pytest.raises(BadInput, match=r"output folder '/proc/x' cannot be created: '/proc' is not writable"):
+        check_vacant("/proc/x")
 
 
 WRITER = """

@@ -154,8 +154,8 @@ def test_it_is_quick(monkeypatch):
     ("managers", "command"),
     [
         (["apt-get", "brew"], "apt-get install adb cmake g++-aarch64-linux-gnu"),
-        (["dnf"], "dnf install android-tools cmake && install g++-aarch64-linux-gnu"),
-        (["brew"], "brew install android-platform-tools cmake && install g++-aarch64-linux-gnu"),
+        (["dnf"], "dnf install android-tools cmake; install g++-aarch64-linux-gnu by hand"),
+        (["brew"], "brew install android-platform-tools cmake; install g++-aarch64-linux-gnu by hand"),
         ([], "install adb cmake g++-aarch64-linux-gnu (names as in Debian)"),
     ],
 )
@@ -176,7 +176,7 @@ def test_commands_are_joined():
         Need("five", None, advice="do this"),
     )
     step = Step("step", needs)
-    assert step.mend() == f"{sys.executable} -m pip install two three && do this"
+    assert step.mend() == f"{sys.executable} -m pip install two three; do this"
     assert step.document()["needs"] == {"one": "1.0", "two": None, "three": None, "four": None, "five": None}
 
 
@@ -210,7 +210,7 @@ def test_adb_without_a_server_starts_none(bare, monkeypatch):
         monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
         needs, mend = adb_needs()
     assert needs == {"adb": f"29.0.6-debian {bare / 'adb'}", "adb server": None, "phone": "-"}
-    assert mend.endswith(f"{bare / 'adb'} start-server")
+    assert f"; {bare / 'adb'} start-server; without a cross compiler, set TPRUNE_DEBIAN_MIRROR" in mend
     assert not (bare / "called").exists()
 
 
@@ -271,3 +271,10 @@ def test_what_can_be_built_or_fetched_is_not_missing(bare, monkeypatch):
     monkeypatch.setattr(build, "find", lambda runtime, abi: None)
     needs = doctor.examine("bench-adb")[0].document()["needs"]
     assert (needs["runner"], needs["libraries"]) == ("built when needed", "fetched when needed")
+
+
+def test_a_runner_of_the_wheel_is_called_prebuilt(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "_installed", lambda: ["onnxruntime"])
+    for program, found in ((build.PREBUILT / "x86_64" / "tprune-ort", "prebuilt"), (tmp_path / "tprune-ort", "built")):
+        monkeypatch.setattr(build, "find", lambda *_, program=program: program)
+        assert [need.found for need in doctor._runner(None)] == [found]

@@ -151,7 +151,7 @@ def test_a_sentence_of_5000_words(here: Path) -> None:
 WRONG = [
     (("--keep", "1.5"), "--keep 1.5: the share of prunable weights to keep must lie in (0, 1], e.g. 0.5"),
     (("--keep", "0"), "--keep 0: the share of prunable weights to keep must lie in (0, 1], e.g. 0.5"),
-    (("--keep", "half"), "Invalid value for '--keep': "),
+    (("--keep", "half"), "Invalid value for '--keep': 'half' must be a number"),
     (("--keep", "0.5", "--max-bleu-drop", "1"), "--keep and --max-bleu-drop exclude each other: give one of --keep, "),
     (("--keep", "0.5", "--strength", "1"), "--keep and --strength exclude each other"),
     (("--max-bleu-drop", "100"), "--max-bleu-drop 100: must be a relative loss in per cent, from 0 to below 100"),
@@ -230,6 +230,11 @@ def test_no_arguments_at_all_is_a_call_for_help() -> None:
     assert said.err.startswith("Usage: ") and "\n  expand " in said.err
 
 
+@pytest.mark.parametrize("words", [(), ("prune",), ("cnn",), ("cnn", "train")])
+def test_the_short_flag_for_help(words: tuple[str, ...]) -> None:
+    assert tprune(*words, "-h").out == tprune(*words, "--help").out != ""
+
+
 def test_help_is_cheap() -> None:
     code = """
 import sys
@@ -296,6 +301,7 @@ def test_a_dry_run_writes_nothing(here: Path, call: tuple[str, ...]) -> None:
     assert tprune(*call, "--dry-run", "--json").json["dry_run"] is True
     said = tprune(*call, "--dry-run")
     assert said.code == 0 and said.out.count("\n") == 1
+    assert said.out.startswith(f"would {call[0]} dense ") and said.out.endswith(", and write out\n")
     assert contents(here) == before
 
 
@@ -366,7 +372,7 @@ def test_a_prune_that_is_stopped_goes_on_to_the_same_bits(here: Path) -> None:
     first.send_signal(signal.SIGINT)
     out, err = first.communicate(timeout=300)
     assert (first.returncode, out) == (1, "")
-    assert err == "tprune: interrupted; give the same command again\n"
+    assert err == "tprune: interrupted; give the same command again to continue\n"
 
     second = start(*call)
     wait_for(second, (run / "finetune" / "state.safetensors").exists)

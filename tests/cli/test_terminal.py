@@ -76,6 +76,19 @@ def test_a_failure_is_one_line_and_an_exit_code(capsys, error: BaseException, co
     assert capsys.readouterr() == ("", f"tprune: {line}\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "resumes"),
+    [("prune dense", True), ("analyse dense", True), ("bench a", True), ("cnn train", True), ("export dense", False)],
+)
+def test_ctrl_c_says_where_the_same_command_continues(capsys, monkeypatch, words: str, resumes: bool) -> None:
+    def app(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.argv", ["tprune", *words.split()])
+    assert ends(app) == 1
+    assert ("again to continue\n" in capsys.readouterr().err) == resumes
+
+
 def test_a_bug_keeps_its_traceback() -> None:
     def app(**_: object) -> None:
         raise ZeroDivisionError("a bug")
@@ -109,7 +122,8 @@ def app(monkeypatch) -> typer.Typer:
     [
         (["verb", "interrupted"], 1, "interrupted; give the same command again"),
         (["verb", "bad"], 2, "end 'bad': must be good"),
-        (["verb", "good", "--times", "0"], 2, "Invalid value for '--times'"),
+        (["verb", "good", "--times", "0"], 2, "Invalid value for '--times': '0' must be at least 1"),
+        (["verb", "good", "--times", "x"], 2, "Invalid value for '--times': 'x' must be an integer"),
         (["verb"], 2, "Missing argument 'end'"),
         (["verb", "good", "--nothing"], 2, "No such option: --nothing"),
         (["nothing"], 2, "No such command 'nothing'"),

@@ -98,7 +98,7 @@ def test_training_takes_settings_by_name():
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (("evaluate", "nosuch", "--data", "x/y"), "'nosuch' is not the folder of a trained network"),
+        (("evaluate", "nosuch", "--data", "x/y"), "a trained network: it does not exist; `tprune cnn train`"),
         (("train", "--net", "nosuch", "--data", "x/y", "--out", "o"), "there is no network 'nosuch'"),
         (("train", "--net", "lenet-5", "--data", "nosuch", "--out", "o"), "data 'nosuch' is neither a local folder"),
         (("train", "--net", "lenet-5", "--data", "x/y", "--out", "o", "--method", "m"), "there is no method 'm'"),

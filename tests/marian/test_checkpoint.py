@@ -184,7 +184,7 @@ def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
     ("text", "complaint"),
     [
         ("{", r"config.json' is not JSON"),
-        ("[]", r"is a None checkpoint; only 'marian' and 'pruned_marian'"),
+        ("[]", r"names no model_type; only 'marian' and 'pruned_marian'"),
         ('{"model_type": "t5"}', r"is a 't5' checkpoint; only 'marian' and 'pruned_marian' can be treated"),
     ],
 )

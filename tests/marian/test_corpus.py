@@ -211,7 +211,7 @@ def test_hub_dataset_with_a_translation_column(monkeypatch):
     ("error", "message"),
     [
         (ValueError("Unknown split 'dev'.\nShould be one of ['train']."), r"split 'dev': Unknown split .* \['train'\]"),
-        (FileNotFoundError("Dataset 'a/b' doesn't exist"), "no file or folder here, and no hub dataset to be had"),
+        (FileNotFoundError("Dataset 'a/b' doesn't exist"), "and the hub does not give it .* or sacrebleu:SET/PAIR"),
     ],
 )
 def test_hub_errors_are_one_line(monkeypatch, error, message):
@@ -236,7 +236,33 @@ def test_offline_mode_is_respected(tmp_path):
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert "no hub dataset to be had: Couldn't reach 'nobody/nothing' on the Hub (OfflineModeIsEnabled)" in done.stdout
+    assert "the hub does not give it (it cannot be reached); give a folder with" in done.stdout
+
+
+def test_a_hub_that_cannot_be_reached_is_not_asked_again_and_again(tmp_path):
+    """One request to a closed port; it would be five with pauses, each of them logged."""
+    load = "try: corpus.load('nobody', split='train')\nexcept ValueError as e: print(e)"
+    code = f"from tprune.marian import corpus\n{load}"
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "NO_PROXY": "*", "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True, timeout=15
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("data 'nobody' is no file or folder here, and the hub does not give it (it cannot")
+    assert corpus.FORMS in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        ({"split": "train", "target": "fr"}, "change --source or --target"),
+        ({"split": "x"}, "--split takes another name"),
+    ],
+)
+def test_the_hint_names_the_flag_at_fault(tmp_path, asked, hint):
+    with pytest.raises(BadInput, match=rf"it has train \(.*\); {hint}$"):
+        corpus.load(write_folder(tmp_path), **asked)
 
 
 def test_local_files_import_no_network_code(tmp_path):

@@ -178,8 +178,8 @@ def test_baseline_is_scored_from_its_kept_hypotheses(checkpoint, corpus, tmp_pat
 
 def test_baseline_on_other_sentences_is_refused(checkpoint, corpus, tmp_path):
     write_json(tmp_path / "dense.json", evaluate(checkpoint, corpus))
-    other = Corpus(corpus.source[:2], corpus.target[:2], "tiny", "test")
-    message = f"made on corpus {corpus.id} with 6 sentences, but this one is {other.id} with 2"
+    other = Corpus(corpus.source[:2], corpus.target[:2], "tiny", "val")
+    message = rf"on split test with 6 sentences \(id {corpus.id}\), but this is split val with 2 \(id {other.id}\)"
     with pytest.raises(BadInput, match=message):
         evaluate(checkpoint, other, baseline=tmp_path / "dense.json")
 
@@ -222,8 +222,8 @@ def test_a_baseline_of_more_sentences_is_compared_on_the_shared_ones(checkpoint,
     first = replace(corpus, source=corpus.source[:2], target=corpus.target[:2], limit=2)
     kept = read_quality(tmp_path / "dense.json", first, corpus)
     assert kept["hypotheses"] == whole["hypotheses"][:2]
-    with pytest.raises(BadInput, match="was made on corpus .* with 6 sentences, but this one is .* with 2"):
+    with pytest.raises(BadInput, match="was made on split test with 6 sentences .* but this is split test with 2 "):
         read_quality(tmp_path / "dense.json", first)
     other = replace(corpus, source=corpus.source[::-1], target=corpus.target[::-1])
-    with pytest.raises(BadInput, match="was made on corpus"):
+    with pytest.raises(BadInput, match="was made on split"):
         read_quality(tmp_path / "dense.json", first, other)

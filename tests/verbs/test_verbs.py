@@ -9,7 +9,7 @@ import pytest
 from transformers.utils import logging
 
 import tprune.verbs
-from tests.support import command
+from tests.support import command, runs
 from tests.support.command import write_data, write_model
 from tprune.base.errors import BadInput
 from tprune.bench.measure.settings import Settings as BenchSettings
@@ -38,7 +38,7 @@ def a_place(tiny_config, tiny_tokenizer_folder: Path, tmp_path_factory) -> Path:
     return folder
 
 
-def test_from_pruning_to_quality_without_a_word(place: Path, capfd) -> None:
+def test_from_pruning_to_quality_without_a_word(place: Path, capfd, monkeypatch) -> None:
     logging.disable_progress_bar()  # transformers' own; the command line switches it off in the environment
     seen: list[str] = []
 
@@ -66,6 +66,29 @@ def test_from_pruning_to_quality_without_a_word(place: Path, capfd) -> None:
     call = ("bench", place / "onnx", "--data", place / "data", "--threads", "1,2", "--dry-run")
     assert command.tprune(*call, "--json").json["threads"] == [1, 2]
     assert "6 sentences, 5 blocks, threads 1,2, warm, on host\n" in command.tprune(*call).out
+
+    half = runs.model("half", "shs", 0.5)
+    kept = [runs.timed(half, block, [5, 15]) for block in range(3)]
+    monkeypatch.setattr("tprune.bench.api.run", lambda *_, out, **__: [out.write_text("old\nnew\nnew\n"), *kept][1:])
+    (place / "records.jsonl").write_text("old\nhalf a li")
+    said = command.tprune(*call[:-1], "--out", place / "records.jsonl").out
+    assert said.startswith(f"wrote 2 new records to {place}/records.jsonl; 3 in all, 0 of them memory passes; next: ")
+
+
+def test_the_python_interface_loads_folders_and_refuses_text_without_a_split(place: Path) -> None:
+    dense, data = str(place / "dense"), str(place / "data")
+    corpus = tprune.load_corpus(data, split="train")
+    small = tprune.prune(dense, corpus, CHEAP, teacher=place / "dense")
+    assert small.source.name == "dense"
+    for call in (
+        lambda: tprune.prune(dense, data, CHEAP),
+        lambda: tprune.analyse(dense, data, corpus),
+        lambda: tprune.evaluate(dense, data),
+    ):
+        with pytest.raises(BadInput, match=r"(corpus|train) '.*': give a Corpus, such as tprune\.load_corpus"):
+            call()
+    with pytest.raises(BadInput, match="model 'nosuch': no such folder"):
+        tprune.prune("nosuch", corpus, CHEAP)
 
 
 def test_a_dry_run_checks_the_call_and_returns_nothing(place: Path) -> None:

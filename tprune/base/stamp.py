@@ -108,12 +108,30 @@ def check_vacant(out: Path | str) -> Path:
         raise BadInput(f"output folder {str(out)!r} exists and is not empty; name a new one or remove it first")
     if out.is_dir() and (out.is_symlink() or out.is_mount() or out.resolve() == Path.cwd()):
         raise BadInput(f"output folder {str(out)!r} is a link, a mount point or the current folder; name one inside it")
-    above = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
-    if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
-        raise BadInput(
-            f"output folder {str(out)!r} cannot be created: {str(above)!r} is not writable; choose another location"
-        )
+    _check_creatable("output folder", out)
     return out
+
+
+def check_file(flag: str, path: Path | None) -> None:
+    """Raise BadInput when the flag names an output file that cannot be written; None is accepted."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise BadInput(f"{flag} {str(path)!r} is a folder; name a file in it")
+    _check_creatable(flag, path)
+
+
+def _check_creatable(what: str, path: Path) -> None:
+    """Raise BadInput unless the nearest existing folder above `path` is writable."""
+    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    fault = "is not writable" if above.is_dir() else "is not a folder"
+    try:
+        if above.is_dir() and os.access(above, os.W_OK | os.X_OK):
+            Path(tempfile.mkdtemp(dir=above, prefix=".tprune.")).rmdir()  # root may write everywhere, but not in /proc
+            return
+    except OSError as error:
+        fault = f"is not writable ({error.strerror})"
+    raise BadInput(f"{what} {str(path)!r} cannot be created: {str(above)!r} {fault}; choose another location")
 
 
 @contextlib.contextmanager

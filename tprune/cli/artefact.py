@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tprune.base.significance import p_text
-from tprune.bench.measure.settings import Settings
+from tprune.bench.measure.settings import MODES, Settings
 from tprune.cli import terminal
 from tprune.cli.options import (
     Beams,
@@ -20,13 +20,15 @@ from tprune.cli.options import (
     Limit,
     Model,
     Out,
+    PrecisionName,
     Source,
     Target,
     TargetCpu,
     Threads,
+    To,
     Warmup,
+    values,
 )
-from tprune.export import runtimes
 from tprune.export.graphs.precision import COMPONENTS, MAX_BLEU_DROP, PARITY
 from tprune.verbs.inputs import Text
 
@@ -92,8 +94,8 @@ def export(
     model: Model,
     out: Out,
     data: Data,
-    to: Annotated[str, typer.Option(help=f"Runtime: {' or '.join(runtimes.flags())}.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
+    to: To = "onnx",
+    precision: PrecisionName = "fp32",
     keep_float: Annotated[
         str | None,
         typer.Option(help="Of int8: what stays fp32, of encoder, decoder, output, embedding.", metavar="COMPONENT,..."),
@@ -101,8 +103,8 @@ def export(
     max_bleu_drop: Annotated[
         float | None,
         typer.Option(
-            help="Of int8: largest BLEU loss on --split, in per cent of fp32's. What costs more stays fp32; "
-            f"{MAX_BLEU_DROP}."
+            help="Of int8: largest BLEU loss on --split, in per cent of fp32's; components that would cost "
+            f"more stay fp32. Default {MAX_BLEU_DROP}."
         ),
     ] = None,
     target_cpu: TargetCpu = None,
@@ -162,7 +164,8 @@ def bench(
         int | None, typer.Option(help="Milliseconds of warm-up at least: 0, on phones 500.", min=0)
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="warm, cold, spaced (rests between sentences) or sustained.")
+        str,
+        typer.Option(help="warm, cold, spaced (rests between sentences) or sustained.", autocompletion=values(*MODES)),
     ] = Settings.mode,
     minutes: Annotated[
         float | None, typer.Option(help="Of the mode sustained: how long each artefact runs, instead of --blocks.")
@@ -200,9 +203,18 @@ def bench(
         made = verb.bench(folders, text, out, settings, place=place, threads=threads, dry_run=dry_run, watch=show)
     if dry_run:
         return _would_measure(made, list(map(str, folders)), threads, on, json)
+    answer = {"out": str(out), "records": len(made.records)}
+    terminal.answer(answer, as_json=json, lines=[_measured(made, out), *made.remarks])
+
+
+def _measured(made: Benchmark, out: Path) -> str:
+    """Say how many records were written, and what to do next."""
+    from tprune.bench.measure.record import MEMORY_BLOCK
+
     quality = "" if made.task.labelled else " QUALITY.json..."  # records of labelled inputs hold the quality themselves
-    line = f"wrote {len(made.records)} records to {out}; next: tprune report {out}{quality} --out report"
-    terminal.answer({"out": str(out), "records": len(made.records)}, as_json=json, lines=[line, *made.remarks])
+    memory = sum(record.block == MEMORY_BLOCK for record in made.records)
+    counts = f"{made.new} new records to {out}; {len(made.records)} in all, {memory} of them memory passes"
+    return f"wrote {counts}; next: tprune report {out}{quality} --out report"
 
 
 def _would_measure(made: Benchmark, names: list[str], threads: str, on: str, json: bool) -> None:

@@ -10,9 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tprune.cli import terminal
-from tprune.cli.options import Batch, Dry, ImageData, Json, NetworkDir, Out, TargetCpu, Threads, use_threads
+from tprune.cli.options import (
+    Batch,
+    Dry,
+    ImageData,
+    Json,
+    NetworkDir,
+    Out,
+    PrecisionName,
+    TargetCpu,
+    Threads,
+    To,
+    use_threads,
+)
 from tprune.cnn.settings import BATCH, HELD_OUT, INT8_IMAGES, PACE_ROUNDS, PARITY_IMAGES, SAMPLED
-from tprune.export import runtimes
 
 if TYPE_CHECKING:
     from tprune.export.images.manifest import ImageManifest
@@ -107,8 +118,8 @@ def workload(
 def export(
     start: NetworkDir,
     out: Out,
-    to: Annotated[str, typer.Option(help=f"Runtime: {' or '.join(runtimes.flags())}.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
+    to: To = "onnx",
+    precision: PrecisionName = "fp32",
     data: Annotated[
         str | None,
         typer.Option(

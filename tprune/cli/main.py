@@ -30,6 +30,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 spin_briefly()
 
 app = typer.Typer(
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

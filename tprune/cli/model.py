@@ -10,8 +10,22 @@ import typer
 
 from tprune.base.errors import only_one
 from tprune.cli import terminal
-from tprune.cli.options import Beams, Data, DevSplit, Dry, Json, Limit, Model, Out, Seed, Source, Target, Threads
-from tprune.pruning.criteria import listed
+from tprune.cli.options import (
+    Beams,
+    Data,
+    DevSplit,
+    Dry,
+    Json,
+    Limit,
+    Model,
+    Out,
+    Seed,
+    Source,
+    Target,
+    Threads,
+    values,
+)
+from tprune.pruning.criteria import CRITERIA, listed
 from tprune.pruning.settings import AnalysisSettings, Settings
 from tprune.verbs.inputs import Text
 
@@ -34,7 +48,10 @@ def analyse(
     json: Json = False,
     dry_run: Dry = False,
 ) -> None:
-    """Find which blocks tolerate pruning (BSSL): sensitivity.json, a heat map and a table."""
+    """Find which blocks tolerate pruning (BSSL, block-wise structured sparsity learning).
+
+    Writes sensitivity.json and a heat map, and prints a table.
+    """
     from tprune.verbs import analyse as verb
 
     changes: dict[str, Any] = {"seed": seed} | ({"steps": steps} if steps else {})
@@ -45,7 +62,12 @@ def analyse(
             model, text, out, settings, dev_split=dev_split, threads=threads, dry_run=dry_run, watch=show
         )
     if found is None:
-        return terminal.answer({"dry_run": True, "settings": asdict(settings)}, as_json=json, lines=[str(settings)])
+        strengths = ", ".join(f"{one:g}" for one in settings.strengths)
+        line = (
+            f"would analyse {model} on split {split} of {data}: runs of {settings.steps} steps for each block type at "
+            f"strengths {strengths}, and write {out}"
+        )
+        return terminal.answer({"dry_run": True, "settings": asdict(settings)}, as_json=json, lines=[line])
     terminal.answer({"out": str(out), **found.to_json()}, as_json=json, table=found.table(), lines=found.agreement())
 
 
@@ -64,7 +86,7 @@ def prune(
     max_bleu_drop: Annotated[
         float | None, typer.Option(help="Largest BLEU loss in per cent of the dense model's; searches the budget.")
     ] = None,
-    criterion: Annotated[str, typer.Option(help=f"{listed()}.")] = DEFAULT.criterion,
+    criterion: Annotated[str, typer.Option(help=f"{listed()}.", autocompletion=values(*CRITERIA))] = DEFAULT.criterion,
     steps: Annotated[int, typer.Option(help="Optimiser steps under the penalty.")] = DEFAULT.steps,
     finetune_steps: Annotated[int, typer.Option(help="Optimiser steps after the cut.")] = DEFAULT.finetune_steps,
     tokens: Annotated[int, typer.Option(help="Padded tokens per step and process.", min=1)] = DEFAULT.tokens,
@@ -100,7 +122,8 @@ def prune(
             teacher=teacher, threads=threads, dry_run=dry_run, watch=show,
         )  # fmt: skip
     if made is None:
-        return terminal.answer({"dry_run": True, "settings": asdict(settings)}, as_json=json, lines=[str(settings)])
+        line = f"would prune {model} with split {split} of {data}: {_plan(settings, max_bleu_drop)}, and write {out}"
+        return terminal.answer({"dry_run": True, "settings": asdict(settings)}, as_json=json, lines=[line])
     facts = made.facts
     lines = [
         f"wrote {out}: {facts['kept']:.1%} of the prunable weights kept, parameters {facts['dense_params']:,} -> "
@@ -108,6 +131,16 @@ def prune(
         f"development loss {facts['dev_loss']:.3f} nats per token; next: tprune verify {out}",
     ]
     terminal.answer({"out": str(out), "id": made.id, **facts}, as_json=json, lines=lines)
+
+
+def _plan(settings: Settings, max_bleu_drop: float | None) -> str:
+    budget = f"keep {settings.keep or 0:.0%} of the prunable weights"
+    if max_bleu_drop is not None:
+        budget = f"keep as few weights as {max_bleu_drop:g} % BLEU loss allows"
+    elif settings.strength is not None:
+        budget = f"remove what a penalty of strength {settings.strength:g} drives to zero"
+    trained = f"{settings.steps} steps under the penalty" if settings.penalised else f"{settings.steps} more steps"
+    return f"{budget} by {settings.criterion}, {trained}, {settings.finetune_steps} steps of fine-tuning"
 
 
 def verify(

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tprune.base.threads import use_threads as use_threads
+from tprune.export import runtimes
+
+
+def values(*legal: str) -> Callable[[str], list[str]]:
+    """Return a function that completes a word to one of the legal values."""
+    return lambda incomplete: [one for one in legal if one.startswith(incomplete)]
+
 
 Model = Annotated[
     str, typer.Argument(help="Folder or hub id of a Marian checkpoint, stock or pruned.", metavar="MODEL")
@@ -24,6 +32,11 @@ Target = Annotated[str, typer.Option(help="Target language or column.")]
 ImageData = Annotated[str, typer.Option(help="Images: folder of parquet files or hub id.", metavar="DATA")]
 NetworkDir = Annotated[Path, typer.Argument(help="Folder that `cnn train` or `cnn compress` wrote.", metavar="NETWORK")]
 Batch = Annotated[int, typer.Option(help="Images a step.")]
+To = Annotated[
+    str,
+    typer.Option(help=f"Runtime: {' or '.join(runtimes.flags())}.", autocompletion=values(*runtimes.flags())),
+]
+PrecisionName = Annotated[str, typer.Option(help="fp32 or int8.", autocompletion=values("fp32", "int8"))]
 TargetCpu = Annotated[
     str | None,
     typer.Option(

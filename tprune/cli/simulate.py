@@ -9,13 +9,24 @@ import typer
 
 from tprune.bench.accel.designs import DESIGNS, usual
 from tprune.cli import terminal
-from tprune.cli.options import Dry, Json, Out, Seed
+from tprune.cli.options import Dry, Json, Out, Seed, values
 from tprune.verbs.simulate import simulate as verb
+
+
+def _networks(incomplete: str) -> list[str]:
+    from tprune.bench.accel.networks import NETWORKS
+
+    return values(*NETWORKS)(incomplete)
 
 
 def simulate(
     workloads: Annotated[
-        list[str], typer.Argument(help="A workload.json, an ONNX file, or a named network.", metavar="WORKLOAD|NET...")
+        list[str],
+        typer.Argument(
+            help="A workload.json, an ONNX file, or a named network.",
+            metavar="WORKLOAD|NET...",
+            autocompletion=_networks,
+        ),  # fmt: skip
     ],
     out: Out,
     design: Annotated[str, typer.Option(help=f"Designs, separated by commas: {', '.join(DESIGNS)}.")] = ",".join(

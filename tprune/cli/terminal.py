@@ -25,6 +25,10 @@ LOG_EVERY = 10.0  # seconds between two lines of progress without a terminal
 # click's class of wrong calls. Newer typers bring their own copy of click, in which only subclasses are public.
 UsageError: Any = typer.BadParameter.__bases__[0]
 WIDE = 120  # characters per line of a table that goes to a file or another program
+RESUMING = ("analyse", "prune", "bench", "cnn train", "cnn compress", "cnn quantise")
+WORDING = {  # of pydantic -> ours
+    "greater than or equal to": "at least", "less than or equal to": "at most", "a valid i": "an i", "a valid": "a"
+}  # fmt: skip
 INTERRUPTED = 130  # what a newer typer returns for Ctrl-C instead of raising
 
 
@@ -166,12 +170,13 @@ def run(app: Callable[..., object]) -> None:
         with cautions(), as_interrupts():
             call(app)
     except (KeyboardInterrupt, typer.Abort):
-        fail(1, "interrupted; give the same command again")
+        resumes = " ".join(sys.argv[1:3]).startswith(RESUMING)
+        fail(1, f"interrupted; give the same command again{' to continue' if resumes else ''}")
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # no arguments at all: the message is the whole help
             sys.stderr.write(f"{error.format_message()}\n")
             raise SystemExit(2) from None
-        fail(2, error.format_message())
+        fail(2, _usage(error))
     except BadInput as error:
         fail(2, str(error))
     except WorkFailed as error:
@@ -180,6 +185,16 @@ def run(app: Callable[..., object]) -> None:
         fail(1, f"{error.strerror or error} ({error.filename})" if error.filename else str(error))
     except _safetensor_error() as error:  # such as a full disk
         fail(1, str(error))
+
+
+def _usage(error: Any) -> str:
+    """Return the message of a wrong call, with the value that pydantic, in newer typers, leaves out."""
+    message: str = error.format_message()
+    if faults := getattr(error.__cause__, "errors", None):
+        message = message.replace("Input should be", f"{str(faults()[0]['input'])!r} must be").partition(", unable")[0]
+        for theirs, ours in WORDING.items():
+            message = message.replace(theirs, ours)
+    return message
 
 
 def _safetensor_error() -> type[Exception]:

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,11 @@ def load(source: str | Path) -> Checkpoint:
     assert model is not None and tokenizer is not None
     name = str(source) if HUB_ID.fullmatch(str(source)) and not Path(source).exists() else folder.resolve().name
     return Checkpoint(model, tokenizer, weights_id(folder), name, _facts(folder))
+
+
+def opened(model: Checkpoint | str | os.PathLike[str]) -> Checkpoint:
+    """Return a checkpoint as it is, or load it from a folder or hub id."""
+    return model if isinstance(model, Checkpoint) else load(os.fspath(model))
 
 
 def save(

@@ -18,6 +18,7 @@ from typing import Any
 
 from tprune.base import extras
 from tprune.base.errors import BadInput
+from tprune.marian.folder import hub
 
 Row = dict[str, Any]
 Sides = tuple[tuple[str, ...], tuple[str, ...]]
@@ -109,6 +110,13 @@ def load(data: str | Path, *, split: str, source: str = "en", target: str = "de"
 load_corpus = load  # the name in `tprune`
 
 
+def check(**given: object) -> None:
+    """Raise BadInput, with the name of the argument, for anything that is neither a corpus nor None."""
+    for name, value in given.items():
+        if value is not None and not isinstance(value, Corpus):
+            raise BadInput(f"{name} {value!r:.60}: give a Corpus, such as tprune.load_corpus('data', split='train')")
+
+
 def tokenise(corpus: Corpus, tokenizer: Any, max_tokens: int) -> Pairs:
     """Return the token ids of the pairs with at most `max_tokens` tokens (with </s>) on both sides, for training.
 
@@ -133,7 +141,7 @@ def _text_id(lines: Iterable[str], where: str) -> str:
 
 
 def _may_be_hub_id(name: str) -> bool:
-    """Return whether a name may be a hub id. Asking the hub without network takes 25 s of retries."""
+    """Return whether a name may be a hub id, so that the hub is not asked about a mistyped path."""
     first, slash, _ = name.partition("/")
     looks_local = FILE_SUFFIX.fullmatch(Path(name).suffix) or (slash and Path(first).is_dir())
     return HUB_ID.fullmatch(name) is not None and not looks_local
@@ -146,7 +154,7 @@ def _folder(folder: Path, split: str, source: str, target: str) -> Sides:
         if table is not None:
             return _columns(_read_rows(table, split), source, target, str(table))
         missing = " or ".join(f"{split}.{n}[.gz]" for n, f in zip((source, target), files, strict=True) if f is None)
-        raise BadInput(f"folder {str(folder)!r} has no {missing}; {_inventory(folder)}")
+        raise BadInput(f"folder {str(folder)!r} has no {missing}; {_inventory(folder, split)}")
     return _read_lines(files[0]), _read_lines(files[1])
 
 
@@ -154,17 +162,17 @@ def _find(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
-def _inventory(folder: Path) -> str:
-    """Describe the splits and languages of a folder."""
+def _inventory(folder: Path, split: str) -> str:
+    """Describe the splits and languages of a folder, and say which flag to change when `split` was asked for."""
     found: dict[str, list[str]] = {}
     for path in sorted(folder.iterdir()):
-        split, dot, language = path.name.removesuffix(".gz").rpartition(".")
-        if dot and split and path.is_file() and re.fullmatch(r"[A-Za-z]{2,3}([_-]\w+)?", language):
-            found.setdefault(split, []).append(language)
+        name, dot, language = path.name.removesuffix(".gz").rpartition(".")
+        if dot and name and path.is_file() and re.fullmatch(r"[A-Za-z]{2,3}([_-]\w+)?", language):
+            found.setdefault(name, []).append(language)
     if not found:
         return f"it has no SPLIT.LANG files at all; data may be {FORMS}"
-    there = ", ".join(f"{split} ({', '.join(languages)})" for split, languages in found.items())
-    return f"it has {there}; --split takes another name"
+    there = ", ".join(f"{name} ({', '.join(languages)})" for name, languages in found.items())
+    return f"it has {there}; {'change --source or --target' if split in found else '--split takes another name'}"
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:
@@ -281,14 +289,16 @@ def _column(rows: Sequence[Any], column: str, where: str) -> tuple[str, ...]:
 def _hub(name: str, split: str, source: str, target: str) -> Sides:
     datasets = extras.load("datasets", "datasets", f"data set {name!r}")
     path, _, config = name.partition(":")
-    try:
-        rows = datasets.load_dataset(path, config or None, split=split)
-    except ValueError as error:  # unknown split or config; the message lists the legal ones
-        raise BadInput(f"hub dataset {name!r}, split {split!r}: {_one_line(error)}") from error
-    except (OSError, RuntimeError) as error:  # not found, no network, or offline mode without a cached copy
-        raise BadInput(
-            f"data {name!r} is no file or folder here, and no hub dataset to be had: {_one_line(error)}"
-        ) from error
+    with hub() as reached:
+        try:
+            rows = datasets.load_dataset(path, config or None, split=split)
+        except ValueError as error:  # unknown split or config; the message lists the legal ones
+            raise BadInput(f"hub dataset {name!r}, split {split!r}: {_one_line(error)}") from error
+        except (OSError, RuntimeError) as error:  # not found, no network, or offline mode without a cached copy
+            reason = _one_line(error) if reached else "it cannot be reached"
+            raise BadInput(
+                f"data {name!r} is no file or folder here, and the hub does not give it ({reason}); give {FORMS}"
+            ) from error
     return _columns(list(rows), source, target, name)
 
 

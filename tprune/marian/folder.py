@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from tprune.base.errors import BadInput
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FILES = ["*.json", "*.spm", "*.safetensors"]
+REACH = 5  # seconds that the hub may take to answer
 MODEL_TYPES = ("marian", "pruned_marian")
 
 
@@ -42,17 +46,39 @@ def _names_hub(source: str | Path) -> bool:
     return True
 
 
+@contextmanager
+def hub() -> Iterator[bool]:
+    """Yield whether the hub can be reached; if not, its clients use their cache alone, without 25 s of retries."""
+    from huggingface_hub import constants, get_session
+
+    reached = False
+    with suppress(Exception):  # the kind depends on the version of huggingface_hub
+        get_session().head(constants.ENDPOINT, timeout=REACH)
+        reached = True
+    modules = ("huggingface_hub.constants", "datasets.config")
+    flags: list[Any] = [sys.modules[name] for name in modules if name in sys.modules]
+    before = [one.HF_HUB_OFFLINE for one in flags]
+    try:
+        for one in flags:
+            one.HF_HUB_OFFLINE = one.HF_HUB_OFFLINE or not reached
+        yield reached
+    finally:
+        for one, value in zip(flags, before, strict=True):
+            one.HF_HUB_OFFLINE = value
+
+
 def _download(source: str | Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    try:
-        found = Path(snapshot_download(str(source), allow_patterns=FILES))
-        if not list(found.glob("*.safetensors")):
-            found = Path(snapshot_download(str(source), allow_patterns=[*FILES, "pytorch_model.bin"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise BadInput(f"model {source!r}: no such folder here, and the hub does not give it ({reason})") from error
+    with hub() as reached:
+        try:
+            found = Path(snapshot_download(str(source), allow_patterns=FILES))
+            if not list(found.glob("*.safetensors")):
+                found = Path(snapshot_download(str(source), allow_patterns=[*FILES, "pytorch_model.bin"]))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            reason = str(error).strip().splitlines()[0] if reached else "it cannot be reached"
+            raise BadInput(f"model {source!r}: no such folder here, and the hub does not give it ({reason})") from error
     return found
 
 
@@ -67,5 +93,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise BadInput(f"{str(path)!r} is not JSON: {error}") from error
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind not in MODEL_TYPES:
-        raise BadInput(f"{str(folder)!r} is a {kind!r} checkpoint; only 'marian' and 'pruned_marian' can be treated")
+        what = f"is a {kind!r} checkpoint" if kind else "is no checkpoint: its config.json names no model_type"
+        raise BadInput(f"{str(folder)!r} {what}; only 'marian' and 'pruned_marian' can be treated")
     return config

@@ -222,8 +222,9 @@ def _on_same_sentences(name: str, document: dict[str, Any], corpus: Corpus, whol
             return {**document, "hypotheses": document["hypotheses"][: here[1]]}
     if there != here:
         raise BadInput(
-            f"baseline {name} was made on corpus {there[0]} with {there[1]} sentences, but this one is "
-            f"{here[0]} with {here[1]}; evaluate both on the same data, split and limit"
+            f"baseline {name} was made on split {document.get('split')} with {there[1]} sentences (id {there[0]}), but "
+            f"this is split {corpus.split} with {here[1]} (id {here[0]}); "
+            "evaluate both on the same data, split and limit"
         )
     return document
 

@@ -45,7 +45,7 @@ from tprune.marian.translate import translate
 from tprune.pruning.heatmap import draw
 from tprune.pruning.prune import batches
 from tprune.pruning.sensitivity import Block, Row, Sensitivity
-from tprune.pruning.settings import AnalysisSettings
+from tprune.pruning.settings import JOURNAL, AnalysisSettings
 from tprune.pruning.sites import sub_blocks
 
 MATRICES = {  # block type -> parameter of a sub-block, dim of its lines in the paper's direction
@@ -56,7 +56,6 @@ MATRICES = {  # block type -> parameter of a sub-block, dim of its lines in the 
     "fc1": ("fc1.weight", 0),
     "fc2": ("fc2.weight", 1),
 }
-JOURNAL = "runs.jsonl"
 TINY = 1e-12  # avoids 0/0; far below any relevant weight or gradient
 
 Watch = Callable[[str, int, int, float], None]  # (what runs, steps done, steps in all, task loss)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,8 +19,8 @@ from typing import Any
 from tprune.base.errors import BadInput
 from tprune.base.fields import chosen
 from tprune.marian.batches import Batch, collate, in_order
-from tprune.marian.checkpoint import Checkpoint, save
-from tprune.marian.corpus import Corpus, Pairs, tokenise
+from tprune.marian.checkpoint import Checkpoint, opened, save
+from tprune.marian.corpus import Corpus, Pairs, check, tokenise
 from tprune.marian.count import count
 from tprune.marian.model import PrunedMarianMTModel
 from tprune.marian.objective import dev_loss
@@ -65,18 +66,18 @@ class Pruned:
 
 
 def prune(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | str | os.PathLike[str],
     corpus: Corpus,
     settings: Settings | None = None,
     *,
     dev: Corpus | None = None,
     strengths: Mapping[str, float] | None = None,
-    teacher: Checkpoint | None = None,
+    teacher: Checkpoint | str | os.PathLike[str] | None = None,
     run_dir: Path | None = None,
     watch: Watch | None = None,
     **fields: Any,
 ) -> Pruned:
-    """Prune `checkpoint` with `corpus` as training data; the checkpoint itself is not changed.
+    """Prune `checkpoint` (or its folder or hub id) with `corpus` as training data; it is not changed itself.
 
     `fields` are those of `Settings`, such as `keep=0.5`; they override `settings`. `strengths` are the per-site factors
     of an analysis (`Sensitivity.strengths`). Distillation is from `teacher`, or with `distill=True` from the checkpoint
@@ -84,6 +85,8 @@ def prune(
     when training diverges, TypeError for an unknown field.
     """
     settings = chosen(Settings, settings, fields)
+    check(corpus=corpus, dev=dev)
+    checkpoint, teacher = opened(checkpoint), opened(teacher) if teacher else None
     if not sites(checkpoint.model):
         raise BadInput(f"model {checkpoint.name!r}: nothing is left to prune, every sub-block is empty already")
     limit = checkpoint.model.config.max_position_embeddings

@@ -12,6 +12,7 @@ from tprune.pruning.criteria import CRITERIA
 MIN_STEPS = LOOK_EVERY + 1  # the penalty first reads Adam's moments after LOOK_EVERY steps
 TYPES = ("q", "k", "v", "o", "fc1", "fc2")  # the six weight matrices that BSSL analyses
 DIRECTIONS = ("paper", "opposite")
+JOURNAL = "runs.jsonl"  # of an analysis: its finished runs, in its output folder
 
 
 @dataclass(frozen=True, slots=True)

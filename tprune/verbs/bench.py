@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tprune.base import stamp
 from tprune.base.errors import BadInput, only_for
 from tprune.bench.measure.settings import Settings, parse_cpus, parse_threads, sweep
 from tprune.verbs.inputs import Text, Watch, silent
@@ -60,7 +61,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was measured, or would be; `facts` describe the inputs, as records do."""
+    """What was measured, or would be; `facts` describe the inputs, as records do. `new`: records of this very call."""
 
     task: Task[Any]
     count: int
@@ -68,6 +69,7 @@ class Benchmark:
     settings: Settings
     records: Sequence[Record]
     remarks: Sequence[str]
+    new: int
 
 
 def bench(
@@ -91,6 +93,7 @@ def bench(
     from tprune.bench.phone.station import PhoneOptions
 
     numbers = parse_threads(threads)
+    stamp.check_file("--out", out)
     place.serials()  # refuses a wrong place
     phone = None
     if place.on != HOST:
@@ -103,11 +106,16 @@ def bench(
     task = common_task([read_subject(folder) for folder in artefacts])
     given = _images(text) if task is CLASSIFICATION else _sentences(artefacts[0], text)
     options: Any = {"on": place.on, "phone": phone, "adb": place.adb, "watch": watch}
+    before = _lines(out)
     records = [] if dry_run else run(artefacts, given, out=out, settings=sweep(settings, numbers), **options)
     remarks = list(fleet.remarks(records))
     if any(record.loop == "python" for record in records):
         remarks.insert(0, "measured by a loop in Python: no C++ compiler to build the runner, see tprune doctor")
-    return Benchmark(task, len(given), task.facts(given), settings, records, remarks)
+    return Benchmark(task, len(given), task.facts(given), settings, records, remarks, _lines(out) - before)
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
 def clean(place: Place) -> list[str]:

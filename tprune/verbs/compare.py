@@ -139,6 +139,7 @@ def _check_call(model: str | None, artefacts: Sequence[Path], text: Text | None,
             raise BadInput("--size makes its own model and sentences: leave MODEL, ARTEFACT and --data out")
     if out.is_dir() or out.suffix != ".json":
         raise BadInput(f"--out {str(out)!r}: must be a file named *.json, for example compare.json")
+    stamp.check_file("--out", out)
     if model is not None:
         folder.check(model)
 

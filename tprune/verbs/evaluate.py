@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tprune.base import stamp
 from tprune.base.errors import BadInput, only_for
 from tprune.base.threads import use_threads
 from tprune.marian import folder
@@ -34,8 +35,7 @@ def evaluate(
     Without `split`, records are scored on the split that was measured, anything else on that of `text`. Records need
     the folder of their `artefact`, and the name of the `device` if they hold several.
     """
-    if out and out.is_dir():
-        raise BadInput(f"--out {str(out)!r} is a folder; name a file, for example {str(out / 'quality.json')!r}")
+    stamp.check_file("--out", out)
     path = Path(model)
     options: dict[str, Any] = {"beams": beams, "baseline": baseline}
     exported = (path / "manifest.json").is_file()

@@ -44,6 +44,8 @@ class Evaluate:
     def __post_init__(self) -> None:
         if self.figure and self.figure.suffix != ".png":
             raise BadInput(f"--figure {str(self.figure)!r} must end in .png: no other format is written")
+        stamp.check_file("--results", self.results)
+        stamp.check_file("--figure", self.figure)
         saved = [folder.read(path) for path in self.networks]
         if self.figure and not any(methods.of(one) for one in saved):
             raise BadInput("--figure shows compressed networks beside a dense one; none of these was compressed")
@@ -148,6 +150,8 @@ class Measure:
             stamp.check_vacant(self.out)
         elif not self.out.parent.is_dir():
             raise BadInput(f"--out {str(self.out)!r}: there is no folder {str(self.out.parent)!r}")
+        else:
+            stamp.check_file("--out", self.out)
         saved = [folder.read(path) for path in (self.start, self.plain) if path]
         object.__setattr__(self, "net", saved[0].net)
 

@@ -44,9 +44,9 @@ def prune(
         folder.check(teacher)
     strengths = _strengths(sensitivity)
     train, dev = text.load(), text.whole(dev_split)
-    checkpoint = open_model(model, threads=threads)
     if dry_run:
         return None
+    checkpoint = open_model(model, threads=threads)
     from tprune.pruning.prune import prune as run
     from tprune.pruning.search import prune_within
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def report(runs: Sequence[Path], out: Path, *, split: str | None = None, results: Path | None = None) -> Report:
     """Write the report on `runs` to the folder `out`, its rows also to the file `results`, and return it."""
     stamp.check_vacant(out)
+    stamp.check_file("--results", results)
     if missing := next((run for run in runs if not run.exists()), None):
         raise BadInput(
             f"{str(missing)!r} does not exist; name folders or files of `tprune evaluate`, `export`, `bench`"

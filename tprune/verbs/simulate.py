@@ -46,6 +46,8 @@ def simulate(
     `design` lists designs, separated by commas (default: `designs.usual`); `hardware` adds designs of TOML files. With
     `validate`, SCNN and SparTen are also checked against their publications. `results` receives the rows alone.
     """
+    stamp.check_vacant(out)
+    stamp.check_file("--results", results)
     # Matrix products here are many and small: a second BLAS thread costs more than it saves.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from tprune.bench.accel import simulate as models
@@ -62,7 +64,6 @@ def simulate(
     designs = [*map(named, dict.fromkeys(chosen)), *map(from_toml, hardware)]
     _check(designs)
     nets = [read_network(name) for name in workloads]
-    stamp.check_vacant(out)
     if dry_run:
         return Simulation(nets, designs, None)
     runs = []

@@ -126,7 +126,7 @@ def test_files_that_are_no_json_are_refused(tmp_path):
     (tmp_path / "w.json").write_text("{")
     with pytest.raises(BadInput, match="cannot be read"):
         workload.read(tmp_path / "w.json")
-    with pytest.raises(BadInput, match="cannot be read: .*No such file"):
+    with pytest.raises(BadInput, match="cannot be read: .*No such file.*; name a workload.json of `tprune cnn"):
         workload.read(tmp_path / "none.json")
 
 

@@ -285,3 +285,11 @@ def runner_lives(phone: FakePhone) -> bool:
     """Return whether the blocked runner still runs (a zombie does not)."""
     status = Path(f"/proc/{(phone.folder / 'runner').read_text().strip()}/stat")
     return status.exists() and status.read_text().rpartition(") ")[2][0] != "Z"
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_its_variable(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    match = "cache folder .*file/tprune' cannot be written: Not a directory; set XDG_CACHE_HOME to a folder that can"
+    with pytest.raises(WorkFailed, match=match), fleet._alone("serial"):
+        pass
