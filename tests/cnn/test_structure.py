@@ -290,8 +290,11 @@ def test_what_is_missing_is_named(saved, tmp_path):
     with pytest.raises(BadInput, match="weights .*model.safetensors' cannot be loaded: .*No such file"):
         network.load(saved)
     (saved / "network.json").unlink()
-    for path in (saved, tmp_path / "nowhere"):
-        with pytest.raises(BadInput, match="is not the folder of a trained network: it has no network.json"):
+    for path, why in (
+        (saved, "it has no network.json"),
+        (tmp_path / "nowhere", "it does not exist; `tprune cnn train`"),
+    ):
+        with pytest.raises(BadInput, match=f"is not the folder of a trained network: {why}"):
             network.load(path)
 
 

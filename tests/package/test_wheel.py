@@ -197,6 +197,6 @@ def test_a_clone_that_was_moved(source, tmp_path):
     assert ours.run("--help", folder=tmp_path).returncode == 0
     (tmp_path / "old").rename(tmp_path / "new")
     done = ours.call(ours.python, "-m", "tprune", "doctor", folder=tmp_path / "new")
-    check_failed(done, 1, r"tprune: tprune\.(bench|cnn) is missing; .* moved, install it again: pip install")
+    check_failed(done, 1, r"tprune: tprune\.(bench|cnn|export) is missing; .* moved, install it again: pip install")
     done = ours.run("doctor", folder=tmp_path)  # nothing of ours is left that could say more
     assert done.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'tprune'"
