@@ -131,7 +131,7 @@ def _best(rows: Sequence[Row]) -> list[str]:
             ]
         if any(row.details and row.details.over_fp32 for row in rows):
             return []  # only the dense model in int8
-        return [f"No {kind} was timed against the dense one, so nothing can be said about its speed."]
+        return [f"No {kind} was timed beside the dense one, so its speed is not known."]
     scored = [row for row in timed if metric.lost(row) is not None]
     if not scored:
         which = ", ".join(row.label for row in timed)

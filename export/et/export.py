@@ -61,8 +61,8 @@ def to_executorch(
     check_installed()
     precision, sentences = named(precision), sentences or (dev.source[:PARITY] if dev else ())
     if precision.int8 and judge is None:
-        told: Any = {"sentences": sentences, "threads": threads, "precision": precision, "watch": watch}
-        return gated(to_executorch, checkpoint, out, dev=dev, max_bleu_drop=max_bleu_drop, **told)
+        options: Any = {"sentences": sentences, "threads": threads, "precision": precision, "watch": watch}
+        return gated(to_executorch, checkpoint, out, dev=dev, max_bleu_drop=max_bleu_drop, **options)
     model = checkpoint.model.eval()
 
     def write(folder: Path) -> Programs:

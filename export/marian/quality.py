@@ -78,8 +78,8 @@ def of_output(
 ) -> dict[str, Any]:
     """Return the quality document of target ids that `device` produced with the artefact in `folder`.
 
-    A `baseline` may have more sentences of `whole`, of which `corpus` is the beginning. Raises BadInput for one of
-    other sentences.
+    `corpus` may be the first sentences of `whole`, and `baseline` may cover more of them. Raises BadInput if the
+    baseline covers other sentences.
     """
     manifest = Manifest.read(folder)
     tokenizer = MarianTokenizer.from_pretrained(str(folder))

@@ -68,8 +68,8 @@ def to_onnx(
     """
     precision, sentences = named(precision), sentences or (dev.source[:PARITY] if dev else ())
     if precision.int8 and judge is None:
-        told: Any = {"sentences": sentences, "threads": threads, "precision": precision, "watch": watch}
-        return gated(to_onnx, checkpoint, out, dev=dev, max_bleu_drop=max_bleu_drop, **told)
+        options: Any = {"sentences": sentences, "threads": threads, "precision": precision, "watch": watch}
+        return gated(to_onnx, checkpoint, out, dev=dev, max_bleu_drop=max_bleu_drop, **options)
     model = checkpoint.model.eval()
     rows = functools.partial(RowsProduct, exact=targets.named(precision.target_cpu).exact)
 

@@ -86,7 +86,7 @@ def test_a_slower_network_is_not_called_the_fastest(tmp_path):
     assert found["verdict"] == [
         f"Keep the dense network on {DEVICE}. Nothing else is faster within 1.2 points of accuracy."
     ]
-    assert not any("faster" in finding for finding in found["findings"])  # the verdict has said it
+    assert not any("faster" in finding for finding in found["findings"])  # the verdict already names the fastest
 
 
 def test_translation_and_images_make_two_reports(tmp_path):
